@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""slm through its public interface: one call of generate per measurement."""
+
+import time
+from typing import Any
+
+import slm
+from engines import Timing
+
+
+class Engine:
+    def __init__(self, path: str, threads: int, context: int) -> None:
+        self.model = slm.load(path, threads=threads, context=context)
+        stats = self.model._core.stats()
+        self.bytes_per_token = stats["token_bytes"]
+        self.version = f"slm {slm.__version__}"
+        self.settings: dict[str, Any] = {"cpu_info": slm.cpu_info(), "kv": stats["kv"]}
+
+    def run(self, prompt: list[int], n_tokens: int) -> Timing:
+        start = time.perf_counter()
+        output = self.model.generate(prompt, max_tokens=n_tokens, ignore_eos=True)
+        prefill = output.timings.prefill_seconds
+        # the clock of the caller, so that making the Output counts as decoding
+        return Timing(output.tokens, prefill, time.perf_counter() - start - prefill)

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/call.h"
+
+#include <time.h>
+
+static const double INTERVAL = 0.005;
+
+double slm_seconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+void slm_clock_start(slm_clock *clock, const slm_call *call) {
+    clock->call = call && call->event ? call : NULL;
+    clock->next = clock->call ? slm_seconds() + INTERVAL : 0;
+    clock->cancelled = false;
+}
+
+static bool raise(slm_clock *clock, slm_event_kind kind, uint64_t done, uint64_t total, bool now) {
+    if (!clock->call || clock->cancelled) return clock->cancelled;
+    if (!now && slm_seconds() < clock->next) return false;
+    slm_event event = {.kind = kind, .done = done, .total = total};
+    clock->cancelled = clock->call->event(clock->call->user, &event) != 0;
+    clock->next = slm_seconds() + INTERVAL;
+    return clock->cancelled;
+}
+
+bool slm_clock_tick(slm_clock *clock) {
+    return raise(clock, SLM_EVENT_INTERRUPT, 0, 0, false);
+}
+
+bool slm_clock_progress(slm_clock *clock, uint64_t done, uint64_t total) {
+    return raise(clock, SLM_EVENT_PROGRESS, done, total, done == total);
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * call.h: the caller's wish to stop, asked for often and raised at most every 5 ms. */
+#ifndef SLM_BASE_CALL_H
+#define SLM_BASE_CALL_H
+
+#include "slm.h"
+
+typedef struct slm_clock {
+    const slm_call *call; /* NULL: nobody to ask */
+    double next;          /* seconds; when to ask again */
+    bool cancelled;       /* the caller said stop: stays true */
+} slm_clock;
+
+double slm_seconds(void); /* monotonic */
+
+void slm_clock_start(slm_clock *clock, const slm_call *call); /* call may be NULL */
+/* True when the caller asked to cancel. Calling thread only. */
+bool slm_clock_tick(slm_clock *clock);
+/* The same, but reports progress without waiting for the 5 ms when done == total. */
+bool slm_clock_progress(slm_clock *clock, uint64_t done, uint64_t total);
+
+#endif

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * sampler.h: from logits to a token. The order is Transformers': temperature, top-k, top-p, draw. */
+#ifndef SLM_GENERATE_SAMPLER_H
+#define SLM_GENERATE_SAMPLER_H
+
+#include <stdint.h>
+
+#include "base/status.h"
+
+typedef struct slm_sampler {
+    float temperature; /* 0: the largest logit, ties to the lowest id; nothing else is used then */
+    int32_t top_k;     /* keeps the k largest logits and all equal to the k-th; 0: off */
+    float top_p;       /* then keeps a token while those before it, in falling order, hold less than this mass; 1: off */
+    int64_t n;         /* logits */
+    float *weights;    /* [n] scratch */
+    int32_t *order;    /* [n] scratch */
+} slm_sampler;
+
+slm_status slm_sampler_create(slm_sampler *sampler, float temperature, int32_t top_k, float top_p, int64_t n, slm_error *error);
+void slm_sampler_release(slm_sampler *sampler);
+
+/* logits: [n] finite. uniform: in [0, 1). Always an id 0 .. n - 1. */
+int32_t slm_sampler_draw(const slm_sampler *sampler, const float *logits, double uniform);
+
+#endif

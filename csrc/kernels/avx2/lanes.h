@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * lanes.h: sixteen f32 lanes on AVX2: what kernels/generic.inc is written in. */
+#include <immintrin.h>
+
+#include "kernels/isa.h"
+
+typedef struct lanes {
+    __m256 low, high;
+} lanes;
+
+SLM_INLINE lanes lanes_set(float x) {
+    return (lanes){_mm256_set1_ps(x), _mm256_set1_ps(x)};
+}
+SLM_INLINE lanes lanes_load(const float *p) {
+    return (lanes){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
+}
+SLM_INLINE void lanes_store(float *p, lanes a) {
+    _mm256_storeu_ps(p, a.low);
+    _mm256_storeu_ps(p + 8, a.high);
+}
+SLM_INLINE lanes lanes_add(lanes a, lanes b) {
+    return (lanes){_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)};
+}
+SLM_INLINE lanes lanes_sub(lanes a, lanes b) {
+    return (lanes){_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)};
+}
+SLM_INLINE lanes lanes_mul(lanes a, lanes b) {
+    return (lanes){_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)};
+}
+SLM_INLINE lanes lanes_div(lanes a, lanes b) {
+    return (lanes){_mm256_div_ps(a.low, b.low), _mm256_div_ps(a.high, b.high)};
+}
+SLM_INLINE lanes lanes_fma(lanes a, lanes b, lanes c) {
+    return (lanes){_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
+}
+SLM_INLINE lanes lanes_abs(lanes a) {
+    __m256 sign = _mm256_set1_ps(-0.0f);
+    return (lanes){_mm256_andnot_ps(sign, a.low), _mm256_andnot_ps(sign, a.high)};
+}
+/* a where a > b, else b: b when either is NaN. */
+SLM_INLINE lanes lanes_max(lanes a, lanes b) {
+    return (lanes){_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)};
+}
+SLM_INLINE lanes lanes_min(lanes a, lanes b) {
+    return (lanes){_mm256_min_ps(a.low, b.low), _mm256_min_ps(a.high, b.high)};
+}
+/* yes where a < b, else no. */
+SLM_INLINE lanes lanes_less(lanes a, lanes b, lanes yes, lanes no) {
+    return (lanes){_mm256_blendv_ps(no.low, yes.low, _mm256_cmp_ps(a.low, b.low, _CMP_LT_OQ)),
+                   _mm256_blendv_ps(no.high, yes.high, _mm256_cmp_ps(a.high, b.high, _CMP_LT_OQ))};
+}
+SLM_INLINE lanes lanes_round(lanes a) { /* to nearest even */
+    enum { NEAREST = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC };
+    return (lanes){_mm256_round_ps(a.low, NEAREST), _mm256_round_ps(a.high, NEAREST)};
+}
+SLM_INLINE __m256 pow2_half(__m256 n) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
+}
+/* 2^n for whole n, -126 .. 127. */
+SLM_INLINE lanes lanes_pow2(lanes n) {
+    return (lanes){pow2_half(n.low), pow2_half(n.high)};
+}
+SLM_INLINE lanes lanes_load_f16(const void *p) {
+    const __m128i *halves = p;
+    return (lanes){_mm256_cvtph_ps(_mm_loadu_si128(halves)), _mm256_cvtph_ps(_mm_loadu_si128(halves + 1))};
+}
+/* Eight u32 whose value fits 16 bits to eight u16. */
+SLM_INLINE __m128i narrow(__m256i words) {
+    __m256i packed = _mm256_packus_epi32(words, words);
+    return _mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));
+}
+/* Sixteen pairs of 16-bit elements: the first and the second of each. */
+SLM_INLINE void lanes_load_f16_pairs(const void *p, lanes *first, lanes *second) {
+    __m256i low = _mm256_loadu_si256(p), high = _mm256_loadu_si256((const __m256i *)p + 1), mask = _mm256_set1_epi32(0xffff);
+    *first = (lanes){_mm256_cvtph_ps(narrow(_mm256_and_si256(low, mask))), _mm256_cvtph_ps(narrow(_mm256_and_si256(high, mask)))};
+    *second = (lanes){_mm256_cvtph_ps(narrow(_mm256_srli_epi32(low, 16))), _mm256_cvtph_ps(narrow(_mm256_srli_epi32(high, 16)))};
+}
+SLM_INLINE void lanes_load_bf16_pairs(const void *p, lanes *first, lanes *second) {
+    __m256i low = _mm256_loadu_si256(p), high = _mm256_loadu_si256((const __m256i *)p + 1);
+    __m256i mask = _mm256_set1_epi32((int)0xffff0000);
+    *first = (lanes){_mm256_castsi256_ps(_mm256_slli_epi32(low, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(high, 16))};
+    *second = (lanes){_mm256_castsi256_ps(_mm256_and_si256(low, mask)), _mm256_castsi256_ps(_mm256_and_si256(high, mask))};
+}
+SLM_INLINE __m256 round_bf16_half(__m256 a) {
+    __m256i bits = _mm256_castps_si256(a);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    bits = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    bits = _mm256_and_si256(bits, _mm256_set1_epi32((int)0xffff0000));
+    return _mm256_blendv_ps(_mm256_castsi256_ps(bits), a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+}
+/* Finite lanes to the nearest bf16 value, ties to even. */
+SLM_INLINE lanes lanes_round_bf16(lanes a) {
+    return (lanes){round_bf16_half(a.low), round_bf16_half(a.high)};
+}
+/* Whole numbers -128 .. 127 to bytes. */
+SLM_INLINE void lanes_store_i8(int8_t *p, lanes a) {
+    __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(a.low), _mm256_cvtps_epi32(a.high));
+    words = _mm256_permute4x64_epi64(words, 0xd8);
+    _mm_storeu_si128((__m128i *)p, _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+}
+/* The tree: lanes i and i + 8, then i + 4, i + 2, i + 1. */
+SLM_INLINE float lanes_sum(lanes a) {
+    __m256 b = _mm256_add_ps(a.low, a.high);
+    __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    c = _mm_add_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+}
+SLM_INLINE float lanes_max_of(lanes a) {
+    __m256 b = _mm256_max_ps(a.low, a.high);
+    __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    c = _mm_max_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
+}

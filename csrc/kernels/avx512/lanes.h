@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * lanes.h: sixteen f32 lanes on AVX-512: what kernels/generic.inc is written in. */
+#include <immintrin.h>
+
+#include "kernels/isa.h"
+
+typedef __m512 lanes;
+
+SLM_INLINE lanes lanes_set(float x) {
+    return _mm512_set1_ps(x);
+}
+SLM_INLINE lanes lanes_load(const float *p) {
+    return _mm512_loadu_ps(p);
+}
+SLM_INLINE void lanes_store(float *p, lanes a) {
+    _mm512_storeu_ps(p, a);
+}
+SLM_INLINE lanes lanes_add(lanes a, lanes b) {
+    return _mm512_add_ps(a, b);
+}
+SLM_INLINE lanes lanes_sub(lanes a, lanes b) {
+    return _mm512_sub_ps(a, b);
+}
+SLM_INLINE lanes lanes_mul(lanes a, lanes b) {
+    return _mm512_mul_ps(a, b);
+}
+SLM_INLINE lanes lanes_div(lanes a, lanes b) {
+    return _mm512_div_ps(a, b);
+}
+SLM_INLINE lanes lanes_fma(lanes a, lanes b, lanes c) {
+    return _mm512_fmadd_ps(a, b, c);
+}
+SLM_INLINE lanes lanes_abs(lanes a) {
+    return _mm512_abs_ps(a);
+}
+/* a where a > b, else b: b when either is NaN. */
+SLM_INLINE lanes lanes_max(lanes a, lanes b) {
+    return _mm512_max_ps(a, b);
+}
+SLM_INLINE lanes lanes_min(lanes a, lanes b) {
+    return _mm512_min_ps(a, b);
+}
+/* yes where a < b, else no. */
+SLM_INLINE lanes lanes_less(lanes a, lanes b, lanes yes, lanes no) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
+}
+SLM_INLINE lanes lanes_round(lanes a) { /* to nearest even */
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+/* 2^n for whole n, -126 .. 127. */
+SLM_INLINE lanes lanes_pow2(lanes n) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
+}
+SLM_INLINE lanes lanes_load_f16(const void *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(p));
+}
+/* Sixteen pairs of 16-bit elements: the first and the second of each. */
+SLM_INLINE void lanes_load_f16_pairs(const void *p, lanes *first, lanes *second) {
+    __m512i pairs = _mm512_loadu_si512(p);
+    *first = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(pairs));
+    *second = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(pairs, 16)));
+}
+SLM_INLINE void lanes_load_bf16_pairs(const void *p, lanes *first, lanes *second) {
+    __m512i pairs = _mm512_loadu_si512(p);
+    *first = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+    *second = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000)));
+}
+/* Finite lanes to the nearest bf16 value, ties to even. */
+SLM_INLINE lanes lanes_round_bf16(lanes a) {
+    __m512i bits = _mm512_castps_si512(a);
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    bits = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    bits = _mm512_and_si512(bits, _mm512_set1_epi32((int)0xffff0000));
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), _mm512_castsi512_ps(bits), a);
+}
+/* Whole numbers -128 .. 127 to bytes. */
+SLM_INLINE void lanes_store_i8(int8_t *p, lanes a) {
+    _mm_storeu_si128((__m128i *)p, _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(a)));
+}
+/* The tree: lanes i and i + 8, then i + 4, i + 2, i + 1. */
+SLM_INLINE float lanes_sum(lanes a) {
+    __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    c = _mm_add_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+}
+SLM_INLINE float lanes_max_of(lanes a) {
+    __m256 b = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    c = _mm_max_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
+}

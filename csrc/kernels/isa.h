@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * isa.h: regions of a file that are compiled for an instruction set, so that the build itself passes no -m flag.
+ *
+ *     SLM_TARGET_BEGIN("avx2,fma,f16c")  ... functions ...  SLM_TARGET_END */
+#ifndef SLM_KERNELS_ISA_H
+#define SLM_KERNELS_ISA_H
+
+#define SLM_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define SLM_TARGET_BEGIN(isa) SLM_PRAGMA(clang attribute push(__attribute__((target(isa))), apply_to = function))
+#define SLM_TARGET_END        SLM_PRAGMA(clang attribute pop)
+#else
+#define SLM_TARGET_BEGIN(isa) SLM_PRAGMA(GCC push_options) SLM_PRAGMA(GCC target(isa))
+#define SLM_TARGET_END        SLM_PRAGMA(GCC pop_options)
+#endif
+
+#define SLM_AVX2   "avx2,fma,f16c"
+#define SLM_AVX512 "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
+
+/* For kernel bodies that are written once with constant parameters and must become straight-line code. */
+#define SLM_INLINE static inline __attribute__((always_inline))
+
+#endif

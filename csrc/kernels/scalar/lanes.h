@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * lanes.h: sixteen f32 lanes in plain C: what kernels/generic.inc is written in. The reference for all other tiers. */
+#include <math.h>
+
+#include "base/half.h"
+#include "kernels/isa.h"
+
+typedef struct lanes {
+    float v[16];
+} lanes;
+
+#define EACH_LANE(expression)                                                                                                      \
+    lanes out;                                                                                                                     \
+    for (int i = 0; i < 16; i++) out.v[i] = (expression);                                                                          \
+    return out
+
+SLM_INLINE lanes lanes_set(float x) {
+    EACH_LANE(x);
+}
+SLM_INLINE lanes lanes_load(const float *p) {
+    EACH_LANE(p[i]);
+}
+SLM_INLINE void lanes_store(float *p, lanes a) {
+    memcpy(p, a.v, sizeof a.v);
+}
+SLM_INLINE lanes lanes_add(lanes a, lanes b) {
+    EACH_LANE(a.v[i] + b.v[i]);
+}
+SLM_INLINE lanes lanes_sub(lanes a, lanes b) {
+    EACH_LANE(a.v[i] - b.v[i]);
+}
+SLM_INLINE lanes lanes_mul(lanes a, lanes b) {
+    EACH_LANE(a.v[i] * b.v[i]);
+}
+SLM_INLINE lanes lanes_div(lanes a, lanes b) {
+    EACH_LANE(a.v[i] / b.v[i]);
+}
+SLM_INLINE lanes lanes_fma(lanes a, lanes b, lanes c) {
+    EACH_LANE(fmaf(a.v[i], b.v[i], c.v[i]));
+}
+SLM_INLINE lanes lanes_abs(lanes a) {
+    EACH_LANE(fabsf(a.v[i]));
+}
+/* a where a > b, else b: b when either is NaN. */
+SLM_INLINE lanes lanes_max(lanes a, lanes b) {
+    EACH_LANE(a.v[i] > b.v[i] ? a.v[i] : b.v[i]);
+}
+SLM_INLINE lanes lanes_min(lanes a, lanes b) {
+    EACH_LANE(a.v[i] < b.v[i] ? a.v[i] : b.v[i]);
+}
+/* yes where a < b, else no. */
+SLM_INLINE lanes lanes_less(lanes a, lanes b, lanes yes, lanes no) {
+    EACH_LANE(a.v[i] < b.v[i] ? yes.v[i] : no.v[i]);
+}
+/* To nearest even, for |a| < 2^22: adding 1.5 * 2^23 leaves no bits below the point. Others (NaN, infinity) come out unusable, not trapped. */
+SLM_INLINE lanes lanes_round(lanes a) {
+    EACH_LANE((a.v[i] + 0x1.8p23f) - 0x1.8p23f);
+}
+/* 2^n for whole n, -126 .. 127. */
+SLM_INLINE lanes lanes_pow2(lanes n) {
+    EACH_LANE(slm_f32_from_bits((uint32_t)((n.v[i] > -127 && n.v[i] < 128 ? (int)n.v[i] : 0) + 127) << 23));
+}
+SLM_INLINE lanes lanes_load_f16(const void *p) {
+    const uint16_t *halves = p;
+    EACH_LANE(slm_f16_to_f32(halves[i]));
+}
+/* Sixteen pairs of 16-bit elements: the first and the second of each. */
+SLM_INLINE void lanes_load_f16_pairs(const void *p, lanes *first, lanes *second) {
+    const uint16_t *halves = p;
+    for (int i = 0; i < 16; i++) {
+        first->v[i] = slm_f16_to_f32(halves[2 * i]);
+        second->v[i] = slm_f16_to_f32(halves[2 * i + 1]);
+    }
+}
+SLM_INLINE void lanes_load_bf16_pairs(const void *p, lanes *first, lanes *second) {
+    const uint16_t *halves = p;
+    for (int i = 0; i < 16; i++) {
+        first->v[i] = slm_bf16_to_f32(halves[2 * i]);
+        second->v[i] = slm_bf16_to_f32(halves[2 * i + 1]);
+    }
+}
+/* To the nearest bf16 value, ties to even. */
+SLM_INLINE lanes lanes_round_bf16(lanes a) {
+    EACH_LANE(slm_bf16_to_f32(slm_f32_to_bf16(a.v[i])));
+}
+/* Whole numbers -128 .. 127 to bytes; what is none (NaN) becomes -128. */
+SLM_INLINE void lanes_store_i8(int8_t *p, lanes a) {
+    for (int i = 0; i < 16; i++) p[i] = (int8_t)(a.v[i] > -128 && a.v[i] < 128 ? (int)a.v[i] : -128);
+}
+/* The tree: lanes i and i + 8, then i + 4, i + 2, i + 1. */
+SLM_INLINE float lanes_sum(lanes a) {
+    for (int step = 8; step; step /= 2) {
+        for (int i = 0; i < step; i++) a.v[i] += a.v[i + step];
+    }
+    return a.v[0];
+}
+SLM_INLINE float lanes_max_of(lanes a) {
+    for (int step = 8; step; step /= 2) {
+        for (int i = 0; i < step; i++) a.v[i] = a.v[i] > a.v[i + step] ? a.v[i] : a.v[i + step];
+    }
+    return a.v[0];
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "model/workspace.h"
+
+#include "base/alloc.h"
+#include "base/arith.h"
+
+enum { SHARED_BLOCKS = 15, THREAD_BLOCKS = 8 };
+
+/* Zeroed: padding must read as zero. NULL stays NULL in all later calls' results, which are checked once at the end. */
+static void *take(slm_workspace *w, int64_t count, int64_t other, size_t size) {
+    size_t total;
+    void *block = slm_mul_size((size_t)count, (size_t)other, &total) ? slm_alloc_zero(total, size) : NULL;
+    if (block) w->blocks[w->n_blocks++] = block;
+    return block;
+}
+
+static int64_t padded(int64_t n) {
+    return slm_div_up(n, 16) * 16;
+}
+
+slm_status slm_workspace_create(slm_workspace *w, const slm_model *model, int64_t max_tokens, int threads, slm_error *error) {
+    const slm_config *c = &model->config;
+    int64_t q = c->num_attention_heads * c->head_dim, n = max_tokens;
+    *w = (slm_workspace){.max_tokens = n,
+                         .threads = threads,
+                         .hidden_ld = padded(c->hidden_size),
+                         .q_ld = padded(q),
+                         .kv_ld = padded(c->num_key_value_heads * c->head_dim),
+                         .inner_ld = padded(c->intermediate_size)};
+    int64_t widest = slm_max64(w->hidden_ld, slm_max64(w->q_ld, w->inner_ld)), groups = slm_div_up(widest, 16);
+    int64_t width = model->kv_shape.width;
+    w->blocks = slm_alloc_array((size_t)(SHARED_BLOCKS + THREAD_BLOCKS * threads), sizeof *w->blocks);
+    if (!w->blocks) return slm_fail_memory(error);
+    bool ok = (w->hidden = take(w, n, w->hidden_ld, sizeof(float))) && (w->normed = take(w, n, w->hidden_ld, sizeof(float))) &&
+              (w->q = take(w, n, w->q_ld, sizeof(float))) && (w->k = take(w, n, w->kv_ld, sizeof(float))) &&
+              (w->v = take(w, n, w->kv_ld, sizeof(float))) && (w->attended = take(w, n, w->q_ld, sizeof(float))) &&
+              (w->gate = take(w, n, w->inner_ld, sizeof(float))) && (w->up = take(w, n, w->inner_ld, sizeof(float))) &&
+              (w->delta = take(w, n, w->hidden_ld, sizeof(float))) && (w->rope = take(w, n, c->rotary_dim, sizeof(float))) &&
+              (w->rounded = take(w, n, widest, sizeof(float))) && (w->codes.codes = take(w, n, widest, 1)) &&
+              (w->codes.sums = take(w, n, groups, sizeof(int32_t))) && (w->codes.scales = take(w, n, groups, sizeof(float))) &&
+              (w->codes.scaled_sums = take(w, n, groups, sizeof(float)));
+    w->linear = slm_alloc_zero((size_t)threads, sizeof *w->linear);
+    w->attention = slm_alloc_zero((size_t)threads, sizeof *w->attention);
+    ok = ok && w->linear && w->attention;
+    for (int i = 0; ok && i < threads; i++) {
+        slm_linear_scratch *l = &w->linear[i];
+        slm_attention_scratch *a = &w->attention[i];
+        ok = (l->codes = take(w, widest, 16, 1)) && (l->d = take(w, groups, 16, sizeof(float))) &&
+             (l->m = take(w, groups, 16, sizeof(float))) && (l->tail = take(w, n, 16, sizeof(float))) &&
+             (a->q = take(w, SLM_ATTENTION_ROWS, width, sizeof(float))) &&
+             (a->scores = take(w, SLM_ATTENTION_ROWS, SLM_SEGMENT_POSITIONS, sizeof(float))) &&
+             (a->segment = take(w, SLM_ATTENTION_ROWS, width, sizeof(float))) &&
+             (a->out = take(w, SLM_ATTENTION_ROWS, width, sizeof(float)));
+    }
+    if (ok) return SLM_OK;
+    slm_workspace_release(w);
+    return slm_fail_memory(error);
+}
+
+void slm_workspace_release(slm_workspace *w) {
+    for (int i = 0; i < w->n_blocks; i++) slm_free(w->blocks[i]);
+    slm_free(w->blocks);
+    slm_free(w->linear);
+    slm_free(w->attention);
+    *w = (slm_workspace){0};
+}

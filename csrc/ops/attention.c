@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "ops/attention.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/arith.h"
+
+enum { SEGMENT = SLM_SEGMENT_POSITIONS, ROWS = SLM_ATTENTION_ROWS };
+
+/* Queries of `n_heads` heads from `head` on, all of one KV head, at tokens token .. token + n_tokens - 1. Row = token, then head. */
+typedef struct block {
+    int64_t kv_head, head, n_heads, token, n_tokens;
+} block;
+
+static int64_t seen_by(const slm_attention *a, const block *b, int64_t row) {
+    return a->first_position + b->token + row / b->n_heads + 1;
+}
+
+/* Scores of all rows against positions begin .. begin + 16 * n_panels - 1. */
+static void score_segment(const slm_kernels *kernels, const slm_attention *a, const block *b, int64_t row, int64_t n_rows, int64_t begin,
+                          int64_t n_panels, const slm_attention_scratch *scratch) {
+    const slm_kv_shape *shape = a->cache->shape;
+    for (int64_t panel = 0; panel < n_panels; panel++) {
+        int64_t position = begin + panel * 16;
+        const uint8_t *k = slm_kv_read(a->cache, a->layer, b->kv_head, position / SLM_PAGE_POSITIONS);
+        k += (size_t)(position % SLM_PAGE_POSITIONS / 16) * shape->panel_bytes;
+        kernels->attention_scores(scratch->q + row * shape->width, shape->width, n_rows - row, k, shape->bf16, shape->head_dim,
+                                  scratch->scores + row * SEGMENT + panel * 16, SEGMENT);
+    }
+}
+
+static void sum_values(const slm_kernels *kernels, const slm_attention *a, const block *b, int64_t row, int64_t n_rows, int64_t begin,
+                       int64_t end, const slm_attention_scratch *scratch) {
+    const slm_kv_shape *shape = a->cache->shape;
+    memset(scratch->segment, 0, (size_t)(n_rows * shape->width) * sizeof(float));
+    for (int64_t position = begin; position < end; position += SLM_PAGE_POSITIONS) {
+        const uint8_t *v = slm_kv_read(a->cache, a->layer, b->kv_head, position / SLM_PAGE_POSITIONS) + shape->k_bytes;
+        int64_t n = slm_min64(SLM_PAGE_POSITIONS, slm_div_up(end - position, 2) * 2);
+        kernels->attention_values(scratch->scores + row * SEGMENT + (position - begin), SEGMENT, n_rows - row, v, shape->bf16, n,
+                                  shape->width, scratch->segment + row * shape->width, shape->width);
+    }
+}
+
+static void run_block(const slm_kernels *kernels, const slm_attention *a, const block *b, const slm_attention_scratch *scratch) {
+    const slm_kv_shape *shape = a->cache->shape;
+    int64_t n_rows = b->n_tokens * b->n_heads, width = shape->width, head_dim = shape->head_dim;
+    float max[ROWS], sum[ROWS];
+    for (int64_t r = 0; r < n_rows; r++) {
+        const float *q = a->q + (b->token + r / b->n_heads) * a->ldq + (b->head + r % b->n_heads) * head_dim;
+        memcpy(scratch->q + r * width, q, (size_t)head_dim * sizeof *q);
+        max[r] = -INFINITY;
+        sum[r] = 0;
+    }
+    memset(scratch->out, 0, (size_t)(n_rows * width) * sizeof(float));
+    int64_t seen = seen_by(a, b, n_rows - 1);
+    for (int64_t begin = 0, row = 0; begin < seen; begin += SEGMENT) {
+        int64_t end = slm_min64(begin + SEGMENT, seen), n_panels = slm_div_up(end - begin, 16);
+        while (seen_by(a, b, row) <= begin) row++; /* the first rows may end before this segment */
+        score_segment(kernels, a, b, row, n_rows, begin, n_panels, scratch);
+        float segment_max[ROWS], segment_sum[ROWS];
+        for (int64_t r = row; r < n_rows; r++) {
+            int64_t valid = slm_min64(seen_by(a, b, r), end) - begin;
+            kernels->attention_softmax(scratch->scores + r * SEGMENT, valid, n_panels * 16, shape->bf16, &segment_max[r], &segment_sum[r]);
+        }
+        sum_values(kernels, a, b, row, n_rows, begin, end, scratch);
+        for (int64_t r = row; r < n_rows; r++) {
+            kernels->attention_merge(&max[r], &sum[r], scratch->out + r * width, segment_max[r], segment_sum[r],
+                                     scratch->segment + r * width, width);
+        }
+    }
+    for (int64_t r = 0; r < n_rows; r++) {
+        kernels->scale(scratch->out + r * width, 1.0f / sum[r], width);
+        float *out = a->out + (b->token + r / b->n_heads) * a->ldo + (b->head + r % b->n_heads) * head_dim;
+        memcpy(out, scratch->out + r * width, (size_t)head_dim * sizeof *out);
+    }
+}
+
+void slm_attention_run(const slm_kernels *kernels, slm_team *team, const slm_attention *a, const slm_attention_scratch *scratch) {
+    const slm_kv_shape *shape = a->cache->shape;
+    int64_t group = a->n_heads / shape->n_kv_heads;
+    /* One token: a group's heads are shared out too, else few KV heads would leave threads idle. */
+    int64_t wanted = a->n_tokens == 1 ? slm_div_up(group, team->count) : group;
+    int64_t heads = slm_min64(wanted, ROWS), parts = slm_div_up(group, heads);
+    int64_t tokens = slm_max64(1, ROWS / heads), token_blocks = slm_div_up(a->n_tokens, tokens);
+    int64_t n_items = token_blocks * shape->n_kv_heads * parts;
+    for (int64_t item; (item = slm_team_take(team)) < n_items && !slm_team_cancelled(team);) {
+        /* The longest blocks come first, so that no thread is left with one at the end. */
+        int64_t token = (token_blocks - 1 - item / (shape->n_kv_heads * parts)) * tokens;
+        int64_t kv_head = item / parts % shape->n_kv_heads, head = item % parts * heads;
+        block b = {.kv_head = kv_head,
+                   .head = kv_head * group + head,
+                   .n_heads = slm_min64(heads, group - head),
+                   .token = token,
+                   .n_tokens = slm_min64(tokens, a->n_tokens - token)};
+        run_block(kernels, a, &b, scratch);
+    }
+}

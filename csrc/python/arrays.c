@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * arrays.c: NumPy arrays in and out; the only file that uses NumPy's C API. */
+#include "python/arrays.h"
+
+#include <numpy/arrayobject.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+
+int slm_py_import_numpy(void) {
+    import_array1(-1);
+    return 0;
+}
+
+PyObject *slm_py_new_array_f32(int64_t rows, int64_t cols, float **data) {
+    npy_intp shape[2] = {(npy_intp)(rows < 0 ? cols : rows), (npy_intp)cols};
+    PyObject *array = PyArray_ZEROS(rows < 0 ? 1 : 2, shape, NPY_FLOAT32, 0);
+    if (array) *data = PyArray_DATA((PyArrayObject *)array);
+    return array;
+}
+
+PyObject *slm_py_new_array_u64(int64_t count, uint64_t **data) {
+    npy_intp shape = (npy_intp)count;
+    PyObject *array = PyArray_ZEROS(1, &shape, NPY_UINT64, 0);
+    if (array) *data = PyArray_DATA((PyArrayObject *)array);
+    return array;
+}
+
+const float *slm_py_floats(PyObject *object, const char *name, int64_t *count, PyObject **keep) {
+    PyArrayObject *array = (PyArrayObject *)PyArray_FROM_OTF(object, NPY_FLOAT32, NPY_ARRAY_IN_ARRAY);
+    if (!array) return NULL;
+    if (PyArray_NDIM(array) != 1) {
+        PyErr_Format(PyExc_ValueError, "%s: expected one dimension, found %d", name, PyArray_NDIM(array));
+        Py_DECREF(array);
+        return NULL;
+    }
+    *count = PyArray_DIM(array, 0);
+    *keep = (PyObject *)array;
+    return PyArray_DATA(array);
+}
+
+bool slm_py_strings(PyObject *object, const char *name, slm_strings *strings, PyObject **keep) {
+    PyObject *bytes, *offsets;
+    char *data;
+    Py_ssize_t size;
+    if (!PyTuple_Check(object) || PyTuple_Size(object) != 2) {
+        PyErr_Format(PyExc_TypeError, "%s: expected (bytes, offsets), found %R", name, (PyObject *)Py_TYPE(object));
+        return false;
+    }
+    bytes = PyTuple_GetItem(object, 0);
+    if (PyBytes_AsStringAndSize(bytes, &data, &size)) return false;
+    offsets = PyArray_FROM_OTF(PyTuple_GetItem(object, 1), NPY_UINT64, NPY_ARRAY_IN_ARRAY);
+    if (!offsets) return false;
+    PyArrayObject *array = (PyArrayObject *)offsets;
+    npy_intp n = PyArray_NDIM(array) == 1 ? PyArray_DIM(array, 0) : 0;
+    const uint64_t *at = PyArray_DATA(array);
+    bool ascending = n >= 1 && at[n - 1] <= (uint64_t)size;
+    for (npy_intp i = 0; ascending && i + 1 < n; i++) ascending = at[i] <= at[i + 1];
+    *keep = ascending ? PyTuple_Pack(2, bytes, offsets) : NULL;
+    Py_DECREF(offsets);
+    if (!ascending) {
+        PyErr_Format(PyExc_ValueError, "%s: expected ascending offsets [count + 1] inside the %zd bytes", name, size);
+        return false;
+    }
+    *strings = (slm_strings){.bytes = data, .offsets = at, .count = (size_t)n - 1};
+    return *keep != NULL;
+}
+
+static int32_t *tokens_of_array(PyArrayObject *object, const char *name, int64_t *count) {
+    if (!PyArray_ISINTEGER(object) || PyArray_NDIM(object) != 1) {
+        PyErr_Format(PyExc_TypeError, "%s: expected a one-dimensional array of integers", name);
+        return NULL;
+    }
+    PyArrayObject *array = (PyArrayObject *)PyArray_FROM_OTF((PyObject *)object, NPY_INT64, NPY_ARRAY_IN_ARRAY | NPY_ARRAY_FORCECAST);
+    if (!array) return NULL;
+    npy_intp n = PyArray_DIM(array, 0);
+    const npy_int64 *values = PyArray_DATA(array);
+    int32_t *tokens = slm_alloc_array((size_t)n, sizeof *tokens);
+    if (!tokens) PyErr_NoMemory();
+    for (npy_intp i = 0; tokens && i < n; i++) {
+        if (values[i] < 0 || values[i] > INT32_MAX) {
+            PyErr_Format(PyExc_ValueError, "%s[%zd]: expected 0 to %d, found %lld", name, (Py_ssize_t)i, INT32_MAX, (long long)values[i]);
+            slm_free(tokens);
+            tokens = NULL;
+            break;
+        }
+        tokens[i] = (int32_t)values[i];
+    }
+    Py_DECREF(array);
+    *count = n;
+    return tokens;
+}
+
+static int32_t *tokens_of_sequence(PyObject *object, const char *name, int64_t *count) {
+    Py_ssize_t n = PyUnicode_Check(object) || PyBytes_Check(object) || !PySequence_Check(object) ? -1 : PySequence_Size(object);
+    if (n < 0) {
+        PyErr_Format(PyExc_TypeError, "%s: expected a sequence of token ids, found %R", name, (PyObject *)Py_TYPE(object));
+        return NULL;
+    }
+    int32_t *tokens = slm_alloc_array((size_t)n, sizeof *tokens);
+    if (!tokens) PyErr_NoMemory();
+    for (Py_ssize_t i = 0; tokens && i < n; i++) {
+        char label[96];
+        int64_t value = 0;
+        snprintf(label, sizeof label, "%.60s[%zd]", name, i);
+        PyObject *item = PySequence_GetItem(object, i);
+        bool ok = item && slm_py_int(item, label, 0, INT32_MAX, &value);
+        Py_XDECREF(item);
+        if (!ok) {
+            slm_free(tokens);
+            return NULL;
+        }
+        tokens[i] = (int32_t)value;
+    }
+    *count = n;
+    return tokens;
+}
+
+int32_t *slm_py_tokens(PyObject *object, const char *name, int64_t *count) {
+    if (PyArray_Check(object)) return tokens_of_array((PyArrayObject *)object, name, count);
+    return tokens_of_sequence(object, name, count);
+}

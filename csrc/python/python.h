@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * python.h: what the files of the extension module share. One file per Python type; the limited API of 3.11. */
+#ifndef SLM_PYTHON_PYTHON_H
+#define SLM_PYTHON_PYTHON_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "slm.h"
+
+/* ---- module state: every object the module keeps -------------------------------------------------------------------- */
+
+typedef struct slm_py_state {
+    PyObject *FormatError, *UnsupportedError, *ContextLengthError, *NumericsError, *ClosedError, *BusyError, *InternalError;
+    PyTypeObject *Model, *Session, *Generation, *Tokenizer;
+} slm_py_state;
+
+/* Of the class that defines a method (METH_METHOD), or of any of our types: none can be subclassed. */
+slm_py_state *slm_py_state_of(PyTypeObject *defining_class);
+
+/* Each makes its types and functions and adds them to the module; -1 with an exception set. */
+int slm_py_add_model(PyObject *module, slm_py_state *state);
+int slm_py_add_session(PyObject *module, slm_py_state *state);
+int slm_py_add_generation(PyObject *module, slm_py_state *state);
+int slm_py_add_tokenizer(PyObject *module, slm_py_state *state);
+
+/* ---- errors -------------------------------------------------------------------------------------------------------------- */
+
+/* Sets the exception for error and returns NULL. A cancelled call has its exception (from the signal handler) set already. */
+PyObject *slm_py_raise(const slm_py_state *state, const slm_error *error);
+
+/* ---- calls into the core ---------------------------------------------------------------------------------------------------- */
+
+typedef struct slm_py_call {
+    slm_call call;          /* pass its address to the core; set threads and prefill_chunk before or after begin */
+    PyObject *progress;     /* borrowed; called with (done, total); may be NULL */
+    PyThreadState *thread;
+} slm_py_call;
+
+/* Releases the GIL; the core's events take it for a moment to run signal handlers. */
+void slm_py_call_begin(slm_py_call *call);
+/* Takes the GIL back. False: an exception is set. */
+bool slm_py_call_end(slm_py_call *call);
+
+/* ---- arguments ------------------------------------------------------------------------------------------------------------------ */
+
+/* A Python or NumPy integer, no bool, least .. most. False with TypeError or ValueError naming it. */
+bool slm_py_int(PyObject *object, const char *name, int64_t least, int64_t most, int64_t *out);
+bool slm_py_float(PyObject *object, const char *name, double *out);
+/* A flat sequence or integer array of token ids, each in int32: a block to be freed with slm_py_free. NULL with an exception. */
+int32_t *slm_py_tokens(PyObject *object, const char *name, int64_t *count);
+/* A (bytes, uint64 offsets) pair as strings; *keep holds what they borrow from. False with an exception. */
+bool slm_py_strings(PyObject *object, const char *name, slm_strings *strings, PyObject **keep);
+void slm_py_free(void *block);
+
+/* [rows, cols] f32, zeroed: a new array and its data. NULL with an exception. rows < 0: one dimension. */
+PyObject *slm_py_new_array_f32(int64_t rows, int64_t cols, float **data);
+/* A one-dimensional f32 array's data, borrowed from the new reference *keep. NULL with an exception. */
+const float *slm_py_floats(PyObject *object, const char *name, int64_t *count, PyObject **keep);
+/* A new uint64 array. */
+PyObject *slm_py_new_array_u64(int64_t count, uint64_t **data);
+
+/* The core's object inside a Python one; NULL with TypeError or ClosedError. Borrowed. */
+slm_tokenizer *slm_py_tokenizer(const slm_py_state *state, PyObject *object);
+
+#endif

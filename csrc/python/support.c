@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * support.c: errors, calls and plain arguments of the boundary. */
+#include "python/python.h"
+
+#include <errno.h>
+
+#include "base/alloc.h"
+
+slm_py_state *slm_py_state_of(PyTypeObject *defining_class) {
+    return PyType_GetModuleState(defining_class);
+}
+
+/* ---- errors ------------------------------------------------------------------------------------------------------------ */
+
+static PyObject *raise_class(PyObject *class, const slm_error *error) {
+    PyObject *exception = PyObject_CallFunction(class, "s", error->message);
+    if (!exception) return NULL;
+    PyObject *index = error->index >= 0 ? PyLong_FromLongLong(error->index) : NULL;
+    if (error->index < 0 || (index && PyObject_SetAttrString(exception, "index", index) == 0)) PyErr_SetObject(class, exception);
+    Py_XDECREF(index);
+    Py_DECREF(exception);
+    return NULL;
+}
+
+PyObject *slm_py_raise(const slm_py_state *state, const slm_error *error) {
+    if (PyErr_Occurred()) return NULL;
+    switch (error->status) {
+    case SLM_NO_MEMORY: return PyErr_NoMemory();
+    case SLM_BAD_ARGUMENT: PyErr_SetString(PyExc_ValueError, error->message); return NULL;
+    case SLM_BAD_DATA: return raise_class(state->FormatError, error);
+    case SLM_IO_ERROR: errno = error->os_error; return PyErr_SetFromErrno(PyExc_OSError);
+    case SLM_CONTEXT_FULL: return raise_class(state->ContextLengthError, error);
+    case SLM_NOT_A_NUMBER: return raise_class(state->NumericsError, error);
+    case SLM_UNSUPPORTED: return raise_class(state->UnsupportedError, error);
+    case SLM_CANCELLED:
+    case SLM_OK:
+    case SLM_INTERNAL: break;
+    }
+    return raise_class(state->InternalError, error);
+}
+
+/* ---- calls ---------------------------------------------------------------------------------------------------------------- */
+
+static int on_event(void *user, const slm_event *event) {
+    slm_py_call *call = user;
+    PyEval_RestoreThread(call->thread);
+    int stop = PyErr_CheckSignals();
+    if (!stop && event->kind == SLM_EVENT_PROGRESS && call->progress) {
+        PyObject *result = PyObject_CallFunction(call->progress, "KK", (unsigned long long)event->done, (unsigned long long)event->total);
+        stop = !result;
+        Py_XDECREF(result);
+    }
+    call->thread = PyEval_SaveThread();
+    return stop;
+}
+
+void slm_py_call_begin(slm_py_call *call) {
+    call->call.event = on_event;
+    call->call.user = call;
+    call->thread = PyEval_SaveThread();
+}
+
+bool slm_py_call_end(slm_py_call *call) {
+    PyEval_RestoreThread(call->thread);
+    return !PyErr_Occurred();
+}
+
+/* ---- arguments -------------------------------------------------------------------------------------------------------------- */
+
+bool slm_py_int(PyObject *object, const char *name, int64_t least, int64_t most, int64_t *out) {
+    PyObject *number = PyBool_Check(object) ? NULL : PyNumber_Index(object);
+    if (!number) {
+        if (PyBool_Check(object) || PyErr_ExceptionMatches(PyExc_TypeError)) {
+            PyErr_Format(PyExc_TypeError, "%s: expected an integer, found %R", name, (PyObject *)Py_TYPE(object));
+        }
+        return false;
+    }
+    int overflow;
+    long long value = PyLong_AsLongLongAndOverflow(number, &overflow);
+    Py_DECREF(number);
+    if (overflow || value < least || value > most) {
+        PyErr_Format(PyExc_ValueError, "%s: expected %lld to %lld, found %R", name, (long long)least, (long long)most, object);
+        return false;
+    }
+    *out = value;
+    return true;
+}
+
+bool slm_py_float(PyObject *object, const char *name, double *out) {
+    *out = PyBool_Check(object) ? -1 : PyFloat_AsDouble(object);
+    if (PyBool_Check(object) || PyErr_Occurred()) {
+        PyErr_Format(PyExc_TypeError, "%s: expected a number, found %R", name, (PyObject *)Py_TYPE(object));
+        return false;
+    }
+    return true;
+}
+
+void slm_py_free(void *block) {
+    slm_free(block);
+}

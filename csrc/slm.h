@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * slm.h: the public interface of the C core. Everything a running model needs crosses here as plain structs:
+ * the description of the architecture, where each tensor's bytes lie in which open file, the vocabulary.
+ * Objects are opaque and reference counted. Tensor layouts, pages and threads stay behind it.
+ *
+ * What can fail returns a status and fills *error (never NULL); on failure outputs are untouched.
+ * Ids of tokens are int32_t, counts and positions int64_t. Shapes are row-major, the last dimension contiguous.
+ */
+#ifndef SLM_H
+#define SLM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- status and errors ------------------------------------------------------------------------------------ */
+
+typedef enum slm_status {
+    SLM_OK = 0,
+    SLM_CANCELLED,    /* the event callback asked to stop; objects are as before the call */
+    SLM_NO_MEMORY,    /* an allocation failed */
+    SLM_BAD_ARGUMENT, /* a value outside its range: the message names parameter, value and range */
+    SLM_BAD_DATA,     /* data from a file that cannot be used; error.index is the element */
+    SLM_IO_ERROR,     /* the system refused a read: error.os_error is errno (0: the file ended early) */
+    SLM_CONTEXT_FULL, /* more positions than the context holds */
+    SLM_NOT_A_NUMBER, /* NaN or infinity among the logits; error.index is the position */
+    SLM_UNSUPPORTED,  /* well-formed but not handled */
+    SLM_INTERNAL,     /* a broken invariant: a defect of slm */
+} slm_status;
+
+typedef struct slm_error {
+    slm_status status;
+    int os_error;
+    int64_t index; /* which element, tensor or position, where the status says so; else -1 */
+    char message[256];
+} slm_error;
+
+/* ---- the one way out: events --------------------------------------------------------------------------------- */
+
+typedef enum slm_event_kind {
+    SLM_EVENT_INTERRUPT, /* at least every 5 ms of work: does the caller want to go on? */
+    SLM_EVENT_PROGRESS,  /* done of total: bytes while loading, tokens while prefilling */
+} slm_event_kind;
+
+typedef struct slm_event {
+    slm_event_kind kind;
+    uint64_t done, total;
+} slm_event;
+
+/* Runs on the calling thread only, outside barriers. Nonzero cancels the call, which returns SLM_CANCELLED. */
+typedef int (*slm_event_fn)(void *user, const slm_event *event);
+
+/* How one call runs. Zeroed: no callback, default threads and chunk. */
+typedef struct slm_call {
+    slm_event_fn event; /* may be NULL */
+    void *user;
+    int threads;           /* 0: slm_thread_count() */
+    int64_t prefill_chunk; /* tokens per prefill step; 0: the default. Never changes a bit of the result */
+} slm_call;
+
+/* ---- the machine ------------------------------------------------------------------------------------------- */
+
+typedef struct slm_cpu_info {
+    const char *isa;       /* the kernel tier that runs: "scalar", "avx2", "avx512" */
+    const char *supported; /* the tiers this CPU and OS can run, space separated, fastest last */
+    const char *blas;      /* "blis <version>" or "none: packed f32 kernel" */
+    const char *blas_arch; /* BLIS's configuration, e.g. "skx"; "" without BLIS */
+    int threads;           /* default: min(affinity, cgroup quota, physical cores) */
+    int affinity, quota, physical_cores;
+} slm_cpu_info;
+
+/* Chooses the kernel tier once. isa: a tier's name, or NULL for the best one. Must come first; later calls only check. */
+slm_status slm_init(const char *isa, slm_error *error);
+void slm_cpu(slm_cpu_info *info);
+int slm_thread_count(void);
+
+/* Best of `sweeps` read-only passes of all threads over `bytes` of fresh memory, in bytes per second. */
+slm_status slm_measure_bandwidth(size_t bytes, int sweeps, int threads, double *bytes_per_second, slm_error *error);
+
+/* ---- weights --------------------------------------------------------------------------------------------------- */
+
+typedef enum slm_type { /* element and block types of files */
+    SLM_TYPE_NONE = 0,
+    SLM_TYPE_F32,
+    SLM_TYPE_F16,
+    SLM_TYPE_BF16,
+    SLM_TYPE_Q8_0,
+    SLM_TYPE_Q4_0,
+    SLM_TYPE_Q4_1,
+    SLM_TYPE_COUNT,
+} slm_type;
+
+const char *slm_type_name(slm_type type);
+int64_t slm_type_block(slm_type type);       /* elements per block */
+int64_t slm_type_block_bytes(slm_type type); /* bytes per block */
+
+/* A matrix [rows, cols] or a vector [1, cols] in an open file; the caller has checked that the range lies inside it.
+ * type SLM_TYPE_NONE: the tensor does not exist. */
+typedef struct slm_tensor {
+    slm_type type;
+    int fd;
+    uint64_t offset; /* of the first byte in the file; rows follow each other without gaps */
+    int64_t rows, cols;
+} slm_tensor;
+
+typedef enum slm_rope_style {
+    SLM_ROPE_HALF,        /* pairs (i, i + n/2): Hugging Face's order of rows */
+    SLM_ROPE_INTERLEAVED, /* pairs (2i, 2i + 1): the order of rows that some GGUF files keep */
+} slm_rope_style;
+
+typedef enum slm_activation {
+    SLM_ACTIVATION_SILU,
+} slm_activation;
+
+/* Fields have Hugging Face's names. */
+typedef struct slm_config {
+    int64_t vocab_size;              /* rows of embed_tokens and lm_head */
+    int64_t hidden_size;
+    int64_t intermediate_size;
+    int64_t num_hidden_layers;
+    int64_t num_attention_heads;
+    int64_t num_key_value_heads;
+    int64_t head_dim;
+    int64_t max_position_embeddings; /* trained context */
+    float rms_norm_eps;
+    slm_activation hidden_act;
+    slm_rope_style rope_style;
+    int64_t rotary_dim;              /* even, <= head_dim: how many leading elements of a head are rotated */
+    const float *rope_inv_freq;      /* [rotary_dim / 2] */
+    float attention_scale;           /* usually 1 / sqrt(head_dim) */
+} slm_config;
+
+typedef struct slm_layer_weights {
+    slm_tensor input_layernorm;          /* [1, hidden_size] */
+    slm_tensor q_proj, k_proj, v_proj;   /* [heads * head_dim, hidden_size] */
+    slm_tensor o_proj;                   /* [hidden_size, num_attention_heads * head_dim] */
+    slm_tensor post_attention_layernorm; /* [1, hidden_size] */
+    slm_tensor gate_proj, up_proj;       /* [intermediate_size, hidden_size] */
+    slm_tensor down_proj;                /* [hidden_size, intermediate_size] */
+    int64_t down_proj_group;             /* elements of one int8 scale of down_proj's input: 32, or 16 where outliers need it */
+} slm_layer_weights;
+
+typedef struct slm_weights {
+    slm_tensor embed_tokens; /* [vocab_size, hidden_size] */
+    slm_tensor norm;         /* [1, hidden_size] */
+    slm_tensor lm_head;      /* [vocab_size, hidden_size]; SLM_TYPE_NONE: tied to embed_tokens */
+    const slm_layer_weights *layers; /* [num_hidden_layers] */
+} slm_weights;
+
+/* ---- model: immutable, shareable ----------------------------------------------------------------------------- */
+
+typedef enum slm_kv_type {
+    SLM_KV_AUTO, /* f32 when every linear weight is F32, else bf16 */
+    SLM_KV_F32,
+    SLM_KV_BF16,
+} slm_kv_type;
+
+typedef struct slm_model slm_model;
+
+/* Reads and packs all weights. config and weights are only read during the call. The files may be closed afterwards.
+ * context: the most positions a session may hold, 1 <= context. */
+slm_status slm_model_load(const slm_config *config, const slm_weights *weights, int64_t context, slm_kv_type kv,
+                          const slm_call *call, slm_model **model, slm_error *error);
+slm_model *slm_model_retain(slm_model *model);
+void slm_model_release(slm_model *model); /* NULL is fine */
+
+typedef struct slm_model_stats {
+    size_t weight_bytes;       /* held by packed weights */
+    size_t token_bytes;        /* of them, read whole for each token */
+    size_t kv_bytes_per_token; /* of one position in all layers */
+    int64_t context, vocab_size;
+    slm_kv_type kv;
+} slm_model_stats;
+void slm_model_describe(const slm_model *model, slm_model_stats *stats);
+
+/* ---- session: one KV state, one thread at a time ---------------------------------------------------------------- */
+
+typedef struct slm_session slm_session;
+
+slm_status slm_session_create(slm_model *model, slm_session **session, slm_error *error);
+/* Shares all pages; the first write to a shared page copies it. */
+slm_status slm_session_fork(const slm_session *session, slm_session **fork, slm_error *error);
+void slm_session_release(slm_session *session); /* NULL is fine */
+int64_t slm_session_length(const slm_session *session);
+slm_model *slm_session_model(const slm_session *session); /* borrowed */
+/* Keeps the first n_tokens positions, 0 <= n_tokens <= length. */
+slm_status slm_session_rewind(slm_session *session, int64_t n_tokens, slm_error *error);
+
+typedef enum slm_logits {
+    SLM_LOGITS_NONE, /* only fills the cache */
+    SLM_LOGITS_LAST, /* logits: [1, vocab_size] */
+    SLM_LOGITS_ALL,  /* logits: [n_tokens, vocab_size] */
+} slm_logits;
+
+/* Runs n_tokens >= 1 tokens at positions length, length + 1, ...; cancelled or failed, the session keeps its length. */
+slm_status slm_session_forward(slm_session *session, const int32_t *tokens, int64_t n_tokens, slm_logits which,
+                               float *logits, const slm_call *call, slm_error *error);
+
+/* ---- tokenizer: immutable, shareable -------------------------------------------------------------------------------- */
+
+/* String i is bytes[offsets[i]] .. bytes[offsets[i + 1] - 1]; offsets: [count + 1], ascending. No terminator, NUL allowed. */
+typedef struct slm_strings {
+    const char *bytes;
+    const uint64_t *offsets;
+    size_t count;
+} slm_strings;
+
+/* The one bounded helper for vocabularies: splits `count` strings, each a little-endian u64 length and its bytes, that begin
+ * at data[0]. Writes count + 1 offsets and the joined bytes (joined: at least size - 8 * count bytes), and how many bytes of
+ * data were read. SLM_BAD_DATA with error.index = the first string that leaves data or is longer than max_string. */
+slm_status slm_strings_split(const uint8_t *data, size_t size, size_t count, size_t max_string, uint64_t *offsets, char *joined,
+                             size_t *consumed, slm_error *error);
+
+typedef enum slm_token_kind { /* GGUF's numbers */
+    SLM_TOKEN_NORMAL = 1,
+    SLM_TOKEN_UNKNOWN = 2,
+    SLM_TOKEN_CONTROL = 3,      /* only with parse_special; not part of decoded text when specials are skipped */
+    SLM_TOKEN_USER_DEFINED = 4, /* an added token that is text: matched always */
+    SLM_TOKEN_UNUSED = 5,
+    SLM_TOKEN_BYTE = 6,
+} slm_token_kind;
+
+/* How text is cut into words before merging: rules, not a published name. */
+typedef struct slm_pretokenizer {
+    bool single_digits; /* each \p{N} character is a word of its own, cut out before all other rules */
+    bool gpt2_words;    /* 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ */
+} slm_pretokenizer;
+
+typedef struct slm_tokenizer_spec { /* byte-level BPE */
+    slm_strings pieces;   /* [vocab_size] in the byte-level alphabet of GPT-2; added tokens as plain text */
+    const uint8_t *kinds; /* [vocab_size] slm_token_kind */
+    slm_strings merges;   /* "left right" in the same alphabet; the index is the rank */
+    slm_pretokenizer pretokenizer;
+    bool add_bos, add_eos;
+    int32_t bos, eos; /* -1: none */
+} slm_tokenizer_spec;
+
+typedef struct slm_tokenizer slm_tokenizer;
+
+/* SLM_BAD_DATA: error.message names the field, error.index the element. */
+slm_status slm_tokenizer_create(const slm_tokenizer_spec *spec, slm_tokenizer **tokenizer, slm_error *error);
+slm_tokenizer *slm_tokenizer_retain(slm_tokenizer *tokenizer);
+void slm_tokenizer_release(slm_tokenizer *tokenizer); /* NULL is fine */
+
+typedef struct slm_encode_options {
+    bool add_special_tokens; /* bos and eos as the vocabulary asks */
+    bool parse_special;      /* control tokens written in the text become control tokens ... */
+    const uint64_t *guards;  /* ... but none that would cover both bytes text[g - 1] and text[g], for each guard g */
+    size_t n_guards;         /* ascending byte offsets */
+} slm_encode_options;
+
+typedef struct slm_tokens { /* zero it first; the callee allocates, slm_tokens_free frees */
+    int32_t *ids;           /* [count] */
+    size_t count, capacity;
+    size_t dropped;         /* bytes of text for which the vocabulary has no piece: they left no token, as in Hugging Face's tokenizers */
+} slm_tokens;
+
+typedef struct slm_text { /* zero it first; the callee allocates, slm_text_free frees */
+    char *bytes;          /* [size], no terminator */
+    size_t size, capacity;
+} slm_text;
+
+void slm_tokens_free(slm_tokens *tokens);
+void slm_text_free(slm_text *text);
+
+/* text: UTF-8 of `size` bytes (invalid sequences are encoded byte by byte, they never fail). Appends to *tokens. */
+slm_status slm_tokenizer_encode(const slm_tokenizer *tokenizer, const char *text, size_t size, const slm_encode_options *options,
+                                const slm_call *call, slm_tokens *tokens, slm_error *error);
+/* Appends the exact bytes of the tokens (perhaps not valid UTF-8) to *text. Ids outside the vocabulary: SLM_BAD_ARGUMENT. */
+slm_status slm_tokenizer_decode(const slm_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special,
+                                slm_text *text, slm_error *error);
+int64_t slm_tokenizer_size(const slm_tokenizer *tokenizer);
+slm_token_kind slm_tokenizer_kind(const slm_tokenizer *tokenizer, int32_t id); /* 0 <= id < size */
+/* The id whose piece is exactly this text, an added token or a published piece; -1: none. */
+int32_t slm_tokenizer_find(const slm_tokenizer *tokenizer, const char *piece, size_t size);
+
+/* Streaming UTF-8: holds back at most 3 bytes of an unfinished character, replaces what cannot be UTF-8 by U+FFFD exactly as
+ * Python's bytes.decode("utf-8", "replace") does. Zero it first. */
+typedef struct slm_utf8_stream {
+    uint8_t held[4];
+    uint8_t n_held;
+} slm_utf8_stream;
+/* Appends all whole characters of held + bytes; with `finish` also a replacement for what is left. */
+slm_status slm_utf8_push(slm_utf8_stream *stream, const char *bytes, size_t size, bool finish, slm_text *text, slm_error *error);
+
+/* ---- generation: the token loop --------------------------------------------------------------------------------------- */
+
+typedef struct slm_generate_options {
+    int64_t max_tokens; /* >= 0 */
+    bool ignore_eos;
+    float temperature;  /* 0: greedy, ties to the lowest id */
+    int32_t top_k;      /* 0: off */
+    float top_p;        /* (0, 1]; 1: off */
+    uint64_t seed;
+    uint64_t sample;           /* index of this sample under the seed */
+    slm_strings stop;          /* none empty; needs a tokenizer */
+    const int32_t *end_tokens; /* [n_end_tokens]; they end the text and are not part of it */
+    size_t n_end_tokens;
+} slm_generate_options;
+
+typedef enum slm_finish {
+    SLM_FINISH_NONE = 0, /* not finished yet */
+    SLM_FINISH_STOP,     /* an end token or a stop string */
+    SLM_FINISH_LENGTH,   /* max_tokens, or the end of the context */
+} slm_finish;
+
+/* Valid until the next call on the same generation. */
+typedef struct slm_chunk {
+    const char *text; /* whole characters only; without the stop string */
+    size_t text_size;
+    const int32_t *tokens; /* generated since the last chunk, without the end token */
+    size_t n_tokens;
+    slm_finish finish;
+    double prefill_seconds; /* of the whole generation so far: until the first token */
+    double decode_seconds;  /* and after it */
+} slm_chunk;
+
+typedef struct slm_generation slm_generation;
+
+/* Copies prompt and options; borrows the session, which must outlive it and be used by nobody else meanwhile. The prompt is run
+ * by the first slm_generation_next; n_prompt >= 1. tokenizer may be NULL: no text. */
+slm_status slm_generation_create(slm_session *session, slm_tokenizer *tokenizer, const int32_t *prompt, int64_t n_prompt,
+                                 const slm_generate_options *options, slm_generation **generation, slm_error *error);
+/* Runs until there is text to show (whole: until the end). Cancelled: what was generated stays and a later call goes on. */
+slm_status slm_generation_next(slm_generation *generation, bool whole, const slm_call *call, slm_chunk *chunk, slm_error *error);
+void slm_generation_release(slm_generation *generation); /* NULL is fine */
+
+#endif

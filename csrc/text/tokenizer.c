@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * tokenizer.c: the public object. Text goes through three stages: added tokens are found, what lies between them is cut into
+ * words, each word is merged. Vocabulary, added tokens and decoding are the same for every kind of tokenizer; the last stage is
+ * bpe.c. */
+#include <assert.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/arith.h"
+#include "base/status.h"
+#include "text/added.h"
+#include "text/bpe.h"
+#include "text/buffers.h"
+#include "text/pretokenize.h"
+
+enum { WORDS_PER_TICK = 1024 };
+
+struct slm_tokenizer {
+    atomic_llong references;
+    slm_vocabulary vocabulary;
+    slm_added added;
+    slm_pretokenizer pretokenizer;
+    slm_bpe bpe;
+    int32_t bos, eos; /* what special tokens are added; -1: none */
+};
+
+static slm_status check_special(const char *name, bool add, int32_t id, int32_t size, slm_error *error) {
+    if (id < -1 || id >= size)
+        return slm_fail(error, SLM_BAD_DATA, id, "%s: expected an id from 0 to %d, or -1 for none, found %d", name, (int)size - 1,
+                        (int)id);
+    if (add && id < 0)
+        return slm_fail(error, SLM_BAD_DATA, -1, "add_%s: the vocabulary asks for it but names no %s token", name, name);
+    return SLM_OK;
+}
+
+slm_status slm_tokenizer_create(const slm_tokenizer_spec *spec, slm_tokenizer **tokenizer, slm_error *error) {
+    slm_tokenizer *t = slm_alloc_zero(1, sizeof *t);
+    if (!t) return slm_fail_memory(error);
+    atomic_init(&t->references, 1);
+    t->pretokenizer = spec->pretokenizer;
+    t->bos = spec->add_bos ? spec->bos : -1;
+    t->eos = spec->add_eos ? spec->eos : -1;
+    slm_status status = slm_vocabulary_create(&spec->pieces, spec->kinds, &t->vocabulary, error);
+    if (!status) status = check_special("bos", spec->add_bos, spec->bos, t->vocabulary.size, error);
+    if (!status) status = check_special("eos", spec->add_eos, spec->eos, t->vocabulary.size, error);
+    if (!status) status = slm_added_create(&t->vocabulary, &t->added, error);
+    if (!status) status = slm_bpe_create(&t->vocabulary, &spec->merges, &t->bpe, error);
+    if (status) {
+        slm_tokenizer_release(t);
+        return status;
+    }
+    *tokenizer = t;
+    return SLM_OK;
+}
+
+slm_tokenizer *slm_tokenizer_retain(slm_tokenizer *tokenizer) {
+    atomic_fetch_add_explicit(&tokenizer->references, 1, memory_order_relaxed);
+    return tokenizer;
+}
+
+void slm_tokenizer_release(slm_tokenizer *t) {
+    if (!t || atomic_fetch_sub_explicit(&t->references, 1, memory_order_acq_rel) > 1) return;
+    slm_bpe_destroy(&t->bpe);
+    slm_added_destroy(&t->added);
+    slm_vocabulary_destroy(&t->vocabulary);
+    slm_free(t);
+}
+
+int64_t slm_tokenizer_size(const slm_tokenizer *tokenizer) {
+    return tokenizer->vocabulary.size;
+}
+
+slm_token_kind slm_tokenizer_kind(const slm_tokenizer *tokenizer, int32_t id) {
+    assert(id >= 0 && id < tokenizer->vocabulary.size);
+    return slm_vocabulary_kind(&tokenizer->vocabulary, id);
+}
+
+int32_t slm_tokenizer_find(const slm_tokenizer *tokenizer, const char *piece, size_t size) {
+    return slm_vocabulary_find_piece(&tokenizer->vocabulary, (const uint8_t *)piece, size);
+}
+
+/* One call of encode. */
+typedef struct encoding {
+    const slm_tokenizer *tokenizer;
+    slm_bpe_scratch scratch;
+    slm_clock clock;
+    slm_tokens *tokens;
+    size_t words;
+} encoding;
+
+static slm_status encode_words(encoding *e, const uint8_t *text, size_t size, slm_error *error) {
+    while (size) {
+        size_t n = slm_pretokenize_word(&e->tokenizer->pretokenizer, text, size);
+        slm_status status = slm_bpe_encode(&e->tokenizer->bpe, text, n, &e->scratch, &e->clock, e->tokens, error);
+        if (status) return status;
+        text += n;
+        size -= n;
+        if (++e->words % WORDS_PER_TICK == 0 && slm_clock_tick(&e->clock)) return slm_fail_cancelled(error);
+    }
+    return SLM_OK;
+}
+
+static slm_status push(slm_tokens *tokens, int32_t id, slm_error *error) {
+    slm_status status = slm_tokens_reserve(tokens, 1, error);
+    if (!status) tokens->ids[tokens->count++] = id;
+    return status;
+}
+
+static slm_status encode_text(encoding *e, const uint8_t *text, size_t size, const slm_encode_options *options,
+                              slm_error *error) {
+    slm_added_search search = {.added = &e->tokenizer->added, .text = text, .size = size, .options = options, .clock = &e->clock};
+    slm_status status = SLM_OK;
+    size_t done = 0, start;
+    int32_t id;
+    while (!status && slm_added_next(&search, &start, &id)) {
+        status = encode_words(e, text + done, start - done, error);
+        if (!status) status = push(e->tokens, id, error);
+        done = search.at;
+    }
+    if (!status && e->clock.cancelled) status = slm_fail_cancelled(error);
+    return status ? status : encode_words(e, text + done, size - done, error);
+}
+
+static slm_status check_arguments(size_t size, const slm_encode_options *options, slm_error *error) {
+    if (size > INT32_MAX) return slm_text_too_large(size, error);
+    for (size_t i = 0; i < options->n_guards; i++) {
+        if (options->guards[i] > size || (i && options->guards[i] < options->guards[i - 1]))
+            return slm_fail(error, SLM_BAD_ARGUMENT, (int64_t)i,
+                            "guards[%zu]: expected ascending offsets from 0 to %zu, found %llu", i, size,
+                            (unsigned long long)options->guards[i]);
+    }
+    return SLM_OK;
+}
+
+slm_status slm_tokenizer_encode(const slm_tokenizer *tokenizer, const char *text, size_t size, const slm_encode_options *options,
+                                const slm_call *call, slm_tokens *tokens, slm_error *error) {
+    slm_status status = check_arguments(size, options, error);
+    if (status) return status;
+    size_t count = tokens->count, dropped = tokens->dropped;
+    encoding e = {.tokenizer = tokenizer, .tokens = tokens};
+    slm_clock_start(&e.clock, call);
+    if (options->add_special_tokens && tokenizer->bos >= 0) status = push(tokens, tokenizer->bos, error);
+    if (!status) status = encode_text(&e, (const uint8_t *)text, size, options, error);
+    if (!status && options->add_special_tokens && tokenizer->eos >= 0) status = push(tokens, tokenizer->eos, error);
+    slm_bpe_scratch_free(&e.scratch);
+    if (status) {
+        tokens->count = count;
+        tokens->dropped = dropped;
+    }
+    return status;
+}
+
+slm_status slm_tokenizer_decode(const slm_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special,
+                                slm_text *text, slm_error *error) {
+    const slm_vocabulary *v = &tokenizer->vocabulary;
+    size_t total = 0, size;
+    for (size_t i = 0; i < count; i++) {
+        if (ids[i] < 0 || ids[i] >= v->size)
+            return slm_fail(error, SLM_BAD_ARGUMENT, (int64_t)i, "ids[%zu]: expected 0 to %d, found %d", i, (int)v->size - 1,
+                            (int)ids[i]);
+        slm_vocabulary_bytes(v, ids[i], &size);
+        if (!slm_add_size(total, size, &total)) return slm_fail_memory(error);
+    }
+    slm_status status = slm_text_reserve(text, total, error);
+    if (status) return status;
+    for (size_t i = 0; i < count; i++) {
+        if (skip_special && slm_vocabulary_kind(v, ids[i]) == SLM_TOKEN_CONTROL) continue;
+        const uint8_t *bytes = slm_vocabulary_bytes(v, ids[i], &size);
+        memcpy(text->bytes + text->size, bytes, size);
+        text->size += size;
+    }
+    return SLM_OK;
+}

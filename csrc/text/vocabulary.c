@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "text/vocabulary.h"
+
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/status.h"
+#include "text/byte_alphabet.h"
+
+/* Longer runs of occupied slots do not occur by chance in a table at most half full: a file that makes one was made for it, and
+ * would cost quadratic time. */
+enum { LONGEST_PROBE = 1024 };
+
+/* No character of the alphabet takes more than two bytes. */
+bool slm_byte_alphabet_decode(const uint8_t *piece, size_t size, uint8_t *bytes, size_t *n_bytes) {
+    size_t n = 0;
+    for (size_t at = 0; at < size;) {
+        uint32_t code_point = piece[at++];
+        if (code_point >= 0x80) {
+            if (code_point < 0xC2 || code_point > 0xC5 || at == size || (piece[at] & 0xC0) != 0x80) return false;
+            code_point = (code_point & 0x1F) << 6 | (piece[at++] & 0x3F);
+        }
+        int byte = slm_byte_alphabet_read(code_point);
+        if (byte < 0) return false;
+        bytes[n++] = (uint8_t)byte;
+    }
+    *n_bytes = n;
+    return true;
+}
+
+static uint64_t mix(uint64_t a, uint64_t b) {
+    a = (a ^ b) * 0x9E3779B97F4A7C15u;
+    return a ^ a >> 32;
+}
+
+static uint64_t load(const uint8_t *bytes, size_t size) {
+    uint64_t word = 0;
+    memcpy(&word, bytes, size);
+    return word;
+}
+
+/* Words are mostly shorter than 8 bytes: those are read with two overlapping loads of a fixed size. */
+static uint32_t hash_bytes(slm_spelling spelling, const uint8_t *bytes, size_t size) {
+    uint64_t hash = mix((uint64_t)spelling + 1, size);
+    for (; size > 8; bytes += 8, size -= 8) hash = mix(hash, load(bytes, 8));
+    if (size == 8)
+        hash = mix(hash, load(bytes, 8));
+    else if (size >= 4)
+        hash = mix(hash, load(bytes, 4) << 32 | load(bytes + size - 4, 4));
+    else if (size)
+        hash = mix(hash, (uint64_t)bytes[0] << 16 | (uint64_t)bytes[size / 2] << 8 | bytes[size - 1]);
+    return (uint32_t)mix(hash, 0);
+}
+
+static bool is_token(const slm_vocabulary *v, int32_t id, slm_spelling spelling, const uint8_t *bytes, size_t size) {
+    const slm_vocabulary_token *token = &v->tokens[id];
+    return token->size == size && token->spelling == spelling && memcmp(v->bytes + token->offset, bytes, size) == 0;
+}
+
+/* The slot that holds the token, or the empty one where it belongs; NULL: neither within LONGEST_PROBE. */
+static slm_vocabulary_slot *probe(const slm_vocabulary *v, uint32_t hash, slm_spelling spelling, const uint8_t *bytes,
+                                  size_t size) {
+    for (size_t i = 0; i < LONGEST_PROBE; i++) {
+        slm_vocabulary_slot *slot = &v->slots[(hash + i) & v->slot_mask];
+        if (slot->id < 0 || (slot->hash == hash && is_token(v, slot->id, spelling, bytes, size))) return slot;
+    }
+    return NULL;
+}
+
+int32_t slm_vocabulary_find(const slm_vocabulary *v, slm_spelling spelling, const uint8_t *bytes, size_t size) {
+    if (size > v->longest) return -1;
+    const slm_vocabulary_slot *slot = probe(v, hash_bytes(spelling, bytes, size), spelling, bytes, size);
+    return slot ? slot->id : -1;
+}
+
+int32_t slm_vocabulary_find_piece(const slm_vocabulary *v, const uint8_t *piece, size_t size) {
+    uint8_t bytes[SLM_PIECE_MAX];
+    if (size > SLM_PIECE_MAX) return -1;
+    int32_t id = slm_vocabulary_find(v, SLM_SPELLING_PLAIN, piece, size);
+    if (id < 0 && slm_byte_alphabet_decode(piece, size, bytes, &size))
+        id = slm_vocabulary_find(v, SLM_SPELLING_BYTES, bytes, size);
+    return id;
+}
+
+static slm_status allocate(const slm_strings *pieces, slm_vocabulary *v, slm_error *error) {
+    if (pieces->count == 0 || pieces->count > INT32_MAX)
+        return slm_fail(error, SLM_BAD_DATA, -1, "pieces: expected 1 to 2^31 - 1 of them, found %zu", pieces->count);
+    uint64_t total = 0;
+    for (size_t i = 0; i < pieces->count; i++) {
+        uint64_t length = pieces->offsets[i + 1] - pieces->offsets[i];
+        if (length > SLM_PIECE_MAX)
+            return slm_fail(error, SLM_BAD_DATA, (int64_t)i, "pieces[%zu]: expected at most %d bytes, found %llu", i,
+                            SLM_PIECE_MAX, (unsigned long long)length);
+        total += length;
+    }
+    if (total > UINT32_MAX)
+        return slm_fail(error, SLM_BAD_DATA, -1, "pieces: expected fewer than 2^32 bytes in all, found %llu",
+                        (unsigned long long)total);
+    size_t n_slots = 16;
+    while (n_slots < 2 * pieces->count) n_slots *= 2;
+    v->size = (int32_t)pieces->count;
+    v->slot_mask = n_slots - 1;
+    v->tokens = slm_alloc_array(pieces->count, sizeof *v->tokens);
+    v->bytes = slm_alloc((size_t)total);
+    v->slots = slm_alloc_array(n_slots, sizeof *v->slots);
+    if (!v->tokens || !v->bytes || !v->slots) return slm_fail_memory(error);
+    for (size_t i = 0; i < n_slots; i++) v->slots[i].id = -1;
+    return SLM_OK;
+}
+
+static slm_status duplicate(int32_t id, int32_t other, slm_error *error) {
+    return slm_fail(error, SLM_BAD_DATA, id, "pieces[%d]: is the same as pieces[%d]", (int)id, (int)other);
+}
+
+static slm_status insert(slm_vocabulary *v, int32_t id, slm_error *error) {
+    size_t size;
+    const uint8_t *bytes = slm_vocabulary_bytes(v, id, &size);
+    slm_spelling spelling = (slm_spelling)v->tokens[id].spelling;
+    uint32_t hash = hash_bytes(spelling, bytes, size);
+    slm_vocabulary_slot *slot = probe(v, hash, spelling, bytes, size);
+    if (!slot)
+        return slm_fail(error, SLM_BAD_DATA, id, "pieces[%d]: is one of %d or more with colliding hashes", (int)id,
+                        LONGEST_PROBE);
+    if (slot->id >= 0) return duplicate(id, slot->id, error);
+    *slot = (slm_vocabulary_slot){.hash = hash, .id = id};
+    return SLM_OK;
+}
+
+/* The same published text in both spellings is a duplicate, though the two stand for different bytes. */
+static slm_status check_spellings(const slm_vocabulary *v, slm_error *error) {
+    for (int32_t id = 0; id < v->size; id++) {
+        size_t size;
+        const uint8_t *piece = slm_vocabulary_bytes(v, id, &size);
+        uint8_t bytes[SLM_PIECE_MAX];
+        if (v->tokens[id].spelling != SLM_SPELLING_PLAIN || !slm_byte_alphabet_decode(piece, size, bytes, &size)) continue;
+        int32_t other = slm_vocabulary_find(v, SLM_SPELLING_BYTES, bytes, size);
+        if (other >= 0) return duplicate(id > other ? id : other, id > other ? other : id, error);
+    }
+    return SLM_OK;
+}
+
+slm_status slm_vocabulary_create(const slm_strings *pieces, const uint8_t *kinds, slm_vocabulary *v, slm_error *error) {
+    slm_status status = allocate(pieces, v, error);
+    if (status) return status;
+    uint32_t end = 0;
+    for (int32_t id = 0; id < v->size; id++) {
+        if (kinds[id] < SLM_TOKEN_NORMAL || kinds[id] > SLM_TOKEN_BYTE)
+            return slm_fail(error, SLM_BAD_DATA, id, "kinds[%d]: expected %d to %d, found %d", (int)id, SLM_TOKEN_NORMAL,
+                            SLM_TOKEN_BYTE, (int)kinds[id]);
+        const uint8_t *piece = (const uint8_t *)pieces->bytes + pieces->offsets[id];
+        size_t size = (size_t)(pieces->offsets[id + 1] - pieces->offsets[id]), n_bytes = size;
+        bool plain =
+            slm_token_is_added((slm_token_kind)kinds[id]) || !slm_byte_alphabet_decode(piece, size, v->bytes + end, &n_bytes);
+        if (plain && size) memcpy(v->bytes + end, piece, size);
+        v->tokens[id] = (slm_vocabulary_token){.offset = end,
+                                               .size = (uint16_t)n_bytes,
+                                               .kind = kinds[id],
+                                               .spelling = plain ? SLM_SPELLING_PLAIN : SLM_SPELLING_BYTES};
+        end += (uint32_t)n_bytes;
+        if (n_bytes > v->longest) v->longest = n_bytes;
+        status = insert(v, id, error);
+        if (status) return status;
+    }
+    return check_spellings(v, error);
+}
+
+void slm_vocabulary_destroy(slm_vocabulary *v) {
+    slm_free(v->slots);
+    slm_free(v->bytes);
+    slm_free(v->tokens);
+    *v = (slm_vocabulary){0};
+}

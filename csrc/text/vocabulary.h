@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * vocabulary.h: the tokens of any kind of tokenizer: the bytes each stands for, what it is, and the way back from bytes to id.
+ *
+ * Published pieces come in two spellings. Added tokens, and pieces that are not of the byte alphabet, are PLAIN text; all others
+ * are spelled in the byte alphabet. Both can stand for the same bytes ("Ġx" and an added " x"), so a look-up names the spelling.
+ */
+#ifndef SLM_TEXT_VOCABULARY_H
+#define SLM_TEXT_VOCABULARY_H
+
+#include "slm.h"
+
+enum { SLM_PIECE_MAX = 4096 }; /* bytes of a published piece */
+
+typedef enum slm_spelling { SLM_SPELLING_BYTES, SLM_SPELLING_PLAIN } slm_spelling;
+
+typedef struct slm_vocabulary_slot {
+    uint32_t hash;
+    int32_t id; /* -1: empty */
+} slm_vocabulary_slot;
+
+/* All that is known of a token, side by side: a look-up reads one cache line of it. */
+typedef struct slm_vocabulary_token {
+    uint32_t offset; /* of its first byte */
+    uint16_t size;   /* bytes */
+    uint8_t kind;    /* slm_token_kind */
+    uint8_t spelling;
+} slm_vocabulary_token;
+
+typedef struct slm_vocabulary {
+    int32_t size;
+    slm_vocabulary_token *tokens; /* [size] */
+    uint8_t *bytes;               /* what the tokens decode to, one behind the other */
+    size_t longest;               /* bytes of the longest token */
+    slm_vocabulary_slot *slots;   /* [slot_mask + 1], at most half full, open addressing */
+    size_t slot_mask;
+} slm_vocabulary;
+
+/* vocabulary: zeroed. Fails with SLM_BAD_DATA and the index of the piece that is too long, a duplicate or of no known kind. */
+slm_status slm_vocabulary_create(const slm_strings *pieces, const uint8_t *kinds, slm_vocabulary *vocabulary, slm_error *error);
+void slm_vocabulary_destroy(slm_vocabulary *vocabulary); /* zeroed or half made is fine */
+
+/* The id of these bytes in this spelling; -1: none. */
+int32_t slm_vocabulary_find(const slm_vocabulary *vocabulary, slm_spelling spelling, const uint8_t *bytes, size_t size);
+/* The id of a piece as it is published; -1: none. An added token comes before another piece of the same text. */
+int32_t slm_vocabulary_find_piece(const slm_vocabulary *vocabulary, const uint8_t *piece, size_t size);
+
+static inline const uint8_t *slm_vocabulary_bytes(const slm_vocabulary *vocabulary, int32_t id, size_t *size) {
+    *size = vocabulary->tokens[id].size;
+    return vocabulary->bytes + vocabulary->tokens[id].offset;
+}
+
+static inline slm_token_kind slm_vocabulary_kind(const slm_vocabulary *vocabulary, int32_t id) {
+    return (slm_token_kind)vocabulary->tokens[id].kind;
+}
+
+static inline bool slm_token_is_added(slm_token_kind kind) {
+    return kind == SLM_TOKEN_CONTROL || kind == SLM_TOKEN_USER_DEFINED;
+}
+
+#endif

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run, measure and adapt small language models on an ordinary CPU.
+
+with slm.load() as model:
+    print(model.chat("Why is the sky blue?"))
+"""
+
+from typing import Any
+
+from slm._core import cpu_info
+from slm.errors import (
+    BusyError,
+    ClosedError,
+    ContextLengthError,
+    DownloadError,
+    Error,
+    FormatError,
+    InternalError,
+    LimitError,
+    NumericsError,
+    TemplateError,
+    UnsupportedError,
+)
+from slm.model import Model, inspect, load, load_tokenizer
+from slm.options import GenerateOptions
+from slm.output import Chunk, Forward, Output
+from slm.session import Session
+from slm.tokenizer import Tokenizer
+
+__all__ = [
+    "BusyError",
+    "Chunk",
+    "ClosedError",
+    "ContextLengthError",
+    "DownloadError",
+    "Error",
+    "FormatError",
+    "Forward",
+    "GenerateOptions",
+    "InternalError",
+    "LimitError",
+    "Model",
+    "NumericsError",
+    "Output",
+    "Session",
+    "TemplateError",
+    "Tokenizer",
+    "UnsupportedError",
+    "cpu_info",
+    "inspect",
+    "load",
+    "load_tokenizer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":  # reading the installed metadata costs more than the rest of the import
+        from importlib.metadata import version
+
+        return version("slm-cpu")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,142 @@
+"""The boundary between Python and the C core: every name of the extension module, with shapes and errors.
+
+Status codes of the core arrive as exceptions: MemoryError, ValueError (argument), OSError (read), slm.errors.FormatError,
+ContextLengthError, NumericsError, UnsupportedError, InternalError. Every call that computes releases the GIL and can be
+interrupted by a signal. Objects are safe to share; a session or generation that is already running raises BusyError.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+# (type name such as "Q4_1", file descriptor, byte offset in the file, rows, cols); None: the tensor does not exist
+Tensor = tuple[str, int, int, int, int] | None
+Strings = tuple[bytes, NDArray[np.uint64]]  # joined bytes; offsets [count + 1]: string i is bytes[offsets[i]:offsets[i + 1]]
+
+class CpuInfo(TypedDict):
+    isa: str
+    supported: list[str]
+    blas: str
+    blas_arch: str
+    threads: int
+    affinity: int
+    quota: int
+    physical_cores: int
+
+class Stats(TypedDict):
+    weight_bytes: int
+    token_bytes: int
+    kv_bytes_per_token: int
+    context: int
+    vocab_size: int
+    kv: Literal["f32", "bf16"]
+
+def cpu_info() -> CpuInfo: ...
+def measure_bandwidth(size: int = 1 << 30, sweeps: int = 5, threads: int = 0) -> float:
+    """Bytes per second of the best of `sweeps` read-only passes over `size` bytes."""
+
+def types() -> dict[str, tuple[int, int]]:
+    """Name -> (elements per block, bytes per block) of each tensor type that the core packs."""
+
+def split_strings(data: bytes | memoryview, count: int, max_string: int) -> tuple[bytes, NDArray[np.uint64], int]:
+    """Split `count` strings (little-endian u64 length, then bytes) at the start of data: joined bytes, offsets, bytes read.
+
+    Raises FormatError with .index = the first string that leaves data or is longer than max_string.
+    """
+
+def unpack(type: str, data: bytes | memoryview, rows: int, cols: int) -> NDArray[np.float32]:
+    """Pack one matrix of the file's type into the kernel layout and read it back: [rows, cols], exact."""
+
+class Model:
+    """Packed weights. Immutable; shared by any number of sessions and threads."""
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],  # the fields of slm_config by name; enums as lower-case strings ("silu", "half")
+        weights: Mapping[str, Any],  # the fields of slm_weights by name: Tensor; "layers": a sequence of mappings
+        context: int,
+        kv: Literal["auto", "f32", "bf16"],
+        threads: int = 0,
+        progress: Callable[[int, int], None] | None = None,  # (bytes done, bytes in all)
+    ) -> None: ...
+    def stats(self) -> Stats: ...
+    def session(self) -> Session: ...
+
+class Session:
+    """One KV state: a table of pages."""
+
+    @property
+    def length(self) -> int: ...
+    def fork(self) -> Session: ...
+    def rewind(self, n_tokens: int) -> None: ...
+    def forward(
+        self,
+        tokens: Sequence[int] | NDArray[np.integer],
+        logits: Literal["none", "last", "all"] = "last",
+        threads: int = 0,
+        prefill_chunk: int = 0,
+    ) -> NDArray[np.float32] | None:
+        """Append tokens: logits [1, vocab_size], [n_tokens, vocab_size] or None."""
+
+    def generate(
+        self,
+        tokenizer: Tokenizer | None,
+        prompt: Sequence[int] | NDArray[np.integer],
+        max_tokens: int,
+        ignore_eos: bool,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        seed: int,
+        sample: int,
+        stop: Sequence[bytes],
+        end_tokens: Sequence[int],
+    ) -> Generation: ...
+
+class Generation:
+    """The token loop over one session, which it keeps alive and occupies until it ends or is closed."""
+
+    def next(
+        self, whole: bool, threads: int = 0, prefill_chunk: int = 0
+    ) -> tuple[str, list[int], Literal["stop", "length"] | None, float, float]:
+        """Run to the next piece of text (whole: to the end): text, token ids, finish reason, prefill and decode seconds so far.
+
+        After a KeyboardInterrupt what was generated so far stays and the next call goes on.
+        """
+
+    def close(self) -> None: ...
+
+class Tokenizer:
+    """Byte-level BPE. Immutable and shareable."""
+
+    def __init__(
+        self,
+        pieces: Strings,
+        kinds: bytes,  # [vocab_size] slm_token_kind
+        merges: Strings,
+        pretokenizer: Mapping[str, bool],  # the fields of slm_pretokenizer
+        add_bos: bool,
+        add_eos: bool,
+        bos: int,
+        eos: int,
+    ) -> None: ...
+    @property
+    def vocab_size(self) -> int: ...
+    def encode(
+        self,
+        text: str | bytes,
+        add_special_tokens: bool = True,
+        parse_special: bool = False,
+        guards: Sequence[int] = (),  # ascending byte offsets into the UTF-8 text that no control token may cover
+    ) -> list[int]:
+        """Token ids. A str with a lone surrogate raises UnicodeEncodeError."""
+
+    def decode(self, ids: Sequence[int] | NDArray[np.integer], skip_special_tokens: bool = False) -> str:
+        """Text of the tokens; bytes that are not UTF-8 become U+FFFD."""
+
+    def token_bytes(self, id: int) -> bytes: ...
+    def kind(self, id: int) -> int: ...
+    def find(self, piece: str | bytes) -> int | None:
+        """The id whose piece is exactly this text: an added token as plain text, else a published piece."""

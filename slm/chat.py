@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chat templates: a conversation to text, and which parts of that text may hold no control token.
+
+A template writes control tokens such as an end-of-turn mark into its text; a user can type the same characters. To tell them
+apart, a nonce, a character that occurs nowhere else, is put into the strings of the conversation wherever a control token could
+begin or end in them. The template is rendered, the nonces are taken out again, and each place where one stood becomes a guard:
+an offset that no control token may cover when the text is encoded. The characters of the prompt are never changed, so
+conversations without such text give the very ids that Transformers gives.
+"""
+
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+
+from slm.errors import TemplateError, quoted
+from slm.options import check_text, refuse_type, shown
+
+MAX_SOURCE = 1 << 18  # characters of a template; published ones have up to 15,000
+MAX_DEPTH = 64
+PRIVATE_USE = (0x100000, 0x10FFFD)
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+class ControlTokens:
+    """The texts of a vocabulary's control tokens, and the two rules by which strings from outside are kept from forming one."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = sorted((text for text in texts if text), key=len, reverse=True)
+        self._single = [text for text in self.texts if len(text) == 1]
+        self._pattern = re.compile("|".join(map(re.escape, self.texts)) or "(?!)")  # longest first, and never for no texts
+        starts = "".join(sorted({re.escape(text[0]) for text in self.texts}))
+        self._starts = re.compile(f"[{starts}]" if starts else "(?!)")
+        self._tails = {text[i:] for text in self.texts for i in range(1, len(text))}
+
+    def found_in(self, text: str) -> list[str]:
+        return self._pattern.findall(text)
+
+    def mark(self, value: Any, rule: Callable[[str, str, bool], str], nonce: str, is_name: bool = False) -> Any:
+        """A copy of plain data with a rule applied to each string in it. is_name: keys, and the values of "role"."""
+        if isinstance(value, str):
+            for text in self._single:
+                if text in value:
+                    raise TemplateError(f"a message holds the one-character control token {quoted(text)}, which no text may hold")
+            return rule(value, nonce, is_name)
+        if isinstance(value, dict):
+            return {self.mark(k, rule, nonce, True): self.mark(v, rule, nonce, k == "role") for k, v in value.items()}
+        if isinstance(value, list):
+            return [self.mark(item, rule, nonce) for item in value]
+        return value
+
+    def every_start(self, text: str, nonce: str, is_name: bool) -> str:
+        """A nonce behind each character that begins some control token, and before a string that could end one."""
+        marked = self._starts.sub(lambda match: match[0] + nonce, text)
+        # Templates write "<|" + role + "|>": names they choose tokens by, and no other string, may stand inside of one.
+        ends_one = not is_name and any(text.startswith(tail) for tail in self._tails)
+        return nonce + marked if ends_one else marked
+
+    def whole_tokens(self, text: str, nonce: str, is_name: bool) -> str:
+        """A nonce behind the first character of each whole control token, and of each start of one that ends the string."""
+        places = set()
+        for control in self.texts:
+            place = text.find(control)
+            while place >= 0:
+                places.add(place + 1)
+                place = text.find(control, place + 1)
+            places.update(len(text) - n + 1 for n in range(1, len(control)) if text.endswith(control[:n]))
+        ends = [0, *sorted(places), len(text)]
+        return nonce.join(text[a:b] for a, b in pairwise(ends))
+
+
+class ChatTemplate:
+    """A compiled chat template. Safe to use from several threads.
+
+    variables: special tokens by the names that templates use ("bos_token"); control: the texts of all control tokens.
+    """
+
+    def __init__(self, source: str, variables: Mapping[str, str], control: Sequence[str]) -> None:
+        from slm.sandbox import TemplateEnvironment  # Jinja is imported with the first template, not with slm
+
+        if len(source) > MAX_SOURCE:
+            raise TemplateError(f"the chat template has {len(source)} characters; at most {MAX_SOURCE} are accepted")
+        self._source = source
+        self._variables = dict(variables)
+        self._control = ControlTokens(control)
+        self._environment = TemplateEnvironment()
+        with failures_named(), self._environment.limited(len(source)):
+            self._template = self._environment.from_string(source)
+
+    def render(self, messages: Messages, add_generation_prompt: bool) -> tuple[str, list[int]]:
+        """The text, and the byte offsets in its UTF-8 form that no control token may cover, ascending.
+
+        Raises TypeError or ValueError for messages that are not plain data; TemplateError when the template refuses them, fails,
+        or goes over its budget.
+        """
+        conversation = plain_messages(messages)
+        known = list(strings(conversation))
+        size, now = sum(map(len, known)), datetime.now()
+
+        def rendered(conversation: list[dict[str, Any]]) -> str:
+            variables = self._variables | {"messages": conversation, "add_generation_prompt": add_generation_prompt}
+            with failures_named():  # Transformers too gives tools and documents as None when there are none
+                text = self._environment.render(self._template, variables | {"tools": None, "documents": None}, size, now)
+                text.encode()  # a template can write a lone surrogate
+                return text
+
+        text = rendered(conversation)
+        nonce = nonce_for(self._source, text, *known)
+        control = self._control
+        marked = control.mark(conversation, control.every_start, nonce)
+        if marked == conversation:
+            return text, []
+        guarded = rendered(marked)
+        if guarded.replace(nonce, "") != text:
+            # The template reads what was marked, say to split at "</think>". Mark whole control tokens only, and make sure that
+            # the control tokens of the text are still those, and only those, that the template itself wrote.
+            scaffold = control.found_in(guarded)
+            guarded = rendered(control.mark(conversation, control.whole_tokens, nonce))
+            if guarded.replace(nonce, "") != text or control.found_in(guarded) != scaffold:
+                raise TemplateError("the chat template rewrites control tokens in the messages, so they cannot be kept text")
+        return text, guard_offsets(guarded, nonce)
+
+
+@contextmanager
+def failures_named() -> Iterator[None]:
+    """What a template raises, by itself or by running into a limit of Python, as a TemplateError."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # a template is a stranger's program: it can cause any exception
+        message = str(error) or type(error).__name__
+        raise TemplateError(f"the chat template failed: {message[:240]!r}") from error
+
+
+def guard_offsets(text: str, nonce: str) -> list[int]:
+    """Where the nonces stood, as byte offsets in the UTF-8 text without them."""
+    pieces = text.split(nonce)
+    total = sum(len(piece.encode()) for piece in pieces)
+    offsets, offset = [], 0
+    for piece in pieces[:-1]:
+        offset += len(piece.encode())
+        if 0 < offset < total and (not offsets or offsets[-1] < offset):
+            offsets.append(offset)
+    return offsets
+
+
+def nonce_for(*texts: str) -> str:
+    """A character of private use that occurs in none of the texts, and that no template can foresee."""
+    used = set().union(*texts)
+    low, high = PRIVATE_USE
+    while (nonce := chr(low + secrets.randbelow(high - low + 1))) in used:
+        pass
+    return nonce
+
+
+def strings(value: Any) -> Iterator[str]:
+    """All strings of plain data, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield from strings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from strings(item)
+
+
+def plain_messages(messages: Any) -> list[dict[str, Any]]:
+    """A deep copy of a conversation as plain data, so that a template meets no object with methods of its own."""
+    if not isinstance(messages, Sequence) or isinstance(messages, str | bytes):
+        refuse_type("messages", "a sequence of mappings with a role and content", messages)
+    if not messages:
+        raise ValueError("messages is empty; a conversation has at least one message")
+    copied = []
+    for i, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            refuse_type(f"messages[{i}]", "a mapping with a role and content", message)
+        if not isinstance(message.get("role"), str):
+            raise ValueError(f"messages[{i}] must have a 'role' that is a str, not {shown(message.get('role'))}")
+        copied.append(plain(message, f"messages[{i}]", 1))
+    return copied
+
+
+def plain(value: Any, where: str, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"{where[:64]}... is nested more than {MAX_DEPTH} deep")
+    if isinstance(value, str):
+        return str.__str__(check_text(where, value))
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                refuse_type(f"a key of {where}", "a str", key)
+        return {str.__str__(check_text(where, key)): plain(item, f"{where}[{key!r}]", depth + 1) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
+        return [plain(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
+    refuse_type(where, "plain data (str, numbers, bool, None, lists, mappings)", value)

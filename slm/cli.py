@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: the API's verbs, with its keywords as options. The only module that prints."""
+
+import argparse
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any, NoReturn
+
+import slm
+from slm.errors import quoted
+from slm.families.downloads import DEFAULT_MODEL
+from slm.options import MAX_TEMPERATURE
+from slm.session import Stream
+
+BAR_DELAY = 0.7  # seconds a load may take before it shows a bar
+LOAD_OPTIONS = ("context", "kv", "threads", "offline")
+GENERATE_OPTIONS = tuple(field.name for field in fields(slm.GenerateOptions))
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def build_parser() -> Parser:
+    parser = Parser(prog="slm", description="Run small language models on this computer's CPU.")
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+
+    model = Parser(add_help=False)
+    group = model.add_argument_group("model")
+    group.add_argument(
+        "-m", "--model", default=DEFAULT_MODEL, metavar="MODEL", help="a name from `slm models`, or a path (%(default)s)"
+    )
+    group.add_argument("--offline", action="store_true", help="never fetch a model")
+
+    running = Parser(add_help=False, parents=[model])
+    group = running.add_argument_group("running")
+    group.add_argument("--context", type=int, metavar="N", help="most tokens of prompt and answer together (the trained context)")
+    group.add_argument("--kv", choices=("f32", "bf16"), help="type of the KV cache (by the weights)")
+    group.add_argument("--threads", type=int, metavar="N", help="threads to use (what the process may use)")
+    group = running.add_argument_group("answer", "greedy unless --temperature is given")
+    group.add_argument("--max-tokens", type=int, metavar="N", help="most tokens to answer with (256)")
+    group.add_argument("--ignore-eos", action="store_true", default=None, help="go on behind the model's end tokens")
+    group.add_argument("--temperature", type=float, metavar="T", help=f"0 is greedy; up to {MAX_TEMPERATURE:g} (0)")
+    group.add_argument("--top-k", type=int, metavar="K", help="sample among the K most likely tokens; 0 is off (0)")
+    group.add_argument("--top-p", type=float, metavar="P", help="sample among the tokens that hold this probability (1)")
+    group.add_argument("--seed", type=int, metavar="N", help="of the sampling (a new one each time)")
+    group.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be given several times")
+    group.add_argument("--system", metavar="TEXT", help="the system message (the model's own)")
+
+    command = commands.add_parser("run", parents=[running], help="answer a prompt", description="Answer a prompt, on stdout.")
+    command.add_argument("--raw", action="store_true", help="continue the text as it is, without the model's chat template")
+    command.add_argument("prompt", nargs="?", metavar="PROMPT", help="the prompt; - or none at all reads it from stdin")
+    command.set_defaults(function=run)
+
+    command = commands.add_parser("chat", parents=[running], help="hold a conversation", description="Hold a conversation.")
+    command.set_defaults(function=chat)
+
+    command = commands.add_parser("models", help="list the known models", description="List the models that slm knows by name.")
+    command.set_defaults(function=models)
+
+    command = commands.add_parser("inspect", help="show what a model file holds", description="Show what a model file holds.")
+    command.add_argument("source", metavar="SOURCE", help="a name from `slm models`, or a path")
+    command.add_argument("--context", type=int, metavar="N", help="positions to count the KV cache for (the trained context)")
+    command.add_argument("--offline", action="store_true", help="never fetch a model")
+    command.set_defaults(function=inspect)
+
+    command = commands.add_parser(
+        "tokenize", parents=[model], help="show the tokens of a text", description="Show the tokens of a text."
+    )
+    command.add_argument("--parse-special", action="store_true", help="read control tokens that are written in the text as such")
+    command.add_argument("--ids", action="store_true", help="print the ids alone, on one line")
+    command.add_argument("text", nargs="?", metavar="TEXT", help="the text; - or none at all reads it from stdin")
+    command.set_defaults(function=tokenize)
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    prompt = given_text(args.prompt, "prompt")
+    with open_model(args) as model:
+        templated = not args.raw and model.tokenizer is not None and model.tokenizer.chat_template is not None
+        if args.system is not None and not templated:
+            raise ValueError("--system needs a model with a chat template, and no --raw")
+        if not args.raw and not templated:
+            note("the model has no chat template; it continues the text")
+        if templated:
+            system = [] if args.system is None else [{"role": "system", "content": args.system}]
+            stream = model.stream_chat([*system, {"role": "user", "content": prompt}], **generate_options(args))
+        else:
+            stream = model.stream(prompt, **generate_options(args))
+        show(stream)
+
+
+def chat(args: argparse.Namespace) -> None:
+    talking = sys.stdin.isatty()
+    with open_model(args) as model:
+        session = model.session(args.system)
+        if talking:
+            import readline  # noqa: F401 (gives input() editing and history)
+
+            note(f"{model.info}; Ctrl-C ends an answer, Ctrl-D the conversation")
+        while True:
+            try:
+                text = input("> " if talking else "")
+            except EOFError:
+                return
+            if not text.strip():
+                continue
+            stream = session.stream(text, **generate_options(args))
+            try:
+                show(stream)
+            except KeyboardInterrupt:
+                if not talking:
+                    raise
+                stream.close()
+                print(flush=True)
+
+
+def models(args: argparse.Namespace) -> None:
+    from slm.hub import known_models
+    from slm.info import short_bytes
+
+    rows = [("NAME", "SIZE", "CACHED", "LICENCE", "DESCRIPTION")]
+    rows += [(m.name, short_bytes(m.size), str(m.path) if m.cached else "no", m.licence, m.description) for m in known_models()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def inspect(args: argparse.Namespace) -> None:
+    from slm.info import short_bytes
+
+    info = slm.inspect(args.source, context=args.context, offline=args.offline)
+    types = ", ".join(f"{name} ({100 * n / info.parameters:.1f} %)" for name, n in info.quantization.items())
+    lines = {
+        "name": quoted(info.name),
+        "file": f"{info.path} ({short_bytes(info.file_bytes)})",
+        "family": quoted(info.family),
+        "parameters": f"{info.parameters:,}",
+        "types": types or "no tensors",
+        "context": "not stated" if info.context is None else f"{info.context} tokens",
+        "weights": short_bytes(info.weight_bytes),
+    }
+    if info.kv_bytes is not None:
+        lines["KV cache"] = f"{short_bytes(info.kv_bytes)} at most"
+        lines["memory"] = f"{'fits into' if info.fits else 'does not fit into'} the {short_bytes(info.available_bytes)} available"
+    if info.unsupported:
+        lines["cannot run"] = "; ".join(info.unsupported)
+    for name, value in lines.items():
+        print(f"{name + ':':<12}{value}")
+
+
+def tokenize(args: argparse.Namespace) -> None:
+    text = given_text(args.text, "text")
+    tokenizer = slm.load_tokenizer(args.model, offline=args.offline)
+    ids = tokenizer.encode(text, parse_special=args.parse_special)
+    if args.ids:
+        print(*ids)
+        return
+    for id in ids:
+        print(f"{id:>8}  {tokenizer.token_bytes(id).decode('utf-8', 'backslashreplace')!r}")
+
+
+@contextmanager
+def open_model(args: argparse.Namespace) -> Iterator[slm.Model]:
+    options = {name: getattr(args, name) for name in LOAD_OPTIONS}
+    with bar() as progress:
+        model = slm.load(args.model, progress=progress, **options)
+    with model:
+        yield model
+
+
+def generate_options(args: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name in GENERATE_OPTIONS if (value := getattr(args, name)) is not None}
+
+
+def show(stream: Stream) -> None:
+    """Print an answer as it is made, and its timings where someone looks."""
+    last = ""
+    with stream:
+        for chunk in stream:
+            if chunk.text:
+                last = printable(chunk.text)
+                print(last, end="", flush=True)
+    if not last.endswith("\n"):
+        print(flush=True)
+    if sys.stderr.isatty():
+        why = "; cut at its length" if chunk.finish_reason == "length" else ""
+        note(f"{stream.timings}{why}")
+
+
+def printable(text: str) -> str:
+    """The text as a terminal may have it: a model must not send it commands."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text) if sys.stdout.isatty() else text
+
+
+def given_text(argument: str | None, what: str) -> str:
+    """An argument, or for "-" and for none at all what is piped in."""
+    if argument not in (None, "-"):
+        return argument
+    if argument is None and sys.stdin.isatty():
+        raise ValueError(f"no {what} is given: pass it as an argument, or pipe it in")
+    text = sys.stdin.buffer.read().decode().removesuffix("\n")
+    if not text:
+        raise ValueError(f"the {what} from stdin is empty")
+    return text
+
+
+@contextmanager
+def bar() -> Iterator[Callable[[int, int], None] | None]:
+    """A function of (bytes done, bytes in all) that draws a bar on a terminal once it takes long; None elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(unit="B", unit_scale=True, unit_divisor=1024, desc="loading", delay=BAR_DELAY, leave=False) as drawn:
+
+        def progress(done: int, total: int) -> None:
+            drawn.total = total
+            drawn.update(done - drawn.n)
+
+        yield progress
+
+
+def note(text: str) -> None:
+    print(f"slm: {text}", file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0; 2 for an error, said in one line on stderr; 130 after Ctrl-C; 141 when nobody reads the output any more."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    try:
+        if args.version:
+            print(f"slm {slm.__version__}")
+        elif args.command is None:
+            parser.print_help()
+        else:
+            args.function(args)
+        sys.stdout.flush()
+        return 0
+    except KeyboardInterrupt:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more at exit
+        return 128 + signal.SIGPIPE
+    except (slm.Error, OSError, ValueError, MemoryError) as error:
+        note(" ".join(str(error).split()) or type(error).__name__)
+        return 2

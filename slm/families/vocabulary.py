@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The vocabulary in a GGUF file, which all families write alike -> a description for the core's tokenizer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from slm.errors import quoted
+from slm.families.pretokenizers import PRETOKENIZERS
+from slm.formats.cursor import Strings
+from slm.formats.gguf import GGUF
+
+MAX_VOCAB = 1 << 20
+MAX_MERGES = 4 << 20
+MAX_PIECE = 4096  # bytes
+NORMAL, CONTROL, LAST_KIND = 1, 3, 6  # slm_token_kind
+
+# Control tokens that end a turn although the file may name only one of them as its end of sequence.
+TURN_ENDS = frozenset(
+    b"<|im_end|> <|endoftext|> <|end_of_text|> <|eot_id|> <|eom_id|> <|eot|> <|end|> <end_of_turn> </s>".split()
+)
+
+# Template variable -> key of the id, the names that Hugging Face's templates use
+SPECIAL_TOKENS = {
+    "bos_token": "tokenizer.ggml.bos_token_id",
+    "eos_token": "tokenizer.ggml.eos_token_id",
+    "unk_token": "tokenizer.ggml.unknown_token_id",
+    "pad_token": "tokenizer.ggml.padding_token_id",
+    "sep_token": "tokenizer.ggml.seperator_token_id",  # spelt so in the format
+}
+OTHER_ENDS = ("tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Byte-level BPE. pieces, kinds, ... eos are what `_core.Tokenizer` takes; the rest is for whoever talks to the model.
+
+    special_ids: "bos_token", "eos_token", ... -> id. end_tokens: ids that end a generation.
+    """
+
+    pieces: Strings
+    kinds: bytes
+    merges: Strings
+    pretokenizer: Mapping[str, bool]
+    add_bos: bool
+    add_eos: bool
+    special_ids: Mapping[str, int]
+    end_tokens: tuple[int, ...]
+    chat_template: str | None
+
+    @property
+    def size(self) -> int:
+        return len(self.kinds)
+
+    def core_arguments(self) -> dict[str, Any]:
+        """Keyword arguments of `_core.Tokenizer`."""
+        return {
+            "pieces": self.pieces,
+            "kinds": self.kinds,
+            "merges": self.merges,
+            "pretokenizer": self.pretokenizer,
+            "add_bos": self.add_bos,
+            "add_eos": self.add_eos,
+            "bos": self.special_ids.get("bos_token", -1),
+            "eos": self.special_ids.get("eos_token", -1),
+        }
+
+
+def read_vocabulary(gguf: GGUF) -> Vocabulary | None:
+    """None when the file holds none. Raises UnsupportedError (tokenizer model, pre-tokenizer), FormatError, LimitError."""
+    model = gguf.get_string("tokenizer.ggml.model", default="no_vocab")
+    if model == "no_vocab":  # the writers' own word for a file without one
+        return None
+    if model != "gpt2":
+        key = "tokenizer.ggml.model"
+        raise gguf.report.unsupported("TOKENIZER", gguf.offset_of(key), key, "'gpt2' (byte-level BPE)", quoted(model))
+    # Without the key nobody knows how the vocabulary cuts text.
+    pre = gguf.get_string("tokenizer.ggml.pre", default="default")
+    if pre not in PRETOKENIZERS:
+        key, known = "tokenizer.ggml.pre", ", ".join(map(repr, PRETOKENIZERS))
+        raise gguf.report.unsupported("PRETOKENIZER", gguf.offset_of(key), key, known, quoted(pre))
+
+    pieces = gguf.get_strings("tokenizer.ggml.tokens")
+    size = check_count(gguf, "tokenizer.ggml.tokens", pieces, MAX_VOCAB)
+    merges = gguf.get_strings("tokenizer.ggml.merges")
+    check_count(gguf, "tokenizer.ggml.merges", merges, MAX_MERGES)
+    kinds = read_kinds(gguf, size)
+    special_ids = {name: id for name, key in SPECIAL_TOKENS.items() if (id := read_id(gguf, key, size)) is not None}
+    # Byte-level BPE adds neither unless the file says so.
+    add = {end: gguf.get_bool(f"tokenizer.ggml.add_{end}_token", default=False) for end in ("bos", "eos")}
+    for end, wanted in add.items():
+        if wanted and f"{end}_token" not in special_ids:
+            key, needed = f"tokenizer.ggml.add_{end}_token", f"tokenizer.ggml.{end}_token_id to go with it"
+            raise gguf.report.bad("KEY_MISSING", gguf.offset_of(key), key, needed, "no such key")
+    ends = {special_ids.get("eos_token"), *(read_id(gguf, key, size) for key in OTHER_ENDS), *turn_ends(pieces, kinds)}
+    return Vocabulary(
+        pieces=pieces,
+        kinds=kinds.tobytes(),
+        merges=merges,
+        pretokenizer=PRETOKENIZERS[pre],
+        add_bos=add["bos"],
+        add_eos=add["eos"],
+        special_ids=special_ids,
+        end_tokens=tuple(sorted(ends - {None})),
+        chat_template=gguf.get_string("tokenizer.chat_template", default=None),
+    )
+
+
+def check_count(gguf: GGUF, key: str, strings: Strings, maximum: int) -> int:
+    """How many strings there are: 1 to maximum, none longer than MAX_PIECE (merges hold two pieces and a space)."""
+    offsets = strings[1]
+    count = len(offsets) - 1
+    if count > maximum:
+        raise gguf.report.limit("LIMIT", gguf.offset_of(key), key, count, maximum)
+    if count == 0 and maximum == MAX_VOCAB:
+        raise gguf.report.bad("KEY_RANGE", gguf.offset_of(key), key, "at least one token", "none")
+    longest = int(np.diff(offsets).max(initial=0))
+    limit = MAX_PIECE if maximum == MAX_VOCAB else 2 * MAX_PIECE + 1
+    if longest > limit:
+        raise gguf.report.limit("LIMIT", gguf.offset_of(key), f"longest string of {key}", longest, limit)
+    return count
+
+
+def read_kinds(gguf: GGUF, size: int) -> np.ndarray:
+    """[size] uint8 slm_token_kind; all normal when the file does not say."""
+    key = "tokenizer.ggml.token_type"
+    kinds = gguf.get_array(key, "int", size, default=None)
+    if kinds is None:
+        return np.full(size, NORMAL, np.uint8)
+    wrong = np.flatnonzero((kinds < NORMAL) | (kinds > LAST_KIND))
+    if len(wrong):
+        index = int(wrong[0])
+        raise gguf.report.bad(
+            "KEY_RANGE", gguf.offset_of(key), f"{key}[{index}]", f"{NORMAL} to {LAST_KIND}", kinds[index], index=index
+        )
+    return kinds.astype(np.uint8)
+
+
+def read_id(gguf: GGUF, key: str, size: int) -> int | None:
+    id = gguf.get_uint(key, default=None)
+    if id is not None and id >= size:
+        raise gguf.report.bad("KEY_RANGE", gguf.offset_of(key), key, f"an id below {size}, the size of the vocabulary", id)
+    return id
+
+
+def turn_ends(pieces: Strings, kinds: np.ndarray) -> list[int]:
+    joined, offsets = pieces
+    longest = max(map(len, TURN_ENDS))
+    control = np.flatnonzero((kinds == CONTROL) & (np.diff(offsets) <= longest))
+    return [id for id in control.tolist() if joined[offsets[id] : offsets[id + 1]] in TURN_ENDS]

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is known about a model from the header of its file: the record, and the estimates in it."""
+
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from slm.errors import quoted
+from slm.families import Architecture
+from slm.formats.gguf import GGUF
+
+PANEL_ROWS = 16  # the kernel layout pads rows to this
+SHORT = {10**9: "B", 10**6: "M", 10**3: "k"}
+
+
+@dataclass(frozen=True)
+class Info:
+    """A model file, as its header describes it.
+
+    quantization: tensor type -> number of parameters, largest first. context: positions; None when the file does not say.
+    weight_bytes: memory of the packed weights; kv_bytes: of one session over the whole context, taken page by page, None when
+    the architecture is not supported. available_bytes: memory that this process could still take. unsupported: why slm cannot
+    run the model; empty when it can.
+    """
+
+    name: str
+    path: Path
+    family: str
+    parameters: int
+    quantization: Mapping[str, int]
+    context: int | None
+    file_bytes: int
+    weight_bytes: int
+    kv_bytes: int | None
+    available_bytes: int
+    unsupported: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the weights and a full context fit into the available memory; None when that is not known."""
+        return None if self.kv_bytes is None else self.weight_bytes + self.kv_bytes <= self.available_bytes
+
+    def __repr__(self) -> str:
+        shares = {name: 100 * n / self.parameters for name, n in self.quantization.items()}
+        types = " + ".join(f"{name} {share:.0f} %" for name, share in shares.items() if share >= 1)
+        parts = [f"{short(self.parameters)} parameters", types or "no tensors", f"{short_bytes(self.file_bytes)} file"]
+        if self.context is not None:
+            parts.append(f"context {self.context}")
+        if self.kv_bytes is not None:
+            parts.append(f"{short_bytes(self.weight_bytes)} weights + {short_bytes(self.kv_bytes)} KV")
+            parts.append("fits" if self.fits else f"does not fit into {short_bytes(self.available_bytes)}")
+        if self.unsupported:
+            parts.append("not supported: " + "; ".join(self.unsupported))
+        return f"Info({quoted(self.name)}, {quoted(self.family)}, {', '.join(parts)})"
+
+
+def model_info(gguf: GGUF, architecture: Architecture | None, context: int | None, kv: str, unsupported: tuple[str, ...]) -> Info:
+    """architecture: None when it is not supported. context: None for the trained one. kv: "auto", "f32" or "bf16"."""
+    family = gguf.get_string("general.architecture", default="")
+    trained = architecture.context_length if architecture else gguf.get_uint(f"{family}.context_length", default=None)
+    parameters: dict[str, int] = {}
+    for tensor in gguf.tensors.values():
+        parameters[tensor.type.name] = parameters.get(tensor.type.name, 0) + tensor.elements
+    context = context or trained
+    path = Path(gguf.path)
+    return Info(
+        name=gguf.get_string("general.name", default=path.stem),
+        path=path,
+        family=family,
+        parameters=sum(parameters.values()),
+        quantization=dict(sorted(parameters.items(), key=lambda item: -item[1])),
+        context=context,
+        file_bytes=gguf.size,
+        weight_bytes=packed_bytes(gguf),
+        kv_bytes=kv_bytes(architecture, context, kv) if architecture and context else None,
+        available_bytes=available_memory(),
+        unsupported=unsupported,
+    )
+
+
+def packed_bytes(gguf: GGUF) -> int:
+    """Bytes of the matrices in the kernel layout: as many as in the file, rows padded to whole panels."""
+    total = 0
+    for tensor in gguf.tensors.values():
+        rows = tensor.shape[-2] if len(tensor.shape) > 1 else 1
+        padded = rows if rows == 1 else -(-rows // PANEL_ROWS) * PANEL_ROWS
+        total += tensor.size // rows * padded
+    return total
+
+
+def kv_bytes(architecture: Architecture, context: int, kv: str) -> int:
+    """Bytes of K and V of `context` positions in all layers."""
+    if kv == "auto":
+        linears = [tensor for layer in architecture.weights["layers"] for name, tensor in layer.items() if name.endswith("_proj")]
+        kv = "f32" if all(type == "F32" for type, *_ in linears) else "bf16"
+    config = architecture.config
+    per_position = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * config["head_dim"]
+    return context * per_position * {"f32": 4, "bf16": 2}[kv]
+
+
+def available_memory() -> int:
+    """Bytes that this process could take without swapping: the machine's, or its control group's if that is less."""
+    if sys.platform != "linux":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    available = 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
+    with suppress(OSError, ValueError):  # no such group, or "max"
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        used = Path("/sys/fs/cgroup/memory.stat").read_text().split(maxsplit=2)  # "anon <bytes> ..."; page cache can be dropped
+        available = min(available, max(0, limit - int(used[1])))
+    return available
+
+
+def short(count: int) -> str:
+    for unit, letter in SHORT.items():
+        if count >= unit:
+            return f"{count / unit:.3g} {letter}" if count < 1000 * unit else f"{count // unit} {letter}"
+    return str(count)
+
+
+def short_bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count} B"

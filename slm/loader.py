@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a source to a running model: hub -> formats -> families -> the core. A source is a path or a known name."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal, NamedTuple
+
+from slm import _core, families, hub
+from slm.errors import UnsupportedError
+from slm.families import Architecture
+from slm.formats.gguf import GGUF
+from slm.info import Info, model_info
+from slm.tokenizer import Tokenizer
+
+Source = str | os.PathLike[str]
+
+
+class Opened(NamedTuple):
+    """What slm.Model is made of."""
+
+    core: _core.Model
+    architecture: Architecture
+    info: Info
+
+
+def describe(path: Source) -> tuple[GGUF, Architecture]:
+    """An open file and what the core needs to run it; close the file when the weights have been read.
+
+    Raises OSError, FormatError, UnsupportedError, LimitError.
+    """
+    gguf = GGUF(path)
+    try:
+        return gguf, families.describe(gguf)
+    except BaseException:
+        gguf.close()
+        raise
+
+
+def open_model(
+    source: Source,
+    *,
+    context: int | None = None,
+    kv: Literal["auto", "f32", "bf16"] = "auto",
+    threads: int = 0,
+    offline: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Opened:
+    """Read and pack the weights; the file is closed afterwards.
+
+    context: positions of a session, None for as many as the model was trained for. kv: "auto" is "f32" for F32 weights, else
+    "bf16". threads: 0 for as many as the process may use. progress: called with (bytes done, bytes in all).
+    Raises what describe() and hub.resolve() raise, ValueError (context), MemoryError.
+    """
+    gguf, architecture = describe(hub.resolve(source, offline=offline))
+    with gguf:
+        context = check_context(context, architecture)
+        core = _core.Model(architecture.config, architecture.weights, context, kv, threads, progress)
+        # Had somebody rewritten the file meanwhile, the ranges would mean something else.
+        gguf.check_size()
+        info = model_info(gguf, architecture, context, kv, ())
+    stats = core.stats()
+    info = replace(info, weight_bytes=stats["weight_bytes"], kv_bytes=stats["kv_bytes_per_token"] * context)
+    return Opened(core, architecture, info)
+
+
+def load_tokenizer(source: Source, *, offline: bool = False) -> Tokenizer:
+    """The tokenizer of a model file, or of one that holds nothing but a vocabulary, of any architecture.
+
+    Raises what hub.resolve() raises, FormatError (also when there is no vocabulary), UnsupportedError, LimitError.
+    """
+    with GGUF(hub.resolve(source, offline=offline)) as gguf:
+        vocabulary = families.read_vocabulary(gguf)
+        if vocabulary is None:
+            raise gguf.report.bad("KEY_MISSING", None, "tokenizer.ggml.model", "a vocabulary", "none")
+        return Tokenizer(vocabulary)
+
+
+def inspect(source: Source, *, context: int | None = None, offline: bool = False) -> Info:
+    """What the header says: architecture, parameters, quantization, memory needed. Reads no weights.
+
+    A model that slm cannot run is described too, with the reasons in `.unsupported`.
+    Raises what hub.resolve() raises, OSError, FormatError, LimitError, ValueError (context).
+    """
+    with GGUF(hub.resolve(source, offline=offline)) as gguf:
+        try:
+            architecture, reasons = families.describe(gguf), ()
+            check_context(context, architecture)
+        except UnsupportedError as error:
+            architecture, reasons = None, (str(error),)
+        return model_info(gguf, architecture, context, "auto", reasons)
+
+
+def check_context(context: int | None, architecture: Architecture) -> int:
+    trained = architecture.context_length
+    if context is None:
+        return trained
+    if not 1 <= context <= trained:
+        raise ValueError(f"context: expected 1 to {trained}, which the model was trained for, found {context}")
+    return context

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A loaded model: weights, vocabulary, and the verbs that run them."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
+
+from slm.chat import Messages
+from slm.errors import ClosedError, ContextLengthError, TemplateError, UnsupportedError
+from slm.families.downloads import DEFAULT_MODEL
+from slm.options import (
+    LATER_LOAD,
+    MAX_INT32,
+    GenerateOptions,
+    check_bool,
+    check_ids,
+    check_int,
+    refuse_keywords,
+    refuse_type,
+    shown,
+)
+from slm.output import Forward, Output
+from slm.session import Run, Session, Stream
+from slm.tokenizer import Tokenizer, batch_of, flat_ids, prompt_ids
+
+if TYPE_CHECKING:
+    from slm import _core
+    from slm.info import Info
+
+MAX_THREADS = 256
+Prompt = str | Sequence[int]
+
+
+class Model:
+    """A model: immutable, and safe to use from several threads. Made by slm.load().
+
+    info: what the file says; tokenizer: None when the file holds no vocabulary, then prompts are token ids;
+    context: most positions that a prompt and its answer may take; threads: how many threads one call uses.
+    """
+
+    def __init__(self, core: "_core.Model", info: "Info", tokenizer: Tokenizer | None, threads: int) -> None:
+        stats = core.stats()
+        self._core: _core.Model | None = core
+        self.info = info
+        self.tokenizer = tokenizer
+        self.threads = threads
+        self.context: int = stats["context"]
+        self.vocab_size: int = stats["vocab_size"]
+
+    @overload
+    def generate(self, prompt: Prompt, **options: Any) -> Output: ...
+    @overload
+    def generate(self, prompt: Sequence[Prompt], **options: Any) -> list[Output]: ...
+    def generate(self, prompt: Any, **options: Any) -> Output | list[Output]:
+        """Continue a prompt. options: the fields of slm.GenerateOptions.
+
+        prompt: a str (its text never becomes control tokens) or a flat sequence of token ids. An empty one is the bos token.
+            A list of prompts gives a list of outputs, each the same as when run alone.
+        Raises ContextLengthError (a prompt is never cut), TypeError and ValueError naming the parameter, ClosedError.
+        """
+        record = GenerateOptions.of("generate", options)
+        batch = batch_of(prompt)
+        if batch is None:
+            return self._run(self._ids(prompt), record).finish()
+        runs = [self._run(self._ids(item, f"prompt[{i}]"), record) for i, item in enumerate(batch)]
+        return [run.finish() for run in runs]
+
+    def stream(self, prompt: Prompt, **options: Any) -> Stream:
+        """generate() as an iterator of Chunk: pieces of text as they are made. Closing it cancels what is left."""
+        return Stream(self._run(self._ids(prompt), GenerateOptions.of("stream", options)))
+
+    def chat(self, messages: Messages | str, **options: Any) -> Output:
+        """Answer a conversation: mappings with role and content, or one question as a str.
+
+        Text in messages never becomes control tokens. Raises TemplateError when the model has no chat template or it refuses
+        the conversation, and what generate() raises.
+        """
+        record = GenerateOptions.of("chat", options)
+        return self._run(self._chat_ids(messages), record).finish()
+
+    def stream_chat(self, messages: Messages | str, **options: Any) -> Stream:
+        """chat() as an iterator of Chunk."""
+        record = GenerateOptions.of("stream_chat", options)
+        return Stream(self._run(self._chat_ids(messages), record))
+
+    def session(self, system: str | None = None) -> Session:
+        """A conversation that keeps its KV state between turns. system: its system message."""
+        return Session(self, system)
+
+    def forward(self, tokens: Iterable[int], *, logits: Literal["all", "last"] = "all") -> Forward:
+        """One pass over a flat sequence of token ids from position 0.
+
+        logits: "all" gives [n_tokens, vocab_size] f32, "last" only the last position's, [1, vocab_size].
+        Raises ContextLengthError, NumericsError (NaN or infinity), ValueError for an empty sequence or an id out of range.
+        """
+        if logits not in ("all", "last"):
+            raise ValueError(f"logits must be 'all' or 'last', not {shown(logits)}")
+        core = self._open_core()
+        ids = check_ids("tokens", flat_ids("tokens", tokens), self.vocab_size)
+        if not ids:
+            raise ValueError("tokens is empty; a forward pass takes at least one token")
+        if len(ids) > self.context:
+            what = f"tokens has {len(ids)} tokens and the context {self.context} positions"
+            raise ContextLengthError(what, n_prompt=len(ids), n_ctx=self.context, max_new=0)
+        return Forward(core.session().forward(ids, logits, self.threads))
+
+    def close(self) -> None:
+        """Give the weights back. Running streams finish; every later call raises ClosedError. Closing twice is fine."""
+        self._core = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Model({self.info!r}{', closed' if self._core is None else ''})"
+
+    def _open_core(self) -> "_core.Model":
+        core = self._core
+        if core is None:
+            raise ClosedError("the model is closed")
+        return core
+
+    def _ids(self, prompt: Any, name: str = "prompt") -> list[int]:
+        return prompt_ids(self.tokenizer, prompt, self.vocab_size, name)
+
+    def _chat_tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise TemplateError("the model has no tokenizer, and so no chat template")
+        return self.tokenizer
+
+    def _chat_ids(self, messages: Messages | str) -> list[int]:
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        return self._chat_tokenizer().apply_chat_template(messages)
+
+    def _run(self, prompt: list[int], options: GenerateOptions) -> Run:
+        core = self._open_core()
+        return Run(core.session(), self.tokenizer, prompt, options, n_ctx=self.context, threads=self.threads)
+
+
+def load(
+    source: str | os.PathLike[str] = DEFAULT_MODEL,
+    *,
+    context: int | None = None,
+    kv: Literal["f32", "bf16"] | None = None,
+    threads: int | None = None,
+    offline: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    **unknown: Any,
+) -> Model:
+    """Open a model: a path to a GGUF file, or a name that `slm models` lists (fetched once, unless offline).
+
+    context: most positions of a prompt and its answer; None: what the model was trained for.
+    kv:      type of the KV cache; None: "f32" for models with F32 weights, else "bf16".
+    threads: how many threads a call uses; None: what the process may use.
+    progress: called with (bytes done, bytes in all) while the weights are read.
+    Raises FormatError, UnsupportedError, LimitError for the file; OSError; DownloadError; MemoryError; ValueError and TypeError.
+    """
+    refuse_keywords("load", unknown, ("context", "kv", "threads", "offline", "progress"), LATER_LOAD)
+    check_source(source)
+    if context is not None:
+        context = check_int("context", context, 1, MAX_INT32)
+    if kv == "int8":
+        raise UnsupportedError("load() does not support kv='int8' yet; it has 'f32' and 'bf16'")
+    if kv not in (None, "f32", "bf16"):
+        raise ValueError(f"kv must be None, 'f32' or 'bf16', not {shown(kv)}")
+    threads = 0 if threads is None else check_int("threads", threads, 1, MAX_THREADS)
+    if progress is not None and not callable(progress):
+        refuse_type("progress", "a function of (done, total) or None", progress)
+    offline = check_bool("offline", offline)
+    from slm import loader  # the file formats and families are imported with the first model, not with slm
+
+    opened = loader.open_model(source, context=context, kv=kv or "auto", threads=threads, offline=offline, progress=progress)
+    return Model(opened.core, opened.info, opened.tokenizer, threads)
+
+
+def load_tokenizer(source: str | os.PathLike[str] = DEFAULT_MODEL, *, offline: bool = False) -> Tokenizer:
+    """The tokenizer of a model file, or of a file that holds nothing but a vocabulary, of any architecture.
+
+    Raises FormatError (also when there is no vocabulary), UnsupportedError, LimitError, OSError, DownloadError.
+    """
+    check_source(source)
+    from slm import loader
+
+    return loader.load_tokenizer(source, offline=check_bool("offline", offline))
+
+
+def inspect(source: str | os.PathLike[str] = DEFAULT_MODEL, *, context: int | None = None, offline: bool = False) -> "Info":
+    """What a model file's header says: architecture, parameters, quantization, memory needed. Reads no weights.
+
+    context: positions to count the KV cache for; None: what the model was trained for. A model that slm cannot run is described
+    too, with the reasons in `.unsupported`. Raises FormatError, LimitError, OSError, DownloadError, ValueError.
+    """
+    check_source(source)
+    if context is not None:
+        context = check_int("context", context, 1, MAX_INT32)
+    from slm import loader
+
+    return loader.inspect(source, context=context, offline=check_bool("offline", offline))
+
+
+def check_source(source: Any) -> None:
+    if not isinstance(source, str | os.PathLike):
+        refuse_type("source", "a path or a name", source)

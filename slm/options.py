@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options of generation: flat keywords for people, one frozen record behind them, and the checks of every argument.
+
+A check takes the parameter's name first, so that each message says which parameter, what it was, and what it may be.
+"""
+
+import math
+import operator
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from numbers import Real
+from typing import Any, NoReturn, Self
+
+from slm.errors import UnsupportedError
+
+MAX_INT32 = 2**31 - 1
+MAX_SEED = 2**64 - 1
+MAX_TEMPERATURE = 100.0
+
+# Part of the API's plan, not of this version.
+LATER_GENERATE = frozenset({
+    "constrain", "draft", "echo", "edit", "frequency_penalty", "logit_bias", "logprobs", "min_p", "n", "no_repeat_ngram",
+    "overflow", "penalty_window", "presence_penalty", "processors", "progress", "repetition_penalty", "tools", "typical_p",
+})  # fmt: skip
+LATER_LOAD = frozenset(("adapter", "precision", "quantize", "revision"))
+
+# What people type who come from other libraries.
+ELSEWHERE = {
+    "do_sample": "temperature",
+    "eos_token_id": "stop",
+    "max_length": "max_tokens",
+    "max_new_tokens": "max_tokens",
+    "n_ctx": "context",
+    "n_predict": "max_tokens",
+    "n_threads": "threads",
+    "num_ctx": "context",
+    "num_predict": "max_tokens",
+    "num_thread": "threads",
+    "stop_strings": "stop",
+    "temp": "temperature",
+}
+
+
+def refuse_keywords(function: str, unknown: Iterable[str], known: Iterable[str], later: Iterable[str]) -> None:
+    """Raise for the first unknown keyword: UnsupportedError if it is planned, else TypeError with the nearest known name."""
+    known = list(known)
+    for name in unknown:
+        if name in later:
+            raise UnsupportedError(f"{function}() does not support the option {name!r} yet; it has {', '.join(known)}")
+        nearest = ELSEWHERE.get(name)
+        if nearest not in known:
+            from difflib import get_close_matches
+
+            nearest = next(iter(get_close_matches(name, known, n=1, cutoff=0.5)), None)
+        hint = f"; did you mean {nearest!r}?" if nearest else f"; it has {', '.join(known)}"
+        raise TypeError(f"{function}() has no option {name!r}{hint}")
+
+
+def shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 64 else text[:61] + "..."
+
+
+def check_int(name: str, value: Any, low: int, high: int) -> int:
+    """value as an int; anything with __index__ but bool is accepted, NumPy's integers among it."""
+    expected = f"an integer from {low} to {high}"
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be {expected}, not bool {value}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be {expected}, not {type(value).__name__} {shown(value)}") from None
+    if not low <= number <= high:
+        raise ValueError(f"{name} must be {expected}, not {shown(number)}")
+    return number
+
+
+def check_number(name: str, value: Any, low: float, high: float, *, open_low: bool = False) -> float:
+    """value as a float in [low, high], or in (low, high] with open_low."""
+    expected = f"a number {'above' if open_low else 'from'} {low:g} {'and at most' if open_low else 'to'} {high:g}"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be {expected}, not {type(value).__name__} {shown(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not low <= number <= high or (open_low and number == low):  # NaN fails the first comparison
+        raise ValueError(f"{name} must be {expected}, not {shown(value)}")
+    return number
+
+
+def check_bool(name: str, value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_"):
+        return bool(value)
+    raise TypeError(f"{name} must be True or False, not {type(value).__name__} {shown(value)}")
+
+
+def check_text(name: str, value: Any) -> str:
+    """value as a str that UTF-8 can write."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__} {shown(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} holds a lone surrogate at index {error.start}, which no text encoding can write") from None
+    return value
+
+
+def check_stop(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        stops = (check_text("stop", value),)
+    elif isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
+        stops = tuple(check_text(f"stop[{i}]", s) for i, s in enumerate(value))
+    else:
+        raise TypeError(f"stop must be a str or a sequence of str, not {type(value).__name__} {shown(value)}")
+    for i, stop in enumerate(stops):
+        if not stop:
+            raise ValueError(f"stop[{i}] is empty; a stop string has at least one character")
+    return stops
+
+
+def check_ids(name: str, ids: Iterable[Any], vocab_size: int) -> list[int]:
+    """Token ids as a list of int, each of them in the vocabulary."""
+    checked = []
+    for position, id in enumerate(ids):
+        try:
+            number = operator.index(id)
+        except TypeError:
+            number = None
+        if number is None or isinstance(id, bool):
+            raise TypeError(f"{name}[{position}] must be a token id, not {type(id).__name__} {shown(id)}")
+        if not 0 <= number < vocab_size:
+            raise ValueError(f"{name}[{position}] must be a token id from 0 to {vocab_size - 1}, not {shown(number)}")
+        checked.append(number)
+    return checked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateOptions:
+    """How tokens are chosen and when to stop; the keywords of generate, stream, chat and Session.send.
+
+    max_tokens:  most tokens to generate, 0 to 2147483647
+    ignore_eos:  go on behind the model's end tokens
+    temperature: 0 is greedy, ties to the lowest id; else logits are divided by it, up to 100
+    top_k:       sample among the k most likely tokens; 0 is off
+    top_p:       sample among the most likely tokens that together have this probability, in (0, 1]; 1 is off
+    seed:        0 to 2**64 - 1; None draws one. The Output records it: the same seed gives the same text again
+    stop:        a string or several, none empty; the text ends before the first one that appears
+
+    Raises TypeError or ValueError that name the parameter, its value and its range.
+    """
+
+    max_tokens: int = 256
+    ignore_eos: bool = False
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: str | Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        seed = secrets.randbits(32) if self.seed is None else check_int("seed", self.seed, 0, MAX_SEED)
+        checked = {
+            "max_tokens": check_int("max_tokens", self.max_tokens, 0, MAX_INT32),
+            "ignore_eos": check_bool("ignore_eos", self.ignore_eos),
+            "temperature": check_number("temperature", self.temperature, 0.0, MAX_TEMPERATURE),
+            "top_k": check_int("top_k", self.top_k, 0, MAX_INT32),
+            "top_p": check_number("top_p", self.top_p, 0.0, 1.0, open_low=True),
+            "seed": seed,
+            "stop": check_stop(self.stop),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def of(cls, function: str, keywords: Mapping[str, Any]) -> Self:
+        """The options of a call of `function`; unknown keywords raise TypeError, planned ones UnsupportedError."""
+        known = [field.name for field in fields(cls)]
+        refuse_keywords(function, keywords.keys() - set(known), known, LATER_GENERATE)
+        return cls(**keywords)
+
+
+def refuse_type(name: str, expected: str, value: object) -> NoReturn:
+    raise TypeError(f"{name} must be {expected}, not {type(value).__name__} {shown(value)}")

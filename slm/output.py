@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What calls return: small frozen records that print as one line."""
+
+from dataclasses import dataclass, field
+from html import escape
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Counts of tokens. prompt_tokens: all positions before the first generated token, cached ones among them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds of one generation: prefill until the first token, decode for the rest.
+
+    prefill_tokens: prompt tokens that were computed (a session keeps the others); decode_tokens: generated tokens but the first.
+    """
+
+    prefill_seconds: float
+    decode_seconds: float
+    prefill_tokens: int
+    decode_tokens: int
+
+    @property
+    def prefill_tokens_per_second(self) -> float:
+        return self.prefill_tokens / self.prefill_seconds if self.prefill_seconds > 0 else 0.0
+
+    @property
+    def decode_tokens_per_second(self) -> float:
+        return self.decode_tokens / self.decode_seconds if self.decode_seconds > 0 else 0.0
+
+    def __str__(self) -> str:
+        prefill, decode = self.prefill_tokens_per_second, self.decode_tokens_per_second
+        return (
+            f"prompt {self.prefill_tokens} tokens in {self.prefill_seconds:.2f} s ({prefill:.0f} tokens/s), "
+            f"then {self.decode_tokens} tokens in {self.decode_seconds:.2f} s ({decode:.0f} tokens/s)"
+        )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Output:
+    """One finished generation; str() is its text.
+
+    text:          without the stop string and without end tokens
+    tokens:        ids of the generated tokens, without the end token
+    logprobs:      None (no call asks for them yet)
+    finish_reason: "stop" (an end token or a stop string) or "length" (max_tokens, or the end of the context)
+    seed:          what to pass to get the same text again
+    """
+
+    text: str
+    tokens: list[int]
+    logprobs: None = field(default=None, kw_only=True)
+    finish_reason: FinishReason = field(kw_only=True)
+    usage: Usage = field(kw_only=True)
+    timings: Timings = field(kw_only=True)
+    seed: int = field(kw_only=True)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _summary(self) -> str:
+        rate = self.timings.decode_tokens_per_second
+        return f"{len(self.tokens)} tokens, finish_reason={self.finish_reason!r}, seed={self.seed}, {rate:.1f} tokens/s"
+
+    def __repr__(self) -> str:
+        text = self.text if len(self.text) <= 60 else self.text[:57] + "..."
+        return f"Output({text!r}, {self._summary()})"
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<div><div style="white-space: pre-wrap">{escape(self.text)}</div>'
+            f'<div style="opacity: 0.6; font-size: smaller">{escape(self._summary())}</div></div>'
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a stream: whole characters only; str() is its text.
+
+    tokens: ids generated since the last chunk (their text may come in a later one); finish_reason: set in the last chunk.
+    """
+
+    text: str
+    tokens: list[int]
+    finish_reason: FinishReason | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Forward:
+    """What one forward pass computed. logits: [n_tokens, vocab_size] f32, or [1, vocab_size] when only the last was asked for."""
+
+    logits: NDArray[np.float32]
+
+    def __repr__(self) -> str:
+        return f"Forward(logits={self.logits.dtype}{list(self.logits.shape)})"

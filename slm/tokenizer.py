@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Text to token ids and back, as the model's vocabulary says."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from slm.chat import ChatTemplate, Messages
+from slm.errors import LimitError, TemplateError
+from slm.options import check_bool, check_ids, check_int, refuse_type
+
+if TYPE_CHECKING:
+    from slm import _core
+
+MAX_TEXT_BYTES = 64 << 20
+CONTROL = 3  # slm_token_kind
+
+
+class Tokenizer:
+    """A vocabulary. Immutable; safe to use from several threads. Made by slm.load_tokenizer(), or found on a model.
+
+    bos_id, eos_id: None when the vocabulary names none. end_ids: all ids that end a generation.
+    """
+
+    def __init__(
+        self,
+        core: "_core.Tokenizer",
+        *,
+        bos_id: int | None,
+        eos_id: int | None,
+        end_ids: Sequence[int],
+        chat_template: str | None,
+        special_ids: Mapping[str, int],
+    ) -> None:
+        """special_ids: variable of the chat template ("bos_token", "pad_token", ...) -> id."""
+        self._core = core
+        self.bos_id = bos_id
+        self.eos_id = eos_id
+        self.end_ids = tuple(end_ids)
+        self.chat_template = chat_template
+        self._special_ids = dict(special_ids)
+
+    @property
+    def vocab_size(self) -> int:
+        return self._core.vocab_size
+
+    def __len__(self) -> int:
+        return self._core.vocab_size
+
+    def __repr__(self) -> str:
+        return f"Tokenizer({self.vocab_size} tokens, bos_id={self.bos_id}, eos_id={self.eos_id})"
+
+    def encode(self, text: str, *, add_special_tokens: bool = True, parse_special: bool = False) -> list[int]:
+        """Token ids of a text.
+
+        add_special_tokens: put bos and eos where the vocabulary asks for them.
+        parse_special: control tokens that are written in the text become those tokens; never pass a stranger's text so.
+        Raises TypeError, UnicodeEncodeError (a lone surrogate), LimitError (more than 64 MiB).
+        """
+        if not isinstance(text, str):
+            refuse_type("text", "a str", text)
+        return self._encode(
+            text, check_bool("add_special_tokens", add_special_tokens), check_bool("parse_special", parse_special), ()
+        )
+
+    def _encode(self, text: str, add_special_tokens: bool, parse_special: bool, guards: Sequence[int]) -> list[int]:
+        if len(text) > MAX_TEXT_BYTES:
+            raise LimitError("the text is too long", limit="text", value=len(text), maximum=MAX_TEXT_BYTES)
+        return self._core.encode(text, add_special_tokens, parse_special, guards)
+
+    def decode(self, ids: int | Iterable[int], *, skip_special_tokens: bool = False) -> str:
+        """Text of token ids; bytes that are not UTF-8 become U+FFFD. Raises ValueError naming an id outside the vocabulary."""
+        if not isinstance(ids, Iterable):
+            ids = [ids]
+        elif isinstance(ids, str | bytes):
+            refuse_type("ids", "a token id or a sequence of token ids", ids)
+        return self._core.decode(check_ids("ids", ids, self.vocab_size), check_bool("skip_special_tokens", skip_special_tokens))
+
+    def token_bytes(self, id: int) -> bytes:
+        """The exact bytes of one token, which need not be whole characters."""
+        return self._core.token_bytes(check_int("id", id, 0, self.vocab_size - 1))
+
+    def token_id(self, piece: str) -> int | None:
+        """The id whose piece is exactly this: the text of an added token, or a piece as published; None if there is none."""
+        if not isinstance(piece, str):
+            refuse_type("piece", "a str", piece)
+        return self._core.find(piece)
+
+    @cached_property
+    def control_ids(self) -> tuple[int, ...]:
+        """Ids of the tokens that steer the model, which no text from outside may become."""
+        return tuple(id for id in range(self.vocab_size) if self._core.kind(id) == CONTROL)
+
+    @cached_property
+    def _chat(self) -> ChatTemplate:
+        if self.chat_template is None:
+            raise TemplateError("the model has no chat template: it completes text, use generate() or stream()")
+        variables = {name: self.token_bytes(id).decode("utf-8", "replace") for name, id in self._special_ids.items()}
+        try:
+            control = [self.token_bytes(id).decode() for id in self.control_ids]
+        except UnicodeDecodeError as error:
+            raise TemplateError("a control token of the vocabulary is not UTF-8, so text cannot be kept apart from it") from error
+        return ChatTemplate(self.chat_template, variables, control)
+
+    def apply_chat_template(
+        self, messages: Messages, *, add_generation_prompt: bool = True, tokenize: bool = True
+    ) -> list[int] | str:
+        """A conversation as the model was trained to see it: token ids, or text with tokenize=False.
+
+        messages: mappings with "role" and what else the template reads, usually "content".
+        Text in them never becomes a control token; without such text the ids are those of Transformers.
+        Raises TemplateError when there is no template, or it refuses the conversation, fails or goes over its budget.
+        """
+        text, guards = self._chat.render(messages, check_bool("add_generation_prompt", add_generation_prompt))
+        if not check_bool("tokenize", tokenize):
+            return text
+        return self._encode(text, False, True, guards)
+
+
+def prompt_ids(tokenizer: Tokenizer | None, prompt: Any, vocab_size: int, name: str = "prompt") -> list[int]:
+    """Token ids of a prompt: a str or a flat sequence of ids. An empty one becomes the bos token, or ValueError without one."""
+    if not isinstance(prompt, str):
+        ids = check_ids(name, flat_ids(name, prompt), vocab_size)
+    elif tokenizer is None:
+        raise ValueError(f"{name} is text, and the model has no tokenizer: pass token ids")
+    else:
+        ids = tokenizer.encode(prompt)
+    if ids:
+        return ids
+    if tokenizer is None or tokenizer.bos_id is None:
+        raise ValueError(f"{name} is empty, and the model has no bos token to begin with")
+    return [tokenizer.bos_id]
+
+
+def flat_ids(name: str, prompt: Any) -> Sequence[Any]:
+    """A flat sequence of what may be token ids."""
+    if isinstance(prompt, np.ndarray):
+        if prompt.ndim != 1 or not (np.issubdtype(prompt.dtype, np.integer) or prompt.size == 0):
+            raise TypeError(f"{name} must be a flat sequence of token ids, not {prompt.dtype} of shape {prompt.shape}")
+        return prompt.tolist()
+    if isinstance(prompt, Sequence) and not isinstance(prompt, str | bytes | bytearray | memoryview):
+        return prompt
+    refuse_type(name, "a sequence of token ids", prompt)
+
+
+def batch_of(prompt: Any) -> list[Any] | None:
+    """The prompts of a list, or None when `prompt` is a single one: a str or a flat sequence of ids. [] is an empty batch."""
+    if isinstance(prompt, str):
+        return None
+    if isinstance(prompt, np.ndarray):
+        return list(prompt) if prompt.ndim == 2 else None
+    if not isinstance(prompt, Sequence) or isinstance(prompt, bytes | bytearray | memoryview):
+        refuse_type("prompt", "a str, a sequence of token ids, or a list of prompts", prompt)
+    nested = [isinstance(item, Sequence | np.ndarray) for item in prompt]
+    if prompt and not any(nested):
+        if any(isinstance(item, Mapping) for item in prompt):
+            raise TypeError("prompt is a list of mappings; messages with roles go to chat()")
+        return None
+    if not all(nested):
+        position = nested.index(False)
+        refuse_type(f"prompt[{position}]", "a prompt, as the others are", prompt[position])
+    return list(prompt)

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every keyword is checked, and the message says which one, what it was and what it may be."""
+
+import math
+
+import numpy as np
+import pytest
+
+import slm
+from slm.options import GenerateOptions, check_ids
+
+# keyword, wrong value, exception, parts of the message
+WRONG = [
+    ("max_tokens", -1, ValueError, ["max_tokens", "from 0 to 2147483647", "-1"]),
+    ("max_tokens", 2**31, ValueError, ["max_tokens", "from 0 to 2147483647", "2147483648"]),
+    ("max_tokens", 10**5000, ValueError, ["max_tokens", "from 0 to 2147483647"]),
+    ("max_tokens", True, TypeError, ["max_tokens", "from 0 to 2147483647", "bool True"]),
+    ("max_tokens", 3.0, TypeError, ["max_tokens", "integer", "float 3.0"]),
+    ("max_tokens", "3", TypeError, ["max_tokens", "integer", "str '3'"]),
+    ("max_tokens", None, TypeError, ["max_tokens", "integer", "None"]),
+    ("max_tokens", np.float32(3), TypeError, ["max_tokens", "integer"]),
+    ("ignore_eos", 1, TypeError, ["ignore_eos", "True or False", "int 1"]),
+    ("ignore_eos", "no", TypeError, ["ignore_eos", "True or False", "str 'no'"]),
+    ("temperature", -0.1, ValueError, ["temperature", "from 0 to 100", "-0.1"]),
+    ("temperature", 100.5, ValueError, ["temperature", "from 0 to 100", "100.5"]),
+    ("temperature", math.nan, ValueError, ["temperature", "from 0 to 100", "nan"]),
+    ("temperature", math.inf, ValueError, ["temperature", "from 0 to 100", "inf"]),
+    ("temperature", np.float32("nan"), ValueError, ["temperature", "nan"]),
+    ("temperature", 10**400, ValueError, ["temperature", "from 0 to 100"]),
+    ("temperature", True, TypeError, ["temperature", "number", "bool True"]),
+    ("temperature", 1j, TypeError, ["temperature", "number", "complex"]),
+    ("temperature", "0.5", TypeError, ["temperature", "number", "str '0.5'"]),
+    ("top_k", -1, ValueError, ["top_k", "from 0 to 2147483647", "-1"]),
+    ("top_k", 2**31, ValueError, ["top_k", "from 0 to 2147483647"]),
+    ("top_k", False, TypeError, ["top_k", "bool False"]),
+    ("top_p", 0, ValueError, ["top_p", "above 0 and at most 1", "0"]),
+    ("top_p", -0.0, ValueError, ["top_p", "above 0 and at most 1"]),
+    ("top_p", 1.0001, ValueError, ["top_p", "above 0 and at most 1", "1.0001"]),
+    ("top_p", math.nan, ValueError, ["top_p", "above 0 and at most 1", "nan"]),
+    ("seed", -1, ValueError, ["seed", "from 0 to 18446744073709551615", "-1"]),
+    ("seed", 2**64, ValueError, ["seed", "from 0 to 18446744073709551615", "18446744073709551616"]),
+    ("seed", 1.5, TypeError, ["seed", "integer", "float 1.5"]),
+    ("seed", True, TypeError, ["seed", "bool True"]),
+    ("stop", "", ValueError, ["stop[0]", "empty"]),
+    ("stop", ["a", ""], ValueError, ["stop[1]", "empty"]),
+    ("stop", ["a", 3], TypeError, ["stop[1]", "str", "int 3"]),
+    ("stop", b"a", TypeError, ["stop", "str", "bytes"]),
+    ("stop", {"a"}, TypeError, ["stop", "sequence of str", "set"]),
+    ("stop", None, TypeError, ["stop", "sequence of str", "NoneType"]),
+    ("stop", "a\ud800", ValueError, ["stop", "surrogate", "index 1"]),
+]
+
+
+@pytest.mark.parametrize(("keyword", "value", "exception", "parts"), WRONG, ids=lambda x: str(x)[:24] if isinstance(x, str) else "")
+def test_wrong_values(keyword, value, exception, parts):
+    with pytest.raises(exception) as caught:
+        GenerateOptions(**{keyword: value})
+    assert type(caught.value) is exception
+    for part in parts:
+        assert part in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+def test_numpy_scalars_and_edges_are_accepted():
+    options = GenerateOptions(
+        max_tokens=np.int64(0),
+        ignore_eos=np.bool_(True),
+        temperature=np.float32(0.5),
+        top_k=np.uint8(40),
+        top_p=np.float64(1.0),
+        seed=np.uint64(2**64 - 1),
+        stop="x",
+    )
+    assert options == GenerateOptions(max_tokens=0, ignore_eos=True, temperature=0.5, top_k=40, top_p=1.0, seed=2**64 - 1, stop=("x",))
+    assert [type(v) for v in (options.max_tokens, options.temperature, options.seed)] == [int, float, int]
+    assert GenerateOptions(temperature=100, top_p=5e-324).temperature == 100.0
+    with pytest.raises(AttributeError):
+        options.max_tokens = 3
+
+
+def test_seed_is_drawn_and_recorded():
+    drawn = {GenerateOptions().seed for _ in range(20)}
+    assert len(drawn) == 20
+    assert all(0 <= seed < 2**64 for seed in drawn)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("max_token", "max_tokens"), ("max_new_tokens", "max_tokens"), ("temprature", "temperature"), ("do_sample", "temperature"), ("topp", "top_p")],
+)
+def test_unknown_keyword_names_the_nearest(typed, meant):
+    with pytest.raises(TypeError, match=rf"generate\(\) has no option '{typed}'; did you mean '{meant}'\?"):
+        GenerateOptions.of("generate", {typed: 1})
+
+
+def test_unknown_keyword_without_a_near_one_lists_them():
+    with pytest.raises(TypeError, match="'zzz'; it has max_tokens, ignore_eos, temperature, top_k, top_p, seed, stop"):
+        GenerateOptions.of("generate", {"zzz": 1})
+
+
+LATER = """min_p typical_p repetition_penalty presence_penalty frequency_penalty penalty_window no_repeat_ngram logit_bias n logprobs echo
+constrain processors draft edit overflow progress tools""".split()
+
+
+@pytest.mark.parametrize("option", LATER)
+def test_planned_options_are_refused_by_name(option):
+    with pytest.raises(slm.UnsupportedError, match=f"'{option}'"):
+        GenerateOptions.of("generate", {option: None})
+
+
+LOAD = [
+    ({"context": 0}, ValueError, ["context", "from 1", "0"]),
+    ({"context": True}, TypeError, ["context", "bool True"]),
+    ({"context": 2.0}, TypeError, ["context", "integer"]),
+    ({"kv": "f16"}, ValueError, ["kv", "'f32' or 'bf16'", "'f16'"]),
+    ({"kv": 1}, ValueError, ["kv", "'f32' or 'bf16'", "1"]),
+    ({"kv": "int8"}, slm.UnsupportedError, ["kv='int8'"]),
+    ({"threads": 0}, ValueError, ["threads", "from 1 to 256", "0"]),
+    ({"threads": 257}, ValueError, ["threads", "from 1 to 256", "257"]),
+    ({"threads": False}, TypeError, ["threads", "bool False"]),
+    ({"offline": 1}, TypeError, ["offline", "True or False"]),
+    ({"progress": 1}, TypeError, ["progress", "int 1"]),
+    ({"adapter": "x"}, slm.UnsupportedError, ["'adapter'"]),
+    ({"precision": "high"}, slm.UnsupportedError, ["'precision'"]),
+    ({"quantize": "q4"}, slm.UnsupportedError, ["'quantize'"]),
+    ({"revision": "main"}, slm.UnsupportedError, ["'revision'"]),
+    ({"n_ctx": 5}, TypeError, ["'n_ctx'", "did you mean 'context'?"]),
+    ({"thread": 5}, TypeError, ["'thread'", "did you mean 'threads'?"]),
+]
+
+
+@pytest.mark.parametrize(("keywords", "exception", "parts"), LOAD, ids=lambda x: str(x)[:24] if isinstance(x, dict) else "")
+def test_load_checks_before_it_opens(keywords, exception, parts):
+    with pytest.raises(exception) as caught:
+        slm.load("/nonexistent/model.gguf", **keywords)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("function", [slm.load, slm.load_tokenizer, slm.inspect])
+def test_source_must_be_a_path_or_name(function):
+    with pytest.raises(TypeError, match=r"source must be a path or a name, not int 3"):
+        function(3)
+    with pytest.raises(FileNotFoundError):
+        function("/nonexistent/model.gguf")
+
+
+def test_ids_are_checked_with_their_position():
+    assert check_ids("prompt", (np.int32(3), 4), 5) == [3, 4]
+    with pytest.raises(ValueError, match=r"prompt\[1\] must be a token id from 0 to 4, not 5"):
+        check_ids("prompt", [0, 5], 5)
+    with pytest.raises(ValueError, match=r"prompt\[0\] must be a token id from 0 to 4, not -1"):
+        check_ids("prompt", [-1], 5)
+    with pytest.raises(TypeError, match=r"prompt\[2\] must be a token id, not bool True"):
+        check_ids("prompt", [0, 1, True], 5)
+    with pytest.raises(TypeError, match=r"prompt\[0\] must be a token id, not float 1.0"):
+        check_ids("prompt", [1.0], 5)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Work for a process whose kernel tier is forced by SLM_ISA: tests call `run`, the process runs `main`."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import kl
+import numpy as np
+import reference
+import tiny_models
+
+HASH_CASES = [
+    (name, type_name, kv)
+    for name in tiny_models.NAMES
+    for type_name, kv in [("Q4_1", "bf16"), ("Q4_0", "bf16"), ("Q8_0", "f32"), ("F16", "bf16"), ("F16", "f32"), ("BF16", "bf16")]
+]
+N_TOKENS = 600  # several cache pages of 64 and attention segments of 256
+
+
+def run(tier: str, command: str, *arguments: str | Path) -> list[str]:
+    """The lines that `main` prints in a process where only this tier's kernels run."""
+    environment = os.environ | {"SLM_ISA": tier}
+    done = subprocess.run(
+        [sys.executable, __file__, command, *map(str, arguments)], env=environment, stdout=subprocess.PIPE, check=True, text=True
+    )
+    return done.stdout.splitlines()
+
+
+def long_model(name: str) -> tiny_models.TinyModel:
+    """A tiny model with room for N_TOKENS, and as many ids."""
+    model = tiny_models.load(name)
+    ids = np.random.default_rng(3).integers(0, model.config.vocab_size, N_TOKENS)
+    return replace(model, config=replace(model.config, max_position_embeddings=N_TOKENS + 40), ids=ids)
+
+
+def wide_model() -> tiny_models.TinyModel:
+    """One layer of random weights, wide enough that every block of a matrix multiplication has whole tiles and remainders."""
+    sizes = {"vocab_size": 1031, "hidden_size": 416, "intermediate_size": 1184, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 13, "num_key_value_heads": 13, "head_dim": 32, "rotary_dim": 32}
+    config = reference.Config(
+        **sizes, **heads, max_position_embeddings=512, rms_norm_eps=1e-5, rope_inv_freq=reference.rope_inv_freq(10000.0, 32)
+    )
+    rng = np.random.default_rng(4)
+
+    def matrix(rows: int, cols: int) -> np.ndarray:
+        return (rng.standard_normal((rows, cols)) * cols**-0.5).astype(np.float32)
+
+    hidden, intermediate = config.hidden_size, config.intermediate_size
+    layer = {name: matrix(hidden, hidden) for name in ("q_proj", "k_proj", "v_proj", "o_proj")}
+    layer |= {"gate_proj": matrix(intermediate, hidden), "up_proj": matrix(intermediate, hidden)}
+    layer |= {"down_proj": matrix(hidden, intermediate)} | dict.fromkeys(tiny_models.LAYER_NORMS, np.ones(hidden, np.float32))
+    weights = {
+        "embed_tokens": matrix(config.vocab_size, hidden),
+        "norm": np.ones(hidden, np.float32),
+        "lm_head": None,
+        "layers": [layer],
+    }
+    ids = rng.integers(0, config.vocab_size, 150)
+    return tiny_models.TinyModel(config, 10000.0, weights, ids, reference.forward(config, weights, ids))
+
+
+def hash_logits(folder: str) -> None:
+    """One line per case: its name and a hash of the logits of a long prompt and 8 steps."""
+    for case in HASH_CASES:
+        name, type_name, kv = case
+        model = long_model(name)
+        session = tiny_models.core_model(model, Path(folder) / "weights", type_name, kv, down_proj_group=16).session()
+        logits = np.concatenate([session.forward(model.ids[:-8], "all"), *(session.forward([token]) for token in model.ids[-8:])])
+        print(*case, hashlib.sha256(logits.tobytes()).hexdigest() if np.isfinite(logits).all() else "not finite")
+
+
+def wide_f32_error(folder: str) -> None:
+    """BLIS's configuration, then the largest errors of a prefill and of single steps, as shares of the largest logit."""
+    from slm import _core
+
+    model = wide_model()
+    session = tiny_models.core_model(model, Path(folder) / "weights").session()
+    prefill = session.forward(model.ids, "all")
+    session.rewind(0)
+    steps = np.concatenate([session.forward([token]) for token in model.ids])
+    errors = [np.abs(logits - model.logits).max() / np.abs(model.logits).max() for logits in (prefill, steps)]
+    print(_core.cpu_info()["blas_arch"])
+    print(*errors)
+
+
+def teacher_forced(path: str, name: str, out: str) -> None:
+    """The logits of every position of every recorded prompt, by the model file `path`, saved as <prompt id> in the .npz `out`."""
+    import slm
+
+    with slm.load(path) as model:
+        np.savez(out, **{r.id: model.forward(r.ids, logits="all").logits for r in kl.load(name)})
+
+
+def main(command: str, *arguments: str) -> None:
+    {"hash": hash_logits, "wide-f32": wide_f32_error, "teacher-forced": teacher_forced}[command](*arguments)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
