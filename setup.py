@@ -76,4 +76,5 @@ def extension() -> Extension:
 if (sys.platform, platform.machine()) not in MACHINES:
     sys.exit(f"slm builds on Linux x86-64 and aarch64 and on macOS arm64; this is {sys.platform} {platform.machine()}")
 
-setup(ext_modules=[extension()], options={"bdist_wheel": {"py_limited_api": "cp311"}})
+# force: objects of a build with other switches would look up to date.
+setup(ext_modules=[extension()], options={"bdist_wheel": {"py_limited_api": "cp311"}, "build_ext": {"force": True}})

@@ -32,6 +32,7 @@ def describe() -> dict[str, object]:
         "cpus": os.cpu_count(),
         "system": platform.platform(),
         "python": platform.python_version(),
+        "load_average": os.getloadavg()[0],  # of the last minute, before we add to it
     }
 
 

@@ -55,7 +55,8 @@ def markdown(result: dict[str, Any]) -> str:
         f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['system']}, Python {machine['python']}. "
         f"slm runs its {machine['slm']['isa']} kernels; its pool reads {bandwidth / 1e9:.1f} GB/s.",
         "",
-        f"Best (median) of {result['rounds']} interleaved rounds of {result['repeats']} repeats each. {result['state']}",
+        f"Best (median) of {result['rounds']} interleaved rounds of {result['repeats']} repeats each. {result['state']} "
+        f"Load average before the run: {machine['load_average']:.1f}.",
         "",
         f"| engine | {' | '.join(headings)} | share of read rate |",
         f"| --- |{' ---: |' * (len(headings) + 1)}",

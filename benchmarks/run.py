@@ -82,6 +82,7 @@ def main() -> None:
     if args.threads < 0 or args.rounds < 1 or args.repeats < 1:
         parser.error("--threads must be at least 0, --rounds and --repeats at least 1")
 
+    described = machine.describe()
     path = str(hub.resolve(args.model))
     probe = child("machine.py", str(args.threads))
     chosen = {name: variant for name, variant in VARIANTS.items() if not args.only or name in args.only}
@@ -102,7 +103,7 @@ def main() -> None:
         "model": Path(path).name,
         "threads": probe["threads"],
         "repeats": args.repeats,
-        "machine": machine.describe() | {"slm": probe["slm"]},
+        "machine": described | {"slm": probe["slm"]},
         "left_out": left_out,
         **summarize(rounds, args.rounds),
         "all_rounds": rounds,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * blas.c: the only file that knows BLIS. BLIS validates nothing and aborts on what it cannot do, so shapes are checked before; it runs
- * without threads inside slm's own. */
+ * blas.c: the only file that knows BLIS. BLIS validates nothing and aborts on what it cannot do, so shapes are checked before; it
+ * runs without threads inside slm's own. */
 #include "blas.h"
 
 #if defined(SLM_HAVE_BLIS)
@@ -14,8 +14,8 @@
 static char version[32];
 static bool initialised;
 
-/* BLIS chooses by CPU model and takes plain C kernels for models it does not know; its environment variable takes the configuration
- * by number. It is put back, so that child processes see what the user set. */
+/* BLIS chooses by CPU model and takes plain C kernels for models it does not know; its environment variable takes the
+ * configuration by number. It is put back, so that child processes see what the user set. */
 void slm_blas_init(const char *tier) {
     if (initialised) return;
     const char *name = "BLIS_ARCH_TYPE", *set = getenv(name);
@@ -49,14 +49,15 @@ const char *slm_blas_arch(void) {
     return initialised ? bli_arch_string(bli_arch_query_id()) : "";
 }
 
-void slm_blas_linear(const float *w, int64_t rows, int64_t k, const float *x, int64_t ldx, int64_t n_tokens, float *y, int64_t ldy) {
+void slm_blas_linear(const float *w, int64_t rows, int64_t k, const float *x, int64_t ldx, int64_t n_tokens, float *y,
+                     int64_t ldy) {
     rntm_t alone;
     bli_rntm_init(&alone);
     bli_rntm_set_num_threads_only(1, &alone);
     float one = 1, zero = 0;
     /* y = x w^T with row-major strides: [n_tokens, rows] = [n_tokens, k] [k, rows]. */
-    bli_sgemm_ex(BLIS_NO_TRANSPOSE, BLIS_TRANSPOSE, n_tokens, rows, k, &one, (float *)(uintptr_t)x, ldx, 1, (float *)(uintptr_t)w, k, 1,
-                 &zero, y, ldy, 1, NULL, &alone);
+    bli_sgemm_ex(BLIS_NO_TRANSPOSE, BLIS_TRANSPOSE, n_tokens, rows, k, &one, (float *)(uintptr_t)x, ldx, 1, (float *)(uintptr_t)w,
+                 k, 1, &zero, y, ldy, 1, NULL, &alone);
 }
 
 #else
@@ -73,7 +74,8 @@ const char *slm_blas_version(void) {
 const char *slm_blas_arch(void) {
     return "";
 }
-void slm_blas_linear(const float *w, int64_t rows, int64_t k, const float *x, int64_t ldx, int64_t n_tokens, float *y, int64_t ldy) {
+void slm_blas_linear(const float *w, int64_t rows, int64_t k, const float *x, int64_t ldx, int64_t n_tokens, float *y,
+                     int64_t ldy) {
     (void)w, (void)rows, (void)k, (void)x, (void)ldx, (void)n_tokens, (void)y, (void)ldy; /* no matrix has this form then */
 }
 

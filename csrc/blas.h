@@ -14,6 +14,7 @@ const char *slm_blas_arch(void);    /* the configuration that runs: "skx", "hasw
 
 /* y[t * ldy + r] = sum over i of w[r * k + i] * x[t * ldx + i]; w: [rows, k], x: [n_tokens, k]. All shapes positive, ldx >= k,
  * ldy >= rows. Runs on the calling thread alone and never fails. */
-void slm_blas_linear(const float *w, int64_t rows, int64_t k, const float *x, int64_t ldx, int64_t n_tokens, float *y, int64_t ldy);
+void slm_blas_linear(const float *w, int64_t rows, int64_t k, const float *x, int64_t ldx, int64_t n_tokens, float *y,
+                     int64_t ldy);
 
 #endif

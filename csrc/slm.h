@@ -80,7 +80,8 @@ slm_status slm_measure_bandwidth(size_t bytes, int sweeps, int threads, double *
 
 /* ---- weights --------------------------------------------------------------------------------------------------- */
 
-typedef enum slm_type { /* element and block types of files */
+/* Element and block types of files. */
+typedef enum slm_type {
     SLM_TYPE_NONE = 0,
     SLM_TYPE_F32,
     SLM_TYPE_F16,
@@ -115,7 +116,7 @@ typedef enum slm_activation {
 
 /* Fields have Hugging Face's names. */
 typedef struct slm_config {
-    int64_t vocab_size;              /* rows of embed_tokens and lm_head */
+    int64_t vocab_size; /* rows of embed_tokens and lm_head */
     int64_t hidden_size;
     int64_t intermediate_size;
     int64_t num_hidden_layers;
@@ -126,9 +127,9 @@ typedef struct slm_config {
     float rms_norm_eps;
     slm_activation hidden_act;
     slm_rope_style rope_style;
-    int64_t rotary_dim;              /* even, <= head_dim: how many leading elements of a head are rotated */
-    const float *rope_inv_freq;      /* [rotary_dim / 2] */
-    float attention_scale;           /* usually 1 / sqrt(head_dim) */
+    int64_t rotary_dim;         /* even, <= head_dim: how many leading elements of a head are rotated */
+    const float *rope_inv_freq; /* [rotary_dim / 2] */
+    float attention_scale;      /* usually 1 / sqrt(head_dim) */
 } slm_config;
 
 typedef struct slm_layer_weights {
@@ -142,9 +143,9 @@ typedef struct slm_layer_weights {
 } slm_layer_weights;
 
 typedef struct slm_weights {
-    slm_tensor embed_tokens; /* [vocab_size, hidden_size] */
-    slm_tensor norm;         /* [1, hidden_size] */
-    slm_tensor lm_head;      /* [vocab_size, hidden_size]; SLM_TYPE_NONE: tied to embed_tokens */
+    slm_tensor embed_tokens;         /* [vocab_size, hidden_size] */
+    slm_tensor norm;                 /* [1, hidden_size] */
+    slm_tensor lm_head;              /* [vocab_size, hidden_size]; SLM_TYPE_NONE: tied to embed_tokens */
     const slm_layer_weights *layers; /* [num_hidden_layers] */
 } slm_weights;
 
@@ -194,8 +195,8 @@ typedef enum slm_logits {
 } slm_logits;
 
 /* Runs n_tokens >= 1 tokens at positions length, length + 1, ...; cancelled or failed, the session keeps its length. */
-slm_status slm_session_forward(slm_session *session, const int32_t *tokens, int64_t n_tokens, slm_logits which,
-                               float *logits, const slm_call *call, slm_error *error);
+slm_status slm_session_forward(slm_session *session, const int32_t *tokens, int64_t n_tokens, slm_logits which, float *logits,
+                               const slm_call *call, slm_error *error);
 
 /* ---- tokenizer: immutable, shareable -------------------------------------------------------------------------------- */
 
@@ -212,10 +213,11 @@ typedef struct slm_strings {
 slm_status slm_strings_split(const uint8_t *data, size_t size, size_t count, size_t max_string, uint64_t *offsets, char *joined,
                              size_t *consumed, slm_error *error);
 
-typedef enum slm_token_kind { /* GGUF's numbers */
+/* GGUF's numbers. */
+typedef enum slm_token_kind {
     SLM_TOKEN_NORMAL = 1,
     SLM_TOKEN_UNKNOWN = 2,
-    SLM_TOKEN_CONTROL = 3,      /* only with parse_special; not part of decoded text when specials are skipped */
+    SLM_TOKEN_CONTROL = 3,      /* matched with parse_special only; left out of text when specials are skipped */
     SLM_TOKEN_USER_DEFINED = 4, /* an added token that is text: matched always */
     SLM_TOKEN_UNUSED = 5,
     SLM_TOKEN_BYTE = 6,
@@ -228,9 +230,9 @@ typedef struct slm_pretokenizer {
 } slm_pretokenizer;
 
 typedef struct slm_tokenizer_spec { /* byte-level BPE */
-    slm_strings pieces;   /* [vocab_size] in the byte-level alphabet of GPT-2; added tokens as plain text */
-    const uint8_t *kinds; /* [vocab_size] slm_token_kind */
-    slm_strings merges;   /* "left right" in the same alphabet; the index is the rank */
+    slm_strings pieces;             /* [vocab_size] in the byte-level alphabet of GPT-2; added tokens as plain text */
+    const uint8_t *kinds;           /* [vocab_size] slm_token_kind */
+    slm_strings merges;             /* "left right" in the same alphabet; the index is the rank */
     slm_pretokenizer pretokenizer;
     bool add_bos, add_eos;
     int32_t bos, eos; /* -1: none */
@@ -253,7 +255,7 @@ typedef struct slm_encode_options {
 typedef struct slm_tokens { /* zero it first; the callee allocates, slm_tokens_free frees */
     int32_t *ids;           /* [count] */
     size_t count, capacity;
-    size_t dropped;         /* bytes of text for which the vocabulary has no piece: they left no token, as in Hugging Face's tokenizers */
+    size_t dropped; /* bytes of text for which the vocabulary has no piece: they left no token, as in Hugging Face's tokenizers */
 } slm_tokens;
 
 typedef struct slm_text { /* zero it first; the callee allocates, slm_text_free frees */
@@ -289,9 +291,9 @@ slm_status slm_utf8_push(slm_utf8_stream *stream, const char *bytes, size_t size
 typedef struct slm_generate_options {
     int64_t max_tokens; /* >= 0 */
     bool ignore_eos;
-    float temperature;  /* 0: greedy, ties to the lowest id */
-    int32_t top_k;      /* 0: off */
-    float top_p;        /* (0, 1]; 1: off */
+    float temperature; /* 0: greedy, ties to the lowest id */
+    int32_t top_k;     /* 0: off */
+    float top_p;       /* (0, 1]; 1: off */
     uint64_t seed;
     uint64_t sample;           /* index of this sample under the seed */
     slm_strings stop;          /* none empty; needs a tokenizer */

@@ -131,7 +131,10 @@ class Tokenizer:
         parse_special: bool = False,
         guards: Sequence[int] = (),  # ascending byte offsets into the UTF-8 text that no control token may cover
     ) -> list[int]:
-        """Token ids. A str with a lone surrogate raises UnicodeEncodeError."""
+        """Token ids. A str with a lone surrogate raises UnicodeEncodeError.
+
+        Bytes for which the vocabulary has no piece leave no token, as in `tokenizers`, and a UnicodeWarning counts them.
+        """
 
     def decode(self, ids: Sequence[int] | NDArray[np.integer], skip_special_tokens: bool = False) -> str:
         """Text of the tokens; bytes that are not UTF-8 become U+FFFD."""

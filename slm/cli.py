@@ -35,24 +35,33 @@ def build_parser() -> Parser:
     model = Parser(add_help=False)
     group = model.add_argument_group("model")
     group.add_argument(
-        "-m", "--model", default=DEFAULT_MODEL, metavar="MODEL", help="a name from `slm models`, or a path (%(default)s)"
+        "-m",
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="MODEL",
+        help="a name that `slm models` lists, or a path (default %(default)s)",
     )
     group.add_argument("--offline", action="store_true", help="never fetch a model")
 
     running = Parser(add_help=False, parents=[model])
     group = running.add_argument_group("running")
-    group.add_argument("--context", type=int, metavar="N", help="most tokens of prompt and answer together (the trained context)")
-    group.add_argument("--kv", choices=("f32", "bf16"), help="type of the KV cache (by the weights)")
-    group.add_argument("--threads", type=int, metavar="N", help="threads to use (what the process may use)")
+    group.add_argument("--context", type=int, metavar="N", help="most tokens of prompt and answer together (default: as trained)")
+    group.add_argument("--kv", choices=("f32", "bf16"), help="type of the KV cache (default f32 with F32 weights, else bf16)")
+    group.add_argument("--threads", type=int, metavar="N", help="threads to use (default: all that the process may use)")
     group = running.add_argument_group("answer", "greedy unless --temperature is given")
-    group.add_argument("--max-tokens", type=int, metavar="N", help="most tokens to answer with (256)")
+    group.add_argument("--max-tokens", type=int, metavar="N", help="most tokens to answer with (default 256)")
     group.add_argument("--ignore-eos", action="store_true", default=None, help="go on behind the model's end tokens")
-    group.add_argument("--temperature", type=float, metavar="T", help=f"0 is greedy; up to {MAX_TEMPERATURE:g} (0)")
-    group.add_argument("--top-k", type=int, metavar="K", help="sample among the K most likely tokens; 0 is off (0)")
-    group.add_argument("--top-p", type=float, metavar="P", help="sample among the tokens that hold this probability (1)")
-    group.add_argument("--seed", type=int, metavar="N", help="of the sampling (a new one each time)")
+    group.add_argument("--temperature", type=float, metavar="T", help=f"0 is greedy; up to {MAX_TEMPERATURE:g} (default 0)")
+    group.add_argument("--top-k", type=int, metavar="K", help="sample among the K most likely tokens (default 0: off)")
+    group.add_argument(
+        "--top-p",
+        type=float,
+        metavar="P",
+        help="sample among the likely tokens that together have this probability (default 1: off)",
+    )
+    group.add_argument("--seed", type=int, metavar="N", help="seed of the sampling (default: a new one each time)")
     group.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be given several times")
-    group.add_argument("--system", metavar="TEXT", help="the system message (the model's own)")
+    group.add_argument("--system", metavar="TEXT", help="the system message (default: the model's own)")
 
     command = commands.add_parser("run", parents=[running], help="answer a prompt", description="Answer a prompt, on stdout.")
     command.add_argument("--raw", action="store_true", help="continue the text as it is, without the model's chat template")
@@ -67,7 +76,7 @@ def build_parser() -> Parser:
 
     command = commands.add_parser("inspect", help="show what a model file holds", description="Show what a model file holds.")
     command.add_argument("source", metavar="SOURCE", help="a name from `slm models`, or a path")
-    command.add_argument("--context", type=int, metavar="N", help="positions to count the KV cache for (the trained context)")
+    command.add_argument("--context", type=int, metavar="N", help="positions to count the KV cache for (default: as trained)")
     command.add_argument("--offline", action="store_true", help="never fetch a model")
     command.set_defaults(function=inspect)
 
@@ -104,7 +113,7 @@ def chat(args: argparse.Namespace) -> None:
         if talking:
             import readline  # noqa: F401 (gives input() editing and history)
 
-            note(f"{model.info}; Ctrl-C ends an answer, Ctrl-D the conversation")
+            note(f"{quoted(model.info.name)}: Ctrl-C ends an answer, Ctrl-D the conversation")
         while True:
             try:
                 text = input("> " if talking else "")

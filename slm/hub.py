@@ -164,7 +164,7 @@ def refused(wheel: Path, what: str, field: str, expected: str, found: str) -> Fo
     return FormatError(what, path=wheel.name, format="wheel", field=field, expected=expected, found=found, code="WHEEL")
 
 
-# ---- is the cached file the published one? -----------------------------------------------------------------------------------
+# ---- is the cached file the published one? ------------------------------------------------------------------------------------
 
 
 def is_verified(path: Path, download: Download) -> bool:
@@ -205,7 +205,7 @@ def has_size(path: Path, size: int) -> bool:
         return False
 
 
-# ---- small things --------------------------------------------------------------------------------------------------------------
+# ---- small things -------------------------------------------------------------------------------------------------------------
 
 
 @contextmanager

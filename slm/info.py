@@ -92,7 +92,7 @@ def packed_bytes(gguf: GGUF) -> int:
 
 
 def kv_bytes(architecture: Architecture, context: int, kv: str) -> int:
-    """Bytes of K and V of `context` positions in all layers."""
+    """Bytes of K and V of `context` positions in all layers, without what pads heads that are no multiple of 16."""
     if kv == "auto":
         linears = [tensor for layer in architecture.weights["layers"] for name, tensor in layer.items() if name.endswith("_proj")]
         kv = "f32" if all(type == "F32" for type, *_ in linears) else "bf16"

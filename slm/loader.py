@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from slm import _core, families, hub
-from slm.errors import UnsupportedError
-from slm.families import Architecture
+from slm.errors import FormatError, UnsupportedError
+from slm.families import Architecture, Vocabulary
 from slm.formats.gguf import GGUF
 from slm.info import Info, model_info
 from slm.tokenizer import Tokenizer
@@ -17,9 +17,10 @@ Source = str | os.PathLike[str]
 
 
 class Opened(NamedTuple):
-    """What slm.Model is made of."""
+    """What slm.Model is made of. tokenizer: None when the file holds no vocabulary."""
 
     core: _core.Model
+    tokenizer: Tokenizer | None
     architecture: Architecture
     info: Info
 
@@ -55,13 +56,15 @@ def open_model(
     gguf, architecture = describe(hub.resolve(source, offline=offline))
     with gguf:
         context = check_context(context, architecture)
+        vocabulary = architecture.vocabulary
+        tokenizer = None if vocabulary is None else make_tokenizer(gguf, vocabulary)
+        info = model_info(gguf, architecture, context, kv, ())
         core = _core.Model(architecture.config, architecture.weights, context, kv, threads, progress)
         # Had somebody rewritten the file meanwhile, the ranges would mean something else.
         gguf.check_size()
-        info = model_info(gguf, architecture, context, kv, ())
     stats = core.stats()
     info = replace(info, weight_bytes=stats["weight_bytes"], kv_bytes=stats["kv_bytes_per_token"] * context)
-    return Opened(core, architecture, info)
+    return Opened(core, tokenizer, architecture, info)
 
 
 def load_tokenizer(source: Source, *, offline: bool = False) -> Tokenizer:
@@ -73,7 +76,7 @@ def load_tokenizer(source: Source, *, offline: bool = False) -> Tokenizer:
         vocabulary = families.read_vocabulary(gguf)
         if vocabulary is None:
             raise gguf.report.bad("KEY_MISSING", None, "tokenizer.ggml.model", "a vocabulary", "none")
-        return Tokenizer(vocabulary)
+        return make_tokenizer(gguf, vocabulary)
 
 
 def inspect(source: Source, *, context: int | None = None, offline: bool = False) -> Info:
@@ -98,3 +101,10 @@ def check_context(context: int | None, architecture: Architecture) -> int:
     if not 1 <= context <= trained:
         raise ValueError(f"context: expected 1 to {trained}, which the model was trained for, found {context}")
     return context
+
+
+def make_tokenizer(gguf: GGUF, vocabulary: Vocabulary) -> Tokenizer:
+    try:
+        return Tokenizer(vocabulary)
+    except FormatError as error:  # the core knows which element is wrong, but no file
+        raise gguf.report.bad("VOCABULARY", None, "tokenizer", None, str(error), index=error.index) from None

@@ -67,7 +67,12 @@ class Model:
 
     def stream(self, prompt: Prompt, **options: Any) -> Stream:
         """generate() as an iterator of Chunk: pieces of text as they are made. Closing it cancels what is left."""
-        return Stream(self._run(self._ids(prompt), GenerateOptions.of("stream", options)))
+        record = GenerateOptions.of("stream", options)
+        if batch_of(prompt):
+            raise TypeError(
+                "prompt must be one prompt, a str or a flat sequence of token ids; a list of prompts goes to generate()"
+            )
+        return Stream(self._run(self._ids(prompt), record))
 
     def chat(self, messages: Messages | str, **options: Any) -> Output:
         """Answer a conversation: mappings with role and content, or one question as a str.

@@ -58,7 +58,10 @@ def refuse_keywords(function: str, unknown: Iterable[str], known: Iterable[str],
 
 
 def shown(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write out an integer of more than 4300 digits
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= 64 else text[:61] + "..."
 
 

@@ -23,7 +23,7 @@ from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import LoopContext, Macro, TemplateReference
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
@@ -201,6 +201,10 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
             if isinstance(obj, kind):
                 return attr in names
         return isinstance(obj, LoopContext | Macro | Namespace | TemplateReference)
+
+    def unsafe_undefined(self, obj: Any, attribute: str) -> NoReturn:
+        # Jinja's own would print as nothing and fail only when used further.
+        raise SecurityError(f"the template may not use the attribute {attribute!r} of {type(obj).__name__}")
 
     def wrap_str_format(self, value: Any) -> None:
         return None  # str.format is not among METHODS: its widths and nested fields have no bound

@@ -117,8 +117,8 @@ class Stream(Iterator[Chunk]):
         return chunk
 
     def close(self) -> None:
-        self._closed = True
         self._run.close()
+        self._closed = True
 
     def __enter__(self) -> Self:
         return self

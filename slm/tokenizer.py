@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from slm import _core
 from slm.chat import ChatTemplate, Messages
 from slm.errors import LimitError, TemplateError
 from slm.options import check_bool, check_ids, check_int, refuse_type
 
 if TYPE_CHECKING:
-    from slm import _core
+    from slm.families import Vocabulary
 
 MAX_TEXT_BYTES = 64 << 20
 CONTROL = 3  # slm_token_kind
@@ -22,25 +23,17 @@ class Tokenizer:
     """A vocabulary. Immutable; safe to use from several threads. Made by slm.load_tokenizer(), or found on a model.
 
     bos_id, eos_id: None when the vocabulary names none. end_ids: all ids that end a generation.
+    control_ids: of the tokens that steer the model, which no text from outside may become.
     """
 
-    def __init__(
-        self,
-        core: "_core.Tokenizer",
-        *,
-        bos_id: int | None,
-        eos_id: int | None,
-        end_ids: Sequence[int],
-        chat_template: str | None,
-        special_ids: Mapping[str, int],
-    ) -> None:
-        """special_ids: variable of the chat template ("bos_token", "pad_token", ...) -> id."""
-        self._core = core
-        self.bos_id = bos_id
-        self.eos_id = eos_id
-        self.end_ids = tuple(end_ids)
-        self.chat_template = chat_template
-        self._special_ids = dict(special_ids)
+    def __init__(self, vocabulary: "Vocabulary") -> None:
+        self._core = _core.Tokenizer(**vocabulary.core_arguments())
+        self._special_ids = dict(vocabulary.special_ids)
+        self.chat_template = vocabulary.chat_template
+        self.bos_id = self._special_ids.get("bos_token")
+        self.eos_id = self._special_ids.get("eos_token")
+        self.end_ids = tuple(vocabulary.end_tokens)
+        self.control_ids = tuple(np.flatnonzero(np.frombuffer(vocabulary.kinds, np.uint8) == CONTROL).tolist())
 
     @property
     def vocab_size(self) -> int:
@@ -87,11 +80,6 @@ class Tokenizer:
         if not isinstance(piece, str):
             refuse_type("piece", "a str", piece)
         return self._core.find(piece)
-
-    @cached_property
-    def control_ids(self) -> tuple[int, ...]:
-        """Ids of the tokens that steer the model, which no text from outside may become."""
-        return tuple(id for id in range(self.vocab_size) if self._core.kind(id) == CONTROL)
 
     @cached_property
     def _chat(self) -> ChatTemplate:

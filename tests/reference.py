@@ -80,13 +80,13 @@ def attention(q: Array, k: Array, v: Array, scale: float, cached: Callable[[Arra
 
     Head h reads the keys and values of head h // (n_heads / n_kv_heads). Ainslie et al. 2023, arXiv 2305.13245.
     """
-    k, v = cached(k), cached(v)
+    q, k, v = cached(q * q.dtype.type(scale)), cached(k), cached(v)
     n_tokens, n_heads, _ = q.shape
     group = n_heads // k.shape[1]
     future = np.triu(np.ones((n_tokens, n_tokens), bool), 1)
     out = np.empty_like(q)
     for head in range(n_heads):
-        scores = q[:, head] @ k[:, head // group].T * q.dtype.type(scale)
+        scores = q[:, head] @ k[:, head // group].T
         scores[future] = -np.inf
         weights = cached(np.exp(scores - scores.max(axis=-1, keepdims=True)))  # softmax, divided after the sum
         out[:, head] = weights @ v[:, head // group] / weights.sum(axis=-1, keepdims=True)
@@ -105,8 +105,8 @@ def forward(
 ) -> Array:
     """Logits [n_tokens, vocab_size] of a sequence that begins at position 0.
 
-    linear and embed say how a matrix is applied and how its rows are read; cached, to what the type of the KV cache rounds keys,
-    values and the weights of attention.
+    linear and embed say how a matrix is applied and how its rows are read; cached, to what the type of the KV cache rounds
+    queries, keys, values and the weights of attention.
     """
     n_heads, n_kv_heads, head_dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
     scale = head_dim**-0.5 if config.attention_scale is None else config.attention_scale

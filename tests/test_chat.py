@@ -19,7 +19,7 @@ from slm.chat import ChatTemplate
 REFERENCE = json.loads((Path(__file__).parent / "data" / "reference" / "smollm2-135m-instruct-q4_1.json").read_text())
 CHATS = [entry for entry in REFERENCE if isinstance(entry["prompt"], list)]
 CHATML = (
-    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% for m in messages %}{{'<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 CONTROL = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
@@ -27,7 +27,9 @@ CONTROL = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
 
 def independent(source, messages, add_generation_prompt=True, **variables):
     """The text as Transformers renders it: its environment's settings, written down here anew, without budgets or marks."""
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols])
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
+    )
 
     def refuse(message):
         raise jinja2.TemplateError(message)
@@ -45,7 +47,7 @@ def user(*texts):
     return [{"role": "user" if i % 2 == 0 else "assistant", "content": text} for i, text in enumerate(texts)]
 
 
-# ---- the real model -----------------------------------------------------------------------------------------------------------
+# ---- the real model --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("entry", CHATS, ids=lambda entry: entry["id"])
@@ -60,7 +62,9 @@ def test_there_are_reference_chats():
 
 
 @pytest.mark.parametrize("add_generation_prompt", [True, False])
-@pytest.mark.parametrize("texts", [("hi",), ("a", "b", "c"), ("",), ("Grüße, 東京 😀\n\n \t",), (" {{ messages }} {% raw %}",), ("a < b > c",)])
+@pytest.mark.parametrize(
+    "texts", [("hi",), ("a", "b", "c"), ("",), ("Grüße, 東京 😀\n\n \t",), (" {{ messages }} {% raw %}",), ("a < b > c",)]
+)
 def test_text_equals_an_independent_render(smollm2, texts, add_generation_prompt):
     tokenizer = smollm2.tokenizer
     expected = independent(tokenizer.chat_template, user(*texts), add_generation_prompt)
@@ -116,36 +120,39 @@ def test_default_system_prompt_is_the_templates(smollm2):
     assert text.startswith("<|im_start|>system\nYou are a helpful AI assistant named SmolLM")
 
 
-# ---- other templates ------------------------------------------------------------------------------------------------------------
+# ---- other templates -------------------------------------------------------------------------------------------------
 
 FEATURES = [
     "{% for m in messages %}{{ loop.index }}/{{ loop.length }}{{ '' if loop.last else ',' }}{% endfor %}",
     "{% for m in messages if m.role == 'user' %}{{ m.content | trim }}{% else %}none{% endfor %}",
-    "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% if ns.n == 2 %}{% break %}{% endif %}{% endfor %}{{ ns.n }}",
+    "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}"
+    "{% if ns.n == 2 %}{% break %}{% endif %}{% endfor %}{{ ns.n }}",
     "{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ m['role'] ~ 1 ~ none }}{% endfor %}",
     "{{ messages | tojson }}{{ messages | tojson(indent=2) }}{{ messages[0] | tojson(separators=(',', ':'), sort_keys=true) }}",
-    "{% macro say(m, end='!') %}{{ m.role }}:{{ m.content }}{{ end }}{% endmacro %}{% for m in messages %}{{ say(m) }}{% endfor %}",
+    "{% macro say(m, end='!') %}{{ m.role }}:{{ m.content }}{{ end }}{% endmacro %}"
+    "{% for m in messages %}{{ say(m) }}{% endfor %}",
     "{{ messages | map(attribute='role') | join(', ') }} {{ messages | selectattr('role', 'equalto', 'user') | list | length }}",
-    "{{ messages[0].content.split(' ')[-1].strip().upper() }} {{ messages[0]['content'][1:3] }} {{ messages[-1].content.replace('a', 'bb') }}",
+    "{{ messages[0].content.split(' ')[-1].strip().upper() }} {{ messages[0]['content'][1:3] }}"
+    " {{ messages[-1].content.replace('a', 'bb') }}",
     "{{ messages[0].content | replace('a', '-', 1) }} {{ 'x\ny\n\nz\n' | indent(2) }} {{ 'x\ny' | indent(width=3, first=true) }}",
-    "{% if messages[0].missing is defined %}a{% else %}b{% endif %}{{ messages[0].missing }}{{ missing | default('d') }}{{ bos_token }}",
-    "{% set parts %}[{{ messages | length }}]{% endset %}{{ parts }}{{ '%s is %d' % ('x', 3) }}{{ 'ab' * 3 }}{{ 2 ** 10 }}{{ 7 % 4 }}{{ [1] + [2] }}",
-    "{% for k, v in messages[0].items() %}{{ k }}={{ v }};{% endfor %}{{ messages[0] | dictsort }}{{ (1, 'a') }}{{ {'k': [1, 2.5, true, none]} }}",
+    "{% if messages[0].missing is defined %}a{% else %}b{% endif %}{{ messages[0].missing }}"
+    "{{ missing | default('d') }}{{ bos_token }}",
+    "{% set parts %}[{{ messages | length }}]{% endset %}{{ parts }}{{ '%s is %d' % ('x', 3) }}"
+    "{{ 'ab' * 3 }}{{ 2 ** 10 }}{{ 7 % 4 }}{{ [1] + [2] }}",
+    "{% for k, v in messages[0].items() %}{{ k }}={{ v }};{% endfor %}"
+    "{{ messages[0] | dictsort }}{{ (1, 'a') }}{{ {'k': [1, 2.5, true, none]} }}",
     "   {% if true %}\n  trimmed\n   {% endif %}\n  {#- comment -#}  {{- 'tight' -}}  \n",
-    "{% for x in [[1, [2, [3]]]] recursive %}{{ loop(x) if x is iterable else x }}{% endfor %}{% for i in range(3) %}{{ i }}{% endfor %}",
-    "{% filter upper %}{{ messages[0].role }}{% endfilter %}{% call(x) wrap() %}{{ x }}{% endcall %}{% macro wrap() %}<{{ caller(1) }}>{% endmacro %}",
+    "{% for x in [[1, [2, [3]]]] recursive %}{{ loop(x) if x is iterable else x }}{% endfor %}"
+    "{% for i in range(3) %}{{ i }}{% endfor %}",
+    "{% macro wrap() %}<{{ caller(1) }}>{% endmacro %}{% call(x) wrap() %}{{ x }}{% endcall %}"
+    "{% filter upper %}{{ messages[0].role }}{% endfilter %}",
 ]
 
 
 @pytest.mark.parametrize("source", FEATURES, ids=range(len(FEATURES)))
 def test_features_equal_an_independent_render(source):
     messages = user("alpha beta gamma ", "reply", "a last one, naïve")
-    try:
-        expected = independent(source, messages, bos_token="<s>")
-    except jinja2.UndefinedError:
-        with pytest.raises(slm.TemplateError):
-            ChatTemplate(source, {"bos_token": "<s>"}, CONTROL).render(messages, True)
-        return
+    expected = independent(source, messages, bos_token="<s>")
     assert ChatTemplate(source, {"bos_token": "<s>"}, CONTROL).render(messages, True) == (expected, [])
 
 
@@ -156,7 +163,9 @@ def test_generation_blocks_and_time():
 
 
 def test_content_parts_and_tool_messages():
-    source = "{% for m in messages %}{% for p in m.content %}{{ p.type }}:{{ p.text }}{% endfor %}{{ m.calls | tojson }}{% endfor %}"
+    source = (
+        "{% for m in messages %}{% for p in m.content %}{{ p.type }}:{{ p.text }}{% endfor %}{{ m.calls | tojson }}{% endfor %}"
+    )
     messages = [{"role": "user", "content": [{"type": "text", "text": "é"}], "calls": [{"name": "f", "arguments": {"x": 1}}]}]
     assert ChatTemplate(source, {}, CONTROL).render(messages, False)[0] == 'text:é[{"name": "f", "arguments": {"x": 1}}]'
 
@@ -184,7 +193,7 @@ def test_a_template_that_assembles_control_tokens_is_refused(text):
         ChatTemplate(source, {}, CONTROL).render(user(text), False)
 
 
-# ---- hostile templates ------------------------------------------------------------------------------------------------------------
+# ---- hostile templates -----------------------------------------------------------------------------------------------
 
 DOUBLING = "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = @ %}{% endfor %}{{ ns.x }}"
 BOMBS = {
@@ -209,7 +218,8 @@ BOMBS = {
     "nested-tuple": DOUBLING.replace("@", "(ns.x, ns.x)"),
     "nested-dict": DOUBLING.replace("@", "{'a': ns.x, 'b': ns.x}"),
     "nested-call": DOUBLING.replace("@", "dict(a=ns.x, b=ns.x)"),
-    "set-block": "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set y %}{{ ns.x }}{{ ns.x }}{% endset %}{% set ns.x = y %}{% endfor %}",
+    "set-block": "{% set ns = namespace(x='ab') %}{% for i in range(60) %}"
+    "{% set y %}{{ ns.x }}{{ ns.x }}{% endset %}{% set ns.x = y %}{% endfor %}",
     "format-width": "{{ '%1000000000d' % 1 }}",
     "format-star": "{{ '%*d' % (1000000000, 1) }}",
     "indent": "{{ 'a\nb' | indent(10 ** 9) }}",
@@ -223,6 +233,7 @@ ESCAPES = {
     "class": "{{ ''.__class__ }}",
     "subclasses": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
     "item": "{{ ''['__class__'] }}",
+    "mapped": "{{ messages | map(attribute='__class__') | map('string') | list }}",
     "attr-filter": "{{ '' | attr('__class__') }}",
     "format": "{{ '{0.__class__}'.format(messages) }}",
     "format-map": "{{ '{a.__class__}'.format_map({'a': 1}) }}",
@@ -268,11 +279,6 @@ def test_escapes_are_refused(source):
     assert messages == user("hi")
 
 
-def test_mapped_private_attributes_are_undefined():
-    text, _ = ChatTemplate("{{ messages | map(attribute='__class__') | map('string') | list }}", {}, CONTROL).render(user("hi"), True)
-    assert "class" not in text
-
-
 def test_memory_stays_bounded():
     """All bombs in one child whose address space is limited: what exceeds a budget is never computed."""
     program = """
@@ -296,7 +302,7 @@ for name, source in sources.items():
 
 
 def test_honest_long_conversations_pass():
-    long = user(*["word " * 2000] * 101)
+    long = user(*["word " * 2000] * 111)
     text, _ = ChatTemplate(CHATML, {}, CONTROL).render(long, True)
     assert text == independent(CHATML, long)
     assert len(text) > 1 << 20
@@ -304,7 +310,7 @@ def test_honest_long_conversations_pass():
     assert ChatTemplate(CHATML, {}, CONTROL).render(many, True)[0] == independent(CHATML, many)
 
 
-# ---- messages ------------------------------------------------------------------------------------------------------------------------
+# ---- messages --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

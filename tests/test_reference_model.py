@@ -126,8 +126,8 @@ ARITHMETIC = [
 @every_model
 @pytest.mark.parametrize(("type_name", "kv", "down_proj_group"), ARITHMETIC)
 def test_core_agrees_with_the_specification(name, type_name, kv, down_proj_group, tmp_path):
-    """A last bit of exp or of a norm may differ and now and then move an activation to the next int8 or bf16 value, which all later
-    positions see: so 20 sequences of 4 tokens, most of which meet no such step."""
+    """A last bit of exp or of a norm may differ and now and then move an activation to the next int8 or bf16 value, which all
+    later positions see: so 20 sequences of 4 tokens, most of which meet no such step."""
     model = tiny_models.load(name)
     groups = {"down_proj": down_proj_group}
     is_quantized = block_formats.FORMATS[type_name].block > 1

@@ -9,8 +9,8 @@
 typedef struct sweep {
     const uint64_t *words;
     int64_t n;
-    bool touch;        /* write first: pages must exist */
-    uint64_t *sums;    /* [SLM_MAX_THREADS]: kept, so that the reads are not optimised away */
+    bool touch;     /* write first: pages must exist */
+    uint64_t *sums; /* [SLM_MAX_THREADS]: kept, so that the reads are not optimised away */
 } sweep;
 
 static void sweep_region(void *arg, slm_team *team) {
@@ -33,7 +33,8 @@ static void sweep_region(void *arg, slm_team *team) {
 
 slm_status slm_measure_bandwidth(size_t bytes, int sweeps, int threads, double *bytes_per_second, slm_error *error) {
     if (bytes < 1 << 20 || sweeps < 1) {
-        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "size and sweeps: expected at least 1 MiB and 1, found %zu and %d", bytes, sweeps);
+        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "size and sweeps: expected at least 1 MiB and 1, found %zu and %d", bytes,
+                        sweeps);
     }
     uint64_t sums[SLM_MAX_THREADS];
     bytes = bytes / 512 * 512;

@@ -7,6 +7,9 @@
 
 #include "slm.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #if defined(__linux__)
 #include <sched.h>
 #elif defined(__APPLE__)
@@ -14,8 +17,13 @@
 #endif
 
 #if defined(__x86_64__)
+/* Not every compiler's __builtin_cpu_supports knows f16c; its registers are those of AVX2. */
+static bool has_f16c(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
 bool slm_cpu_has_avx2(void) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
 bool slm_cpu_has_avx512_vnni(void) {
     return slm_cpu_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -71,7 +79,8 @@ int slm_cpu_physical_cores(void) {
                 high = low;
                 if (fscanf(file, "%c", &separator) != 1) separator = 0;
                 if (separator == '-' && (fscanf(file, "%d", &high) != 1 || fscanf(file, "%c", &separator) != 1)) separator = 0;
-                for (int sibling = low; sibling <= high && sibling < cpu; sibling++) first = first && !(sibling >= 0 && set[sibling]);
+                for (int sibling = low; sibling <= high && sibling < cpu; sibling++)
+                    first = first && !(sibling >= 0 && set[sibling]);
             }
             fclose(file);
         }
@@ -125,7 +134,8 @@ int slm_cpu_quota(void) {
         *group++ = 0;
         controllers++;
         bool v2 = !*controllers;
-        if (!v2 && strcmp(controllers, "cpu") && strcmp(controllers, "cpu,cpuacct") && strcmp(controllers, "cpuacct,cpu")) continue;
+        if (!v2 && strcmp(controllers, "cpu") && strcmp(controllers, "cpu,cpuacct") && strcmp(controllers, "cpuacct,cpu"))
+            continue;
         double quota = walk_quota(v2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/cpu", group, v2);
         if (quota > 0 && (least == 0 || quota < least)) least = quota;
     }

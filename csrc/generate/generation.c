@@ -12,11 +12,11 @@
 
 struct slm_generation {
     slm_session *session;
-    slm_tokenizer *tokenizer; /* NULL: no text */
+    slm_tokenizer *tokenizer;     /* NULL: no text */
     slm_generate_options options; /* its arrays are ours */
     slm_sampler sampler;
-    float *logits;                /* [vocab_size] of the last position */
-    int32_t *input;               /* [n_input] tokens to run before the next one is drawn: the prompt, then the last token */
+    float *logits;  /* [vocab_size] of the last position */
+    int32_t *input; /* [n_input] tokens to run before the next one is drawn: the prompt, then the last token */
     int64_t n_input;
     slm_tokens tokens; /* generated; the first n_shown were in earlier chunks */
     size_t n_shown;
@@ -40,7 +40,8 @@ static slm_status check(const slm_generate_options *o, const slm_tokenizer *toke
     if (o->max_tokens < 0) {
         return slm_fail(error, SLM_BAD_ARGUMENT, -1, "max_tokens: expected a number >= 0, found %lld", (long long)o->max_tokens);
     }
-    if (o->stop.count && !tokenizer) return slm_fail(error, SLM_BAD_ARGUMENT, -1, "stop: a model without tokenizer has no text to stop at");
+    if (o->stop.count && !tokenizer)
+        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "stop: a model without tokenizer has no text to stop at");
     for (size_t i = 0; i < o->stop.count; i++) {
         if (o->stop.offsets[i] >= o->stop.offsets[i + 1]) {
             return slm_fail(error, SLM_BAD_ARGUMENT, (int64_t)i, "stop[%zu]: expected a string that is not empty", i);
@@ -67,9 +68,12 @@ slm_status slm_generation_create(slm_session *session, slm_tokenizer *tokenizer,
     const slm_strings *stop = &options->stop;
     size_t stop_bytes = stop->count ? (size_t)stop->offsets[stop->count] : 0;
     status = copy((void **)&g->input, prompt, (size_t)n_prompt, sizeof *prompt, error);
-    if (!status) status = copy((void **)&g->options.end_tokens, options->end_tokens, options->n_end_tokens, sizeof(int32_t), error);
+    if (!status)
+        status = copy((void **)&g->options.end_tokens, options->end_tokens, options->n_end_tokens, sizeof(int32_t), error);
     if (!status) status = copy((void **)&g->options.stop.bytes, stop->bytes, stop_bytes, 1, error);
-    if (!status) status = copy((void **)&g->options.stop.offsets, stop->offsets, stop->count ? stop->count + 1 : 0, sizeof(uint64_t), error);
+    if (!status)
+        status =
+            copy((void **)&g->options.stop.offsets, stop->offsets, stop->count ? stop->count + 1 : 0, sizeof(uint64_t), error);
     g->options.stop.count = stop->count;
     if (!status && !(g->logits = slm_alloc_array((size_t)stats.vocab_size, sizeof *g->logits))) status = slm_fail_memory(error);
     /* Rows of the output layer past the tokenizer's vocabulary mean nothing and are never drawn. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * random.h: a counter-based generator, so that the i-th draw of a sample depends on (seed, sample, i) and on nothing that ran before. */
+ * random.h: a counter-based generator, so that the i-th draw of a sample depends on (seed, sample, i) and on nothing that ran
+ * before. */
 #ifndef SLM_GENERATE_RANDOM_H
 #define SLM_GENERATE_RANDOM_H
 

@@ -5,8 +5,8 @@
 
 #include "slm.h"
 
-/* text: what is not shown yet. True: a stop string begins at *show (the first such place), show nothing from there on. False: the first
- * *show bytes are safe, the rest could still become one. */
+/* text: what is not shown yet. True: a stop string begins at *show (the first such place), show nothing from there on. False: the
+ * first *show bytes are safe, the rest could still become one. */
 bool slm_stop_find(const slm_strings *stops, const char *text, size_t size, size_t *show);
 
 #endif

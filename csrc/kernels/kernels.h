@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  * kernels.h: the contract of all arithmetic: one struct of function pointers per instruction set (a tier).
  *
- * A kernel works on one slice: no threads, no allocation, no failure. Vectors of activations are padded with zeros to a multiple of
- * 16 elements and aligned to 64 bytes. Sums run in an order that depends on nothing but the shapes, so every tier gives the same
- * bits: per output one chain of fused multiply-adds over K in ascending order, per reduction 16 lanes and then a fixed tree. */
+ * A kernel works on one slice: no threads, no allocation, no failure. Vectors of activations are padded with zeros to a multiple
+ * of 16 elements and aligned to 64 bytes. Sums run in an order that depends on nothing but the shapes, so every tier gives the
+ * same bits: per output one chain of fused multiply-adds over K in ascending order, per reduction 16 lanes and then a fixed tree.
+ */
 #ifndef SLM_KERNELS_KERNELS_H
 #define SLM_KERNELS_KERNELS_H
 
@@ -12,11 +13,11 @@
 /* int8 activations in groups: x ~ scale * codes. codes: [n_tokens][k]; the others [n_tokens][k / group]. */
 typedef struct slm_codes {
     int64_t k;
-    int group;            /* 32, or 16: two scales for one group of weights */
-    int8_t *codes;        /* -127 .. 127 */
-    int32_t *sums;        /* of the codes of a group */
+    int group;     /* 32, or 16: two scales for one group of weights */
+    int8_t *codes; /* -127 .. 127 */
+    int32_t *sums; /* of the codes of a group */
     float *scales;
-    float *scaled_sums;   /* scale * sum */
+    float *scaled_sums; /* scale * sum */
 } slm_codes;
 
 /* A panel made ready for many columns: one byte a code. */
@@ -32,8 +33,8 @@ typedef struct slm_strip {
 typedef struct slm_kernels {
     const char *name;
 
-    /* x: [k] f32, k % group == 0. scale = max |x| / 127, code = x * (127 / max |x|) to nearest even. Writes the row of one token.
-     * NaN or infinity in a group makes its scale NaN. */
+    /* x: [k] f32, k % group == 0. scale = max |x| / 127, code = x * (127 / max |x|) to nearest even, 0 where max |x| <= 1e-30.
+     * Writes the row of one token. NaN or infinity in a group makes its scale NaN. */
     void (*quantize)(const float *x, int64_t token, const slm_codes *out);
 
     /* One token: y[16 * (p - first) + r] for the panels first <= p < last of a U4 or U8 matrix. Per group of x:
@@ -45,14 +46,15 @@ typedef struct slm_kernels {
     void (*gemm)(const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y, int64_t ldy);
 
     /* y[t * ldy + r] for one panel of an F32, F16 or BF16 matrix: y = fma(w[r][k], x[t * ldx + k], y) for k = 0, 1, ... */
-    void (*linear_float)(const slm_matrix *w, int64_t panel, const float *x, int64_t ldx, int64_t n_tokens, float *y, int64_t ldy);
+    void (*linear_float)(const slm_matrix *w, int64_t panel, const float *x, int64_t ldx, int64_t n_tokens, float *y,
+                         int64_t ldy);
 
     /* y = x / sqrt(mean(x^2) + eps) * weight over n elements; padding included. */
     void (*rms_norm)(const float *x, const float *weight, int64_t n, float eps, float *y);
-    void (*add)(float *x, const float *y, int64_t n);                             /* x += y */
+    void (*add)(float *x, const float *y, int64_t n);                               /* x += y */
     void (*silu_multiply)(const float *gate, const float *up, int64_t n, float *y); /* y = gate / (1 + exp(-gate)) * up */
-    void (*round_bf16)(const float *x, int64_t n, float *y);                      /* to nearest even */
-    bool (*all_finite)(const float *x, int64_t n);                                /* any n, any alignment */
+    void (*round_bf16)(const float *x, int64_t n, float *y);                        /* to nearest even */
+    bool (*all_finite)(const float *x, int64_t n);                                  /* any n, any alignment */
 
     /* Attention over one panel of 16 positions of K. bf16: k is [head_dim / 2][16][2], else f32 [head_dim][16].
      * scores[row * ld + position] = sum of q[row * ldq + i] * k[i][position], i ascending. */
@@ -61,10 +63,10 @@ typedef struct slm_kernels {
     /* s: [n] scores of one segment, of which the first `valid` count, n % 16 == 0. Becomes exp(s - max), 0 where not valid,
      * rounded to bf16 on request; *max, and *sum of what s becomes. */
     void (*attention_softmax)(float *s, int64_t valid, int64_t n, bool bf16, float *max, float *sum);
-    /* out[row * ldo + i] = fma(p[row * ldp + t], v[t][i], out) for n positions ascending, n even. bf16: v is [n / 2][width][2], else
-     * f32 [n][width]; width % 16 == 0. */
-    void (*attention_values)(const float *p, int64_t ldp, int64_t rows, const void *v, bool bf16, int64_t n, int64_t width, float *out,
-                             int64_t ldo);
+    /* out[row * ldo + i] = fma(p[row * ldp + t], v[t][i], out) for n positions ascending, n even. bf16: v is [n / 2][width][2],
+     * else f32 [n][width]; width % 16 == 0. */
+    void (*attention_values)(const float *p, int64_t ldp, int64_t rows, const void *v, bool bf16, int64_t n, int64_t width,
+                             float *out, int64_t ldo);
     /* The running (max, sum, out[n]) joined with one more segment's, whose positions come later. */
     void (*attention_merge)(float *max, float *sum, float *out, float segment_max, float segment_sum, const float *segment_out,
                             int64_t n);

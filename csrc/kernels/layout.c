@@ -18,13 +18,16 @@ static slm_form form_of(slm_type type, bool blas) {
 }
 
 slm_status slm_matrix_describe(slm_matrix *matrix, slm_type type, int64_t rows, int64_t cols, bool blas, slm_error *error) {
-    if (type <= SLM_TYPE_NONE || type >= SLM_TYPE_COUNT) return slm_fail(error, SLM_UNSUPPORTED, -1, "tensor type %d is unknown", (int)type);
+    if (type <= SLM_TYPE_NONE || type >= SLM_TYPE_COUNT)
+        return slm_fail(error, SLM_UNSUPPORTED, -1, "tensor type %d is unknown", (int)type);
     const slm_type_info *info = slm_type_of(type);
     if (rows < 1 || cols < 1 || cols % info->block) {
-        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "a %s matrix has at least one row and whole blocks of %lld columns, not [%lld, %lld]",
-                        info->name, (long long)info->block, (long long)rows, (long long)cols);
+        return slm_fail(error, SLM_BAD_ARGUMENT, -1,
+                        "a %s matrix has at least one row and whole blocks of %lld columns, not [%lld, %lld]", info->name,
+                        (long long)info->block, (long long)rows, (long long)cols);
     }
-    *matrix = (slm_matrix){.form = form_of(type, blas), .type = type, .rows = rows, .cols = cols, .n_panels = (rows - 1) / ROWS + 1};
+    *matrix =
+        (slm_matrix){.form = form_of(type, blas), .type = type, .rows = rows, .cols = cols, .n_panels = (rows - 1) / ROWS + 1};
     size_t row_bytes = 0, total = 0;
     bool fits = slm_mul_size((size_t)cols, 4, &row_bytes) && slm_mul_size(row_bytes, ROWS, &total) && total <= SIZE_MAX / 4;
     switch (matrix->form) {
@@ -48,7 +51,8 @@ slm_status slm_matrix_describe(slm_matrix *matrix, slm_type type, int64_t rows, 
         fits = slm_mul_size(matrix->panel_bytes, (size_t)matrix->n_panels, &total) && total <= PTRDIFF_MAX;
     }
     if (!fits) {
-        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "a matrix of [%lld, %lld] does not fit into memory", (long long)rows, (long long)cols);
+        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "a matrix of [%lld, %lld] does not fit into memory", (long long)rows,
+                        (long long)cols);
     }
     return SLM_OK;
 }

@@ -4,10 +4,10 @@
  * A matrix [rows, cols] becomes panels of 16 rows, each one linear stream. Within a panel K advances in steps of 4 bytes a row,
  * [step][16 rows][4 bytes] (64 bytes: one 512-bit register), so that 16 outputs accumulate in 16 lanes:
  *   u8    4 codes a step; a group of 32 elements is 8 steps
- *   u4    8 codes a step: the low nibbles are elements 4s .. 4s + 3 of the group, the high ones elements 4s + 16 ..; 4 steps a group
- *   f16, bf16   2 elements a step     f32   1 element a step
- * After the codes of a whole panel stand its scales: d [groups][16] f16, then, where the type has it, m [groups][16] f16.
- * Rows are padded to 16 with zeros, float columns to a whole step; a panel's bytes are a multiple of 64. */
+ *   u4    8 codes a step: the low nibbles are elements 4s .. 4s + 3 of the group, the high ones elements 4s + 16 ..; 4 steps a
+ * group f16, bf16   2 elements a step     f32   1 element a step After the codes of a whole panel stand its scales: d
+ * [groups][16] f16, then, where the type has it, m [groups][16] f16. Rows are padded to 16 with zeros, float columns to a whole
+ * step; a panel's bytes are a multiple of 64. */
 #ifndef SLM_KERNELS_LAYOUT_H
 #define SLM_KERNELS_LAYOUT_H
 
@@ -31,9 +31,9 @@ typedef struct slm_matrix {
     slm_type type; /* of the file */
     int64_t rows, cols;
     int64_t n_panels;
-    int64_t groups;     /* of 32 along cols; 0 for floats */
-    int64_t steps;      /* of 4 bytes a row */
-    int offset;         /* of the codes */
+    int64_t groups; /* of 32 along cols; 0 for floats */
+    int64_t steps;  /* of 4 bytes a row */
+    int offset;     /* of the codes */
     bool has_min;
     size_t panel_bytes; /* SLM_FORM_BLAS: bytes of 16 rows */
     size_t d_at, m_at;  /* offsets of the scale planes in a panel */
@@ -46,8 +46,8 @@ slm_status slm_matrix_describe(slm_matrix *matrix, slm_type type, int64_t rows, 
 size_t slm_matrix_bytes(const slm_matrix *matrix);
 size_t slm_matrix_row_bytes(const slm_matrix *matrix); /* of a row in the file */
 
-/* file_rows: n_rows consecutive rows as in the file, the first of them row 16 * panel. Packs panels panel .. panel + n_panels - 1;
- * n_rows is 16 * n_panels, or less when the last rows of the matrix are among them. */
+/* file_rows: n_rows consecutive rows as in the file, the first of them row 16 * panel. Packs panels panel .. panel + n_panels -
+ * 1; n_rows is 16 * n_panels, or less when the last rows of the matrix are among them. */
 void slm_matrix_pack(const slm_matrix *matrix, int64_t panel, int64_t n_panels, const uint8_t *file_rows, int64_t n_rows);
 
 /* out: [cols] f32, exactly the values of the file. */

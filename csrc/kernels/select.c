@@ -31,7 +31,8 @@ slm_status slm_init(const char *isa, slm_error *error) {
         return slm_fail(error, SLM_BAD_ARGUMENT, -1, "SLM_ISA: expected one of \"%s\", found \"%.32s\"", info.supported, isa);
     }
     if (active && active != chosen) {
-        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "the kernel tier is %s already and cannot become %s", active->name, chosen->name);
+        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "the kernel tier is %s already and cannot become %s", active->name,
+                        chosen->name);
     }
     active = chosen;
     slm_blas_init(chosen->name);
@@ -43,7 +44,9 @@ void slm_cpu(slm_cpu_info *info) {
     while (slm_kernels_tier(tiers)) tiers++;
     *info = (slm_cpu_info){
         .isa = active ? active->name : "",
-        .supported = tiers == 3 ? "scalar avx2 avx512" : tiers == 2 ? "scalar avx2" : "scalar",
+        .supported = tiers == 3   ? "scalar avx2 avx512"
+                     : tiers == 2 ? "scalar avx2"
+                                  : "scalar",
         .blas = slm_blas_version(),
         .blas_arch = slm_blas_arch(),
         .threads = slm_thread_count(),

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * decoder.c: what a transformer is. Each function is one block of the architecture; each op in it works on the team's share and ends
- * where the next one needs all of its result: at a barrier. What differs between models are fields of the config, never their names. */
+ * decoder.c: what a transformer is. Each function is one block of the architecture; each op in it works on the team's share and
+ * ends where the next one needs all of its result: at a barrier. What differs between models are fields of the config, never
+ * their names. */
 #include "model/decoder.h"
 
 #include "base/half.h"
@@ -53,7 +54,8 @@ static void add_and_norm(const slm_step *step, slm_team *team, const float *delt
     }
 }
 
-/* Turns queries and keys to their positions; keys and values enter the cache, queries get its rounding and the scale of the scores. */
+/* Turns queries and keys to their positions; keys and values enter the cache, queries get its rounding and the scale of the
+ * scores. */
 static void rotate_and_cache(const slm_step *step, slm_team *team, int64_t layer) {
     const slm_config *c = &step->model->config;
     const slm_workspace *w = step->workspace;
@@ -83,11 +85,12 @@ static void attention_block(const slm_step *step, slm_team *team, int64_t index)
 
     slm_input input = input_of(step, w->normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
     project(step, team, &input,
-            (slm_linear[]){{&layer->q_proj, w->q, w->q_ld}, {&layer->k_proj, w->k, w->kv_ld}, {&layer->v_proj, w->v, w->kv_ld}}, 3);
+            (slm_linear[]){{&layer->q_proj, w->q, w->q_ld}, {&layer->k_proj, w->k, w->kv_ld}, {&layer->v_proj, w->v, w->kv_ld}},
+            3);
     rotate_and_cache(step, team, index);
     done(team);
-    slm_attention attention = {.cache = step->cache,
-                               .layer = index,
+    slm_attention attention = {.shape = &model->kv_shape,
+                               .pages = step->cache->pages + index,
                                .n_heads = n_heads,
                                .first_position = step->first_position,
                                .n_tokens = step->n_tokens,
@@ -108,8 +111,8 @@ static void mlp_block(const slm_step *step, slm_team *team, int64_t index) {
     const slm_workspace *w = step->workspace;
 
     slm_input input = input_of(step, w->normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
-    project(step, team, &input,
-            (slm_linear[]){{&layer->gate_proj, w->gate, w->inner_ld}, {&layer->up_proj, w->up, w->inner_ld}}, 2);
+    project(step, team, &input, (slm_linear[]){{&layer->gate_proj, w->gate, w->inner_ld}, {&layer->up_proj, w->up, w->inner_ld}},
+            2);
     int64_t begin, end;
     slm_team_range(team, step->n_tokens, &begin, &end);
     for (int64_t t = begin; t < end; t++) {

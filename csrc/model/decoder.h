@@ -11,9 +11,9 @@ typedef struct slm_step {
     slm_kv_cache *cache;   /* reserved up to first_position + n_tokens */
     const int32_t *tokens; /* [n_tokens], all below vocab_size */
     int64_t n_tokens, first_position;
-    int64_t n_logits;      /* of the last so many tokens; 0: none */
-    float *logits;         /* [n_logits, vocab_size] */
-    atomic_bool finite;    /* set it first; false afterwards: a logit is NaN or infinite */
+    int64_t n_logits;   /* of the last so many tokens; 0: none */
+    float *logits;      /* [n_logits, vocab_size] */
+    atomic_bool finite; /* set it first; false afterwards: a logit is NaN or infinite */
 } slm_step;
 
 /* A region body: every thread of the team runs it. Cancelled, it leaves logits and the step's pages unusable. */

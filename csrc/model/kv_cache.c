@@ -1,37 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/kv_cache.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "base/arith.h"
-#include "base/half.h"
 
-enum { POSITIONS = SLM_PAGE_POSITIONS };
+enum { POSITIONS = SLM_PAGE_POSITIONS, HEADER = 64 /* before a page's bytes: its reference count, on a cache line of its own */ };
 
-struct slm_page {
-    atomic_int references;
-    _Alignas(64) uint8_t data[];
-};
-
-void slm_kv_shape_init(slm_kv_shape *shape, int64_t n_layers, int64_t n_kv_heads, int64_t head_dim, bool bf16) {
-    size_t element = bf16 ? 2 : 4;
-    int64_t width = slm_div_up(head_dim, 16) * 16;
-    *shape = (slm_kv_shape){.n_layers = n_layers, .n_kv_heads = n_kv_heads, .head_dim = head_dim, .width = width, .bf16 = bf16};
-    shape->panel_bytes = (size_t)head_dim * 16 * element;
-    shape->k_bytes = shape->panel_bytes * (POSITIONS / 16);
-    shape->head_bytes = shape->k_bytes + (size_t)width * POSITIONS * element;
-    shape->page_bytes = shape->head_bytes * (size_t)n_kv_heads;
+static atomic_int *references(uint8_t *page) {
+    return (atomic_int *)(void *)(page - HEADER);
 }
 
-static void page_release(slm_page *page) {
-    if (page && atomic_fetch_sub_explicit(&page->references, 1, memory_order_acq_rel) == 1) slm_free(page);
+static void page_release(uint8_t *page) {
+    if (atomic_fetch_sub_explicit(references(page), 1, memory_order_acq_rel) == 1) slm_free(page - HEADER);
 }
 
-static slm_page *page_create(const slm_kv_shape *shape) {
-    slm_page *page = slm_alloc_zero(1, sizeof *page + shape->page_bytes);
-    if (page) atomic_store(&page->references, 1);
-    return page;
+static uint8_t *page_create(const slm_kv_shape *shape) {
+    uint8_t *block = slm_alloc_zero(1, HEADER + shape->page_bytes);
+    if (!block) return NULL;
+    atomic_store(references(block + HEADER), 1);
+    return block + HEADER;
 }
 
 void slm_kv_init(slm_kv_cache *cache, const slm_kv_shape *shape) {
@@ -54,7 +44,7 @@ slm_status slm_kv_fork(const slm_kv_cache *cache, slm_kv_cache *fork, slm_error 
     fork->n_pages = fork->capacity = cache->n_pages;
     for (size_t i = 0; i < n; i++) {
         fork->pages[i] = cache->pages[i];
-        atomic_fetch_add_explicit(&fork->pages[i]->references, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(references(fork->pages[i]), 1, memory_order_relaxed);
     }
     return SLM_OK;
 }
@@ -62,7 +52,7 @@ slm_status slm_kv_fork(const slm_kv_cache *cache, slm_kv_cache *fork, slm_error 
 static bool grow_table(slm_kv_cache *cache, int64_t n_pages) {
     if (n_pages <= cache->capacity) return true;
     int64_t capacity = slm_max64(n_pages, cache->capacity * 2);
-    slm_page **pages = slm_realloc_array(cache->pages, (size_t)(capacity * cache->shape->n_layers), sizeof *pages);
+    uint8_t **pages = slm_realloc_array(cache->pages, (size_t)(capacity * cache->shape->n_layers), sizeof *pages);
     if (!pages) return false;
     cache->pages = pages;
     cache->capacity = capacity;
@@ -70,12 +60,12 @@ static bool grow_table(slm_kv_cache *cache, int64_t n_pages) {
 }
 
 /* The page at *slot becomes ours alone. */
-static bool page_own(const slm_kv_shape *shape, slm_page **slot) {
-    slm_page *shared = *slot;
-    if (atomic_load_explicit(&shared->references, memory_order_acquire) == 1) return true;
-    slm_page *copy = page_create(shape);
+static bool page_own(const slm_kv_shape *shape, uint8_t **slot) {
+    uint8_t *shared = *slot;
+    if (atomic_load_explicit(references(shared), memory_order_acquire) == 1) return true;
+    uint8_t *copy = page_create(shape);
     if (!copy) return false;
-    memcpy(copy->data, shared->data, shape->page_bytes);
+    memcpy(copy, shared, shape->page_bytes);
     page_release(shared);
     *slot = copy;
     return true;
@@ -89,7 +79,7 @@ slm_status slm_kv_reserve(slm_kv_cache *cache, int64_t from, int64_t to, slm_err
     }
     if (!grow_table(cache, n_pages)) return slm_fail_memory(error);
     for (; cache->n_pages < n_pages; cache->n_pages++) {
-        slm_page **row = cache->pages + cache->n_pages * n_layers;
+        uint8_t **row = cache->pages + cache->n_pages * n_layers;
         for (int64_t layer = 0; layer < n_layers; layer++) {
             row[layer] = page_create(cache->shape);
             if (row[layer]) continue;
@@ -114,8 +104,8 @@ void slm_kv_discard(slm_kv_cache *cache, int64_t n_positions) {
     slm_kv_truncate(cache, n_positions);
     int64_t end = cache->n_pages * POSITIONS;
     for (int64_t layer = 0; layer < shape->n_layers && n_positions < end; layer++) {
-        const slm_page *page = cache->pages[(cache->n_pages - 1) * shape->n_layers + layer];
-        if (atomic_load(&page->references) > 1) continue; /* nothing was written to it */
+        if (atomic_load(references(cache->pages[(cache->n_pages - 1) * shape->n_layers + layer])) > 1)
+            continue; /* not written to */
         for (int64_t head = 0; head < shape->n_kv_heads; head++) {
             for (int64_t p = n_positions; p < end; p++) slm_kv_write(cache, layer, head, p, zeros, zeros);
         }
@@ -123,24 +113,6 @@ void slm_kv_discard(slm_kv_cache *cache, int64_t n_positions) {
 }
 
 void slm_kv_write(slm_kv_cache *cache, int64_t layer, int64_t head, int64_t position, const float *k, const float *v) {
-    const slm_kv_shape *shape = cache->shape;
-    int64_t p = position % POSITIONS;
-    uint8_t *k_out = cache->pages[position / POSITIONS * shape->n_layers + layer]->data + (size_t)head * shape->head_bytes;
-    uint8_t *v_out = k_out + shape->k_bytes;
-    k_out += (size_t)(p / 16) * shape->panel_bytes;
-    if (shape->bf16) {
-        uint16_t *k16 = (uint16_t *)k_out + p % 16 * 2, *v16 = (uint16_t *)v_out + p / 2 * shape->width * 2 + p % 2;
-        for (int64_t i = 0; i < shape->head_dim; i++) {
-            k16[i / 2 * 32 + i % 2] = slm_f32_to_bf16(k[i]);
-            v16[i * 2] = slm_f32_to_bf16(v[i]);
-        }
-    } else {
-        float *k32 = (float *)k_out + p % 16;
-        for (int64_t i = 0; i < shape->head_dim; i++) k32[i * 16] = k[i];
-        memcpy((float *)v_out + p * shape->width, v, (size_t)shape->head_dim * sizeof *v);
-    }
-}
-
-const uint8_t *slm_kv_read(const slm_kv_cache *cache, int64_t layer, int64_t head, int64_t page) {
-    return cache->pages[page * cache->shape->n_layers + layer]->data + (size_t)head * cache->shape->head_bytes;
+    uint8_t *page = cache->pages[position / POSITIONS * cache->shape->n_layers + layer];
+    slm_kv_page_write(cache->shape, page, head, position % POSITIONS, k, v);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * load.c: from checked byte ranges to packed weights. The plan lists every tensor with its destination; all threads read and pack. */
+ * load.c: from checked byte ranges to packed weights. The plan lists every tensor with its destination; all threads read and
+ * pack. */
 #include <errno.h>
 #include <math.h>
 #include <string.h>
@@ -19,9 +20,9 @@ typedef struct planned {
     int layer;          /* -1: none */
     slm_matrix *matrix; /* where it goes, or */
     float **vector;
-    slm_matrix shape;   /* of the packed matrix; a vector is read as one row */
-    size_t at;          /* in the arena */
-    int64_t n_items;    /* pieces that threads take */
+    slm_matrix shape; /* of the packed matrix; a vector is read as one row */
+    size_t at;        /* in the arena */
+    int64_t n_items;  /* pieces that threads take */
     int64_t panels_per_item;
 } planned;
 
@@ -49,7 +50,8 @@ static slm_status plan_tensor(loading *l, const slm_tensor *tensor, int64_t rows
     if (status) return status;
     size_t bytes = matrix ? slm_matrix_bytes(&p->shape) : (size_t)slm_div_up(cols, 16) * 16 * sizeof(float);
     p->at = l->model->arena_bytes;
-    if (!slm_add_size(l->model->arena_bytes, slm_div_up((int64_t)bytes, 64) * 64, &l->model->arena_bytes)) return slm_fail_memory(error);
+    if (!slm_add_size(l->model->arena_bytes, slm_div_up((int64_t)bytes, 64) * 64, &l->model->arena_bytes))
+        return slm_fail_memory(error);
     size_t panel_file_bytes = slm_matrix_row_bytes(&p->shape) * SLM_PANEL_ROWS;
     p->panels_per_item = slm_max64(1, READ_BYTES / (int64_t)panel_file_bytes);
     p->n_items = slm_div_up(p->shape.n_panels, p->panels_per_item);
@@ -66,7 +68,8 @@ static slm_status plan_all(loading *l, const slm_weights *w, slm_error *error) {
     const slm_config *c = &m->config;
     int64_t hidden = c->hidden_size, q = c->num_attention_heads * c->head_dim, kv = c->num_key_value_heads * c->head_dim;
     int64_t inner = c->intermediate_size;
-    slm_status status = plan_tensor(l, &w->embed_tokens, c->vocab_size, hidden, "embed_tokens", -1, &m->embed_tokens, NULL, error);
+    slm_status status =
+        plan_tensor(l, &w->embed_tokens, c->vocab_size, hidden, "embed_tokens", -1, &m->embed_tokens, NULL, error);
     if (!status) status = plan_tensor(l, &w->norm, 1, hidden, "norm", -1, NULL, &m->norm, error);
     if (!status && w->lm_head.type != SLM_TYPE_NONE) {
         status = plan_tensor(l, &w->lm_head, c->vocab_size, hidden, "lm_head", -1, &m->lm_head, NULL, error);
@@ -221,7 +224,8 @@ static slm_status check(const slm_config *c, const slm_weights *w, int64_t conte
         }
     }
     if (c->num_attention_heads % c->num_key_value_heads) {
-        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "num_attention_heads: expected a multiple of num_key_value_heads (%lld), found %lld",
+        return slm_fail(error, SLM_BAD_ARGUMENT, -1,
+                        "num_attention_heads: expected a multiple of num_key_value_heads (%lld), found %lld",
                         (long long)c->num_key_value_heads, (long long)c->num_attention_heads);
     }
     if (c->head_dim % 2 || c->rotary_dim % 2) {
@@ -244,7 +248,8 @@ static slm_status check(const slm_config *c, const slm_weights *w, int64_t conte
 static bool all_f32(const slm_model *m) {
     for (int64_t i = 0; i < m->config.num_hidden_layers; i++) {
         const slm_layer *l = &m->layers[i];
-        const slm_matrix *matrices[] = {&l->q_proj, &l->k_proj, &l->v_proj, &l->o_proj, &l->gate_proj, &l->up_proj, &l->down_proj};
+        const slm_matrix *matrices[] = {&l->q_proj,    &l->k_proj,  &l->v_proj,   &l->o_proj,
+                                        &l->gate_proj, &l->up_proj, &l->down_proj};
         for (size_t j = 0; j < sizeof matrices / sizeof *matrices; j++) {
             if (matrices[j]->type != SLM_TYPE_F32) return false;
         }
@@ -252,8 +257,8 @@ static bool all_f32(const slm_model *m) {
     return m->lm_head.type == SLM_TYPE_F32;
 }
 
-slm_status slm_model_load(const slm_config *config, const slm_weights *weights, int64_t context, slm_kv_type kv, const slm_call *call,
-                          slm_model **out, slm_error *error) {
+slm_status slm_model_load(const slm_config *config, const slm_weights *weights, int64_t context, slm_kv_type kv,
+                          const slm_call *call, slm_model **out, slm_error *error) {
     slm_clock clock;
     slm_clock_start(&clock, call);
     slm_status status = check(config, weights, context, error);

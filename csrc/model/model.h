@@ -9,12 +9,12 @@
 #include "model/kv_cache.h"
 
 typedef struct slm_layer {
-    float *input_layernorm;          /* [hidden_size, padded to 16 with zeros] */
+    float *input_layernorm;            /* [hidden_size, padded to 16 with zeros] */
     slm_matrix q_proj, k_proj, v_proj; /* [heads * head_dim, hidden_size] */
-    slm_matrix o_proj;               /* [hidden_size, num_attention_heads * head_dim] */
-    float *post_attention_layernorm; /* [hidden_size, padded] */
-    slm_matrix gate_proj, up_proj;   /* [intermediate_size, hidden_size] */
-    slm_matrix down_proj;            /* [hidden_size, intermediate_size] */
+    slm_matrix o_proj;                 /* [hidden_size, num_attention_heads * head_dim] */
+    float *post_attention_layernorm;   /* [hidden_size, padded] */
+    slm_matrix gate_proj, up_proj;     /* [intermediate_size, hidden_size] */
+    slm_matrix down_proj;              /* [hidden_size, intermediate_size] */
     int down_proj_group;
 } slm_layer;
 

@@ -65,10 +65,11 @@ slm_status slm_session_rewind(slm_session *session, int64_t n_tokens, slm_error 
 
 static slm_status check(const slm_session *session, const int32_t *tokens, int64_t n_tokens, slm_error *error) {
     int64_t vocab_size = session->model->config.vocab_size, context = session->model->context;
-    if (n_tokens < 1) return slm_fail(error, SLM_BAD_ARGUMENT, -1, "tokens: expected at least one, found %lld", (long long)n_tokens);
+    if (n_tokens < 1)
+        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "tokens: expected at least one, found %lld", (long long)n_tokens);
     if (n_tokens > context - session->length) {
-        return slm_fail(error, SLM_CONTEXT_FULL, -1, "%lld tokens after %lld do not fit into a context of %lld", (long long)n_tokens,
-                        (long long)session->length, (long long)context);
+        return slm_fail(error, SLM_CONTEXT_FULL, -1, "%lld tokens after %lld do not fit into a context of %lld",
+                        (long long)n_tokens, (long long)session->length, (long long)context);
     }
     for (int64_t i = 0; i < n_tokens; i++) {
         if (tokens[i] < 0 || tokens[i] >= vocab_size) {
@@ -118,8 +119,9 @@ slm_status slm_session_run(slm_session *session, const int32_t *tokens, int64_t 
         if (clock->cancelled || (n_tokens > 1 && slm_clock_progress(clock, (uint64_t)(at + n), (uint64_t)n_tokens))) {
             status = slm_fail_cancelled(error);
         } else if (!atomic_load(&step.finite)) {
-            status = slm_fail(error, SLM_NOT_A_NUMBER, start + at, "a logit is NaN or infinite at position %lld or up to %lld after it",
-                              (long long)(start + at), (long long)n - 1);
+            status = slm_fail(error, SLM_NOT_A_NUMBER, start + at,
+                              "a logit is NaN or infinite at position %lld or up to %lld after it", (long long)(start + at),
+                              (long long)n - 1);
         }
     }
     if (status) {

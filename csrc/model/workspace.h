@@ -11,24 +11,25 @@ typedef struct slm_workspace {
     int64_t max_tokens; /* 0: nothing allocated */
     int threads;
     int64_t hidden_ld, q_ld, kv_ld, inner_ld; /* widths rounded up to 16 */
-    float *hidden;                  /* [max_tokens, hidden_ld] the residual stream */
-    float *normed;                  /* [max_tokens, hidden_ld] */
-    float *q;                       /* [max_tokens, q_ld] */
-    float *k, *v;                   /* [max_tokens, kv_ld] */
-    float *attended;                /* [max_tokens, q_ld] */
-    float *gate, *up;               /* [max_tokens, inner_ld]; gate then holds the product */
-    float *delta;                   /* [max_tokens, hidden_ld] what a block adds to the stream */
-    float *rope;                    /* [max_tokens, rotary_dim / 2, 2] cosines and sines */
-    float *rounded;                 /* [max_tokens, widest ld] */
-    slm_codes codes;                /* room for [max_tokens, widest k] */
-    slm_linear_scratch *linear;     /* [threads] */
-    slm_attention_scratch *attention; /* [threads] */
-    void **blocks;                  /* what to free */
+    float *hidden;                            /* [max_tokens, hidden_ld] the residual stream */
+    float *normed;                            /* [max_tokens, hidden_ld] */
+    float *q;                                 /* [max_tokens, q_ld] */
+    float *k, *v;                             /* [max_tokens, kv_ld] */
+    float *attended;                          /* [max_tokens, q_ld] */
+    float *gate, *up;                         /* [max_tokens, inner_ld]; gate then holds the product */
+    float *delta;                             /* [max_tokens, hidden_ld] what a block adds to the stream */
+    float *rope;                              /* [max_tokens, rotary_dim / 2, 2] cosines and sines */
+    float *rounded;                           /* [max_tokens, widest ld] */
+    slm_codes codes;                          /* room for [max_tokens, widest k] */
+    slm_linear_scratch *linear;               /* [threads] */
+    slm_attention_scratch *attention;         /* [threads] */
+    void **blocks;                            /* what to free */
     int n_blocks;
 } slm_workspace;
 
 /* On failure the workspace is empty. */
-slm_status slm_workspace_create(slm_workspace *workspace, const slm_model *model, int64_t max_tokens, int threads, slm_error *error);
+slm_status slm_workspace_create(slm_workspace *workspace, const slm_model *model, int64_t max_tokens, int threads,
+                                slm_error *error);
 void slm_workspace_release(slm_workspace *workspace);
 
 #endif

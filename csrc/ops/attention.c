@@ -8,34 +8,40 @@
 
 enum { SEGMENT = SLM_SEGMENT_POSITIONS, ROWS = SLM_ATTENTION_ROWS };
 
-/* Queries of `n_heads` heads from `head` on, all of one KV head, at tokens token .. token + n_tokens - 1. Row = token, then head. */
+/* Queries of `n_heads` heads from `head` on, all of one KV head, at tokens token .. token + n_tokens - 1. Row = token, then head.
+ */
 typedef struct block {
     int64_t kv_head, head, n_heads, token, n_tokens;
 } block;
 
+/* K of the block's head in the page that holds a position; V follows at k_bytes. */
+static const uint8_t *page_of(const slm_attention *a, const block *b, int64_t position) {
+    return a->pages[position / SLM_PAGE_POSITIONS * a->shape->n_layers] + (size_t)b->kv_head * a->shape->head_bytes;
+}
+
+/* How many positions a row sees: up to its own. */
 static int64_t seen_by(const slm_attention *a, const block *b, int64_t row) {
     return a->first_position + b->token + row / b->n_heads + 1;
 }
 
 /* Scores of all rows against positions begin .. begin + 16 * n_panels - 1. */
-static void score_segment(const slm_kernels *kernels, const slm_attention *a, const block *b, int64_t row, int64_t n_rows, int64_t begin,
-                          int64_t n_panels, const slm_attention_scratch *scratch) {
-    const slm_kv_shape *shape = a->cache->shape;
+static void score_segment(const slm_kernels *kernels, const slm_attention *a, const block *b, int64_t row, int64_t n_rows,
+                          int64_t begin, int64_t n_panels, const slm_attention_scratch *scratch) {
+    const slm_kv_shape *shape = a->shape;
     for (int64_t panel = 0; panel < n_panels; panel++) {
         int64_t position = begin + panel * 16;
-        const uint8_t *k = slm_kv_read(a->cache, a->layer, b->kv_head, position / SLM_PAGE_POSITIONS);
-        k += (size_t)(position % SLM_PAGE_POSITIONS / 16) * shape->panel_bytes;
+        const uint8_t *k = page_of(a, b, position) + (size_t)(position % SLM_PAGE_POSITIONS / 16) * shape->panel_bytes;
         kernels->attention_scores(scratch->q + row * shape->width, shape->width, n_rows - row, k, shape->bf16, shape->head_dim,
                                   scratch->scores + row * SEGMENT + panel * 16, SEGMENT);
     }
 }
 
-static void sum_values(const slm_kernels *kernels, const slm_attention *a, const block *b, int64_t row, int64_t n_rows, int64_t begin,
-                       int64_t end, const slm_attention_scratch *scratch) {
-    const slm_kv_shape *shape = a->cache->shape;
+static void sum_values(const slm_kernels *kernels, const slm_attention *a, const block *b, int64_t row, int64_t n_rows,
+                       int64_t begin, int64_t end, const slm_attention_scratch *scratch) {
+    const slm_kv_shape *shape = a->shape;
     memset(scratch->segment, 0, (size_t)(n_rows * shape->width) * sizeof(float));
     for (int64_t position = begin; position < end; position += SLM_PAGE_POSITIONS) {
-        const uint8_t *v = slm_kv_read(a->cache, a->layer, b->kv_head, position / SLM_PAGE_POSITIONS) + shape->k_bytes;
+        const uint8_t *v = page_of(a, b, position) + shape->k_bytes;
         int64_t n = slm_min64(SLM_PAGE_POSITIONS, slm_div_up(end - position, 2) * 2);
         kernels->attention_values(scratch->scores + row * SEGMENT + (position - begin), SEGMENT, n_rows - row, v, shape->bf16, n,
                                   shape->width, scratch->segment + row * shape->width, shape->width);
@@ -43,7 +49,7 @@ static void sum_values(const slm_kernels *kernels, const slm_attention *a, const
 }
 
 static void run_block(const slm_kernels *kernels, const slm_attention *a, const block *b, const slm_attention_scratch *scratch) {
-    const slm_kv_shape *shape = a->cache->shape;
+    const slm_kv_shape *shape = a->shape;
     int64_t n_rows = b->n_tokens * b->n_heads, width = shape->width, head_dim = shape->head_dim;
     float max[ROWS], sum[ROWS];
     for (int64_t r = 0; r < n_rows; r++) {
@@ -61,7 +67,8 @@ static void run_block(const slm_kernels *kernels, const slm_attention *a, const 
         float segment_max[ROWS], segment_sum[ROWS];
         for (int64_t r = row; r < n_rows; r++) {
             int64_t valid = slm_min64(seen_by(a, b, r), end) - begin;
-            kernels->attention_softmax(scratch->scores + r * SEGMENT, valid, n_panels * 16, shape->bf16, &segment_max[r], &segment_sum[r]);
+            kernels->attention_softmax(scratch->scores + r * SEGMENT, valid, n_panels * 16, shape->bf16, &segment_max[r],
+                                       &segment_sum[r]);
         }
         sum_values(kernels, a, b, row, n_rows, begin, end, scratch);
         for (int64_t r = row; r < n_rows; r++) {
@@ -77,7 +84,7 @@ static void run_block(const slm_kernels *kernels, const slm_attention *a, const 
 }
 
 void slm_attention_run(const slm_kernels *kernels, slm_team *team, const slm_attention *a, const slm_attention_scratch *scratch) {
-    const slm_kv_shape *shape = a->cache->shape;
+    const slm_kv_shape *shape = a->shape;
     int64_t group = a->n_heads / shape->n_kv_heads;
     /* One token: a group's heads are shared out too, else few KV heads would leave threads idle. */
     int64_t wanted = a->n_tokens == 1 ? slm_div_up(group, team->count) : group;

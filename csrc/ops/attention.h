@@ -1,37 +1,38 @@
 /* SPDX-License-Identifier: Apache-2.0
- * attention.h: causal grouped-query attention over the pages of a KV cache.
+ * attention.h: causal grouped-query attention over pages of keys and values.
  *
- * Positions fall into fixed segments of 256. Each segment gives (max, sum, out) of its own softmax, and segments are merged in ascending
- * order, so a query's result does not depend on how many queries run with it or on how the work is split. */
+ * Positions fall into fixed segments of 256. Each segment gives (max, sum, out) of its own softmax, and segments are merged in
+ * ascending order, so a query's result does not depend on how many queries run with it or on how the work is split. */
 #ifndef SLM_OPS_ATTENTION_H
 #define SLM_OPS_ATTENTION_H
 
 #include "base/threads.h"
 #include "kernels/kernels.h"
-#include "model/kv_cache.h"
+#include "ops/kv_page.h"
 
 enum { SLM_SEGMENT_POSITIONS = 256, SLM_ATTENTION_ROWS = 32 /* queries that share one read of K and V */ };
 
 typedef struct slm_attention {
-    const slm_kv_cache *cache;
-    int64_t layer;
+    const slm_kv_shape *shape;
+    uint8_t *const *pages; /* page i of this layer at pages[i * shape->n_layers] */
     int64_t n_heads;
-    int64_t first_position; /* of token 0; the cache holds all tokens' keys and values */
+    int64_t first_position; /* of token 0; the pages hold all tokens' keys and values */
     int64_t n_tokens;
-    const float *q;         /* [n_tokens, ldq]: heads of head_dim, rotated, scaled, rounded as the cache is */
+    const float *q; /* [n_tokens, ldq]: heads of head_dim, rotated, scaled, rounded as the cache is */
     int64_t ldq;
-    float *out;             /* [n_tokens, ldo]: heads of head_dim */
+    float *out; /* [n_tokens, ldo]: heads of head_dim */
     int64_t ldo;
 } slm_attention;
 
 typedef struct slm_attention_scratch { /* of one thread */
-    float *q;       /* [ROWS, width] */
-    float *scores;  /* [ROWS, SEGMENT_POSITIONS] */
-    float *segment; /* [ROWS, width] */
-    float *out;     /* [ROWS, width] */
+    float *q;                          /* [ROWS, width] */
+    float *scores;                     /* [ROWS, SEGMENT_POSITIONS] */
+    float *segment;                    /* [ROWS, width] */
+    float *out;                        /* [ROWS, width] */
 } slm_attention_scratch;
 
 /* All threads of the team call it; barriers before (K and V written) and after (out read). */
-void slm_attention_run(const slm_kernels *kernels, slm_team *team, const slm_attention *attention, const slm_attention_scratch *scratch);
+void slm_attention_run(const slm_kernels *kernels, slm_team *team, const slm_attention *attention,
+                       const slm_attention_scratch *scratch);
 
 #endif

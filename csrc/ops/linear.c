@@ -15,7 +15,8 @@ static bool takes_codes(const slm_matrix *w) {
     return w->form == SLM_FORM_U4 || w->form == SLM_FORM_U8;
 }
 
-void slm_linear_prepare(const slm_kernels *kernels, const slm_team *team, slm_input *input, const slm_linear *linears, int n_linears) {
+void slm_linear_prepare(const slm_kernels *kernels, const slm_team *team, slm_input *input, const slm_linear *linears,
+                        int n_linears) {
     bool codes = false, rounded = false;
     for (int i = 0; i < n_linears; i++) {
         codes = codes || takes_codes(linears[i].w);
@@ -32,7 +33,8 @@ void slm_linear_prepare(const slm_kernels *kernels, const slm_team *team, slm_in
 
 /* ---- one column: fixed shares of the panels ----------------------------------------------------------------------- */
 
-static void run_panels(const slm_kernels *kernels, const slm_input *input, const slm_matrix *w, int64_t first, int64_t last, float *y) {
+static void run_panels(const slm_kernels *kernels, const slm_input *input, const slm_matrix *w, int64_t first, int64_t last,
+                       float *y) {
     if (takes_codes(w)) {
         kernels->gemv(w, first, last, &input->codes, 0, y);
     } else {
@@ -59,8 +61,8 @@ static void run_column(const slm_kernels *kernels, slm_team *team, const slm_inp
 
 /* ---- many columns: panels to whoever is free --------------------------------------------------------------------------- */
 
-static void run_panel(const slm_kernels *kernels, const slm_input *input, const slm_matrix *w, int64_t panel, float *y, int64_t ldy,
-                      const slm_linear_scratch *scratch) {
+static void run_panel(const slm_kernels *kernels, const slm_input *input, const slm_matrix *w, int64_t panel, float *y,
+                      int64_t ldy, const slm_linear_scratch *scratch) {
     if (takes_codes(w)) {
         slm_strip strip;
         kernels->unpack(w, panel, scratch->codes, scratch->d, scratch->m, &strip);
@@ -80,14 +82,15 @@ static void run_item(const slm_kernels *kernels, const slm_input *input, const s
     const slm_matrix *w = linear->w;
     if (w->form == SLM_FORM_BLAS) {
         int64_t row = item * BLAS_ROWS;
-        slm_blas_linear((const float *)w->data + row * w->cols, slm_min64(BLAS_ROWS, w->rows - row), w->cols, input->x, input->ldx,
-                        input->n_tokens, linear->y + row, linear->ldy);
+        slm_blas_linear((const float *)w->data + row * w->cols, slm_min64(BLAS_ROWS, w->rows - row), w->cols, input->x,
+                        input->ldx, input->n_tokens, linear->y + row, linear->ldy);
     } else if (item * 16 + 16 <= linear->ldy) {
         run_panel(kernels, input, w, item, linear->y + item * 16, linear->ldy, scratch);
     } else {
         run_panel(kernels, input, w, item, scratch->tail, 16, scratch);
         for (int64_t t = 0; t < input->n_tokens; t++) {
-            memcpy(linear->y + t * linear->ldy + item * 16, scratch->tail + t * 16, (size_t)(w->rows - item * 16) * sizeof(float));
+            memcpy(linear->y + t * linear->ldy + item * 16, scratch->tail + t * 16,
+                   (size_t)(w->rows - item * 16) * sizeof(float));
         }
     }
 }

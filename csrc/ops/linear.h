@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * linear.h: y = x W^T for all forms of W. Weights of whole numbers take int8 activations, BF16 ones bf16-rounded activations, the rest f32.
- * All threads of a team call each function; a barrier stands between preparing an input and running linears on it, and between running
- * them and reading y. */
+ * linear.h: y = x W^T for all forms of W. Weights of whole numbers take int8 activations, BF16 ones bf16-rounded activations, the
+ * rest f32. All threads of a team call each function; a barrier stands between preparing an input and running linears on it, and
+ * between running them and reading y. */
 #ifndef SLM_OPS_LINEAR_H
 #define SLM_OPS_LINEAR_H
 
@@ -10,10 +10,10 @@
 
 typedef struct slm_input {
     int64_t n_tokens, k;
-    int64_t ldx;          /* k rounded up to 16 */
-    float *x;             /* [n_tokens, ldx] */
-    float *rounded;       /* [n_tokens, ldx], x in bf16; filled when a BF16 matrix needs it */
-    slm_codes codes;      /* filled when a U4 or U8 matrix needs them */
+    int64_t ldx;     /* k rounded up to 16 */
+    float *x;        /* [n_tokens, ldx] */
+    float *rounded;  /* [n_tokens, ldx], x in bf16; filled when a BF16 matrix needs it */
+    slm_codes codes; /* filled when a U4 or U8 matrix needs them */
 } slm_input;
 
 typedef struct slm_linear {
@@ -30,7 +30,8 @@ typedef struct slm_linear_scratch {
 } slm_linear_scratch;
 
 /* Makes the forms of x that the matrices need, for the tokens of this thread's share. group: of the int8 scales, 32 or 16. */
-void slm_linear_prepare(const slm_kernels *kernels, const slm_team *team, slm_input *input, const slm_linear *linears, int n_linears);
+void slm_linear_prepare(const slm_kernels *kernels, const slm_team *team, slm_input *input, const slm_linear *linears,
+                        int n_linears);
 void slm_linear_run(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linear *linears, int n_linears,
                     const slm_linear_scratch *scratch);
 

@@ -72,7 +72,8 @@ static int32_t *tokens_of_array(PyArrayObject *object, const char *name, int64_t
         PyErr_Format(PyExc_TypeError, "%s: expected a one-dimensional array of integers", name);
         return NULL;
     }
-    PyArrayObject *array = (PyArrayObject *)PyArray_FROM_OTF((PyObject *)object, NPY_INT64, NPY_ARRAY_IN_ARRAY | NPY_ARRAY_FORCECAST);
+    PyArrayObject *array =
+        (PyArrayObject *)PyArray_FROM_OTF((PyObject *)object, NPY_INT64, NPY_ARRAY_IN_ARRAY | NPY_ARRAY_FORCECAST);
     if (!array) return NULL;
     npy_intp n = PyArray_DIM(array, 0);
     const npy_int64 *values = PyArray_DATA(array);
@@ -80,7 +81,8 @@ static int32_t *tokens_of_array(PyArrayObject *object, const char *name, int64_t
     if (!tokens) PyErr_NoMemory();
     for (npy_intp i = 0; tokens && i < n; i++) {
         if (values[i] < 0 || values[i] > INT32_MAX) {
-            PyErr_Format(PyExc_ValueError, "%s[%zd]: expected 0 to %d, found %lld", name, (Py_ssize_t)i, INT32_MAX, (long long)values[i]);
+            PyErr_Format(PyExc_ValueError, "%s[%zd]: expected 0 to %d, found %lld", name, (Py_ssize_t)i, INT32_MAX,
+                         (long long)values[i]);
             slm_free(tokens);
             tokens = NULL;
             break;

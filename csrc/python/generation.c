@@ -3,9 +3,8 @@
 #include "python/objects.h"
 
 typedef struct slm_py_generation {
-    PyObject_HEAD
-    slm_generation *generation; /* NULL when closed */
-    slm_py_session *session;    /* strong; busy because of us while `occupies` */
+    PyObject_HEAD slm_generation *generation; /* NULL when closed */
+    slm_py_session *session;                  /* strong; busy because of us while `occupies` */
     bool occupies, running;
 } slm_py_generation;
 
@@ -56,8 +55,10 @@ static PyObject *generation_next(PyObject *object, PyObject *args, PyObject *kwa
             PyObject *id = PyLong_FromLong(chunk.tokens[i]);
             if (!id || PyList_SetItem(tokens, (Py_ssize_t)i, id)) Py_CLEAR(tokens);
         }
-        PyObject *text = tokens ? PyUnicode_DecodeUTF8(chunk.text ? chunk.text : "", (Py_ssize_t)chunk.text_size, "strict") : NULL;
-        if (text) result = Py_BuildValue("(OOzdd)", text, tokens, finishes[chunk.finish], chunk.prefill_seconds, chunk.decode_seconds);
+        PyObject *text =
+            tokens ? PyUnicode_DecodeUTF8(chunk.text ? chunk.text : "", (Py_ssize_t)chunk.text_size, "strict") : NULL;
+        if (text)
+            result = Py_BuildValue("(OOzdd)", text, tokens, finishes[chunk.finish], chunk.prefill_seconds, chunk.decode_seconds);
         Py_XDECREF(text);
         Py_XDECREF(tokens);
     }
@@ -65,7 +66,8 @@ static PyObject *generation_next(PyObject *object, PyObject *args, PyObject *kwa
     return result;
 }
 
-static PyObject *generation_close(PyObject *object, PyTypeObject *class, PyObject *const *args, Py_ssize_t n_args, PyObject *names) {
+static PyObject *generation_close(PyObject *object, PyTypeObject *class, PyObject *const *args, Py_ssize_t n_args,
+                                  PyObject *names) {
     (void)args, (void)n_args, (void)names;
     slm_py_generation *self = (slm_py_generation *)object;
     if (self->running) return PyErr_Format(slm_py_state_of(class)->BusyError, "the generation is running in another thread");

@@ -13,7 +13,8 @@ slm_type slm_py_type(const char *name) {
     return SLM_TYPE_NONE;
 }
 
-/* ---- fields of mappings ----------------------------------------------------------------------------------------------------- */
+/* ---- fields of mappings -----------------------------------------------------------------------------------------------------
+ */
 
 /* A new reference to mapping[name]; NULL with an exception. */
 static PyObject *field(PyObject *mapping, const char *name) {
@@ -72,8 +73,10 @@ static bool tensor_field(const slm_py_state *state, PyObject *mapping, const cha
         out->rows = rows;
         out->cols = cols;
         ok = out->type != SLM_TYPE_NONE && offset >= 0;
-        if (offset < 0) PyErr_Format(PyExc_ValueError, "%s: expected an offset >= 0, found %lld", name, offset);
-        else if (!ok) PyErr_Format(state->UnsupportedError, "%s: tensor type %s is not one that slm packs", name, type);
+        if (offset < 0)
+            PyErr_Format(PyExc_ValueError, "%s: expected an offset >= 0, found %lld", name, offset);
+        else if (!ok)
+            PyErr_Format(state->UnsupportedError, "%s: tensor type %s is not one that slm packs", name, type);
     }
     Py_DECREF(value);
     return ok;
@@ -101,8 +104,10 @@ static bool read_config(PyObject *mapping, slm_config *config, PyObject **keep) 
         if (!int_field(mapping, ints[i].name, ints[i].out)) return false;
     }
     int activation, rope_style;
-    if (!float_field(mapping, "rms_norm_eps", &config->rms_norm_eps) || !float_field(mapping, "attention_scale", &config->attention_scale) ||
-        !enum_field(mapping, "hidden_act", activations, &activation) || !enum_field(mapping, "rope_style", rope_styles, &rope_style)) {
+    if (!float_field(mapping, "rms_norm_eps", &config->rms_norm_eps) ||
+        !float_field(mapping, "attention_scale", &config->attention_scale) ||
+        !enum_field(mapping, "hidden_act", activations, &activation) ||
+        !enum_field(mapping, "rope_style", rope_styles, &rope_style)) {
         return false;
     }
     config->hidden_act = activation;
@@ -113,8 +118,8 @@ static bool read_config(PyObject *mapping, slm_config *config, PyObject **keep) 
     Py_XDECREF(value);
     if (!config->rope_inv_freq) return false;
     if (half != config->rotary_dim / 2) {
-        PyErr_Format(PyExc_ValueError, "rope_inv_freq: expected rotary_dim / 2 = %lld numbers, found %lld", (long long)config->rotary_dim / 2,
-                     (long long)half);
+        PyErr_Format(PyExc_ValueError, "rope_inv_freq: expected rotary_dim / 2 = %lld numbers, found %lld",
+                     (long long)config->rotary_dim / 2, (long long)half);
         return false;
     }
     return true;
@@ -144,14 +149,16 @@ static bool read_layer(const slm_py_state *state, PyObject *mapping, slm_layer_w
 /* weights->layers becomes a block to be freed with slm_free, also on failure. */
 static bool read_weights(const slm_py_state *state, PyObject *mapping, int64_t n_layers, slm_weights *weights) {
     if (!tensor_field(state, mapping, "embed_tokens", false, &weights->embed_tokens) ||
-        !tensor_field(state, mapping, "norm", false, &weights->norm) || !tensor_field(state, mapping, "lm_head", true, &weights->lm_head)) {
+        !tensor_field(state, mapping, "norm", false, &weights->norm) ||
+        !tensor_field(state, mapping, "lm_head", true, &weights->lm_head)) {
         return false;
     }
     PyObject *list = field(mapping, "layers");
     if (!list) return false;
     Py_ssize_t found = PySequence_Size(list);
     bool ok = found >= 0 && found == n_layers;
-    if (found >= 0 && !ok) PyErr_Format(PyExc_ValueError, "layers: expected num_hidden_layers = %lld, found %zd", (long long)n_layers, found);
+    if (found >= 0 && !ok)
+        PyErr_Format(PyExc_ValueError, "layers: expected num_hidden_layers = %lld, found %zd", (long long)n_layers, found);
     slm_layer_weights *layers = ok ? slm_alloc_zero((size_t)found, sizeof *layers) : NULL;
     if (ok && !layers) PyErr_NoMemory();
     weights->layers = layers;
@@ -165,7 +172,8 @@ static bool read_weights(const slm_py_state *state, PyObject *mapping, int64_t n
     return ok;
 }
 
-/* ---- the type ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the type
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static int model_init(PyObject *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"config", "weights", "context", "kv", "threads", "progress", NULL};
@@ -176,13 +184,16 @@ static int model_init(PyObject *self, PyObject *args, PyObject *kwargs) {
     long long context;
     const char *kv_name;
     int threads = 0, kv = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOLs|iO", names, &config_map, &weights_map, &context, &kv_name, &threads, &progress)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOLs|iO", names, &config_map, &weights_map, &context, &kv_name, &threads,
+                                     &progress)) {
         return -1;
     }
     while (kv_types[kv] && strcmp(kv_types[kv], kv_name)) kv++;
     if (!kv_types[kv] || threads < 0) {
-        if (threads < 0) PyErr_Format(PyExc_ValueError, "threads: expected a number >= 0, found %d", threads);
-        else PyErr_Format(PyExc_ValueError, "kv: expected 'auto', 'f32' or 'bf16', found '%.32s'", kv_name);
+        if (threads < 0)
+            PyErr_Format(PyExc_ValueError, "threads: expected a number >= 0, found %d", threads);
+        else
+            PyErr_Format(PyExc_ValueError, "kv: expected 'auto', 'f32' or 'bf16', found '%.32s'", kv_name);
         return -1;
     }
     slm_config config = {0};

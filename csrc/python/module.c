@@ -21,9 +21,9 @@ static PyObject *cpu_info(PyObject *module, PyObject *unused) {
     slm_cpu(&info);
     PyObject *supported = words(info.supported);
     if (!supported) return NULL;
-    return Py_BuildValue("{s:s,s:N,s:s,s:s,s:i,s:i,s:i,s:i}", "isa", info.isa, "supported", supported, "blas", info.blas, "blas_arch",
-                         info.blas_arch, "threads", info.threads, "affinity", info.affinity, "quota", info.quota, "physical_cores",
-                         info.physical_cores);
+    return Py_BuildValue("{s:s,s:N,s:s,s:s,s:i,s:i,s:i,s:i}", "isa", info.isa, "supported", supported, "blas", info.blas,
+                         "blas_arch", info.blas_arch, "threads", info.threads, "affinity", info.affinity, "quota", info.quota,
+                         "physical_cores", info.physical_cores);
 }
 
 static PyObject *measure_bandwidth(PyObject *module, PyObject *args, PyObject *kwargs) {
@@ -57,7 +57,8 @@ static PyObject *unpack_matrix(slm_py_state *state, const char *name, const Py_b
     if (type == SLM_TYPE_NONE) return PyErr_Format(state->UnsupportedError, "type: %s is not one that slm packs", name);
     if (slm_matrix_describe(&matrix, type, rows, cols, false, &error)) return slm_py_raise(state, &error);
     size_t expected = slm_matrix_row_bytes(&matrix) * (size_t)rows;
-    if ((size_t)data->len != expected) return PyErr_Format(PyExc_ValueError, "data: expected %zu bytes, found %zd", expected, data->len);
+    if ((size_t)data->len != expected)
+        return PyErr_Format(PyExc_ValueError, "data: expected %zu bytes, found %zd", expected, data->len);
     float *out;
     PyObject *array = slm_py_new_array_f32(rows, cols, &out);
     matrix.data = slm_alloc(slm_matrix_bytes(&matrix));
@@ -86,14 +87,16 @@ static PyObject *unpack(PyObject *module, PyObject *args, PyObject *kwargs) {
 static PyMethodDef functions[] = {
     {"cpu_info", cpu_info, METH_NOARGS, "cpu_info()\n--\n\nThe kernel tier, BLIS configuration and thread counts in use."},
     {"measure_bandwidth", (PyCFunction)(void (*)(void))measure_bandwidth, METH_VARARGS | METH_KEYWORDS,
-     "measure_bandwidth(size=1 << 30, sweeps=5, threads=0)\n--\n\nBytes per second of the best read-only sweep over `size` bytes."},
+     "measure_bandwidth(size=1 << 30, sweeps=5, threads=0)\n--\n\nBytes per second of the best read-only sweep over `size` "
+     "bytes."},
     {"types", types, METH_NOARGS, "types()\n--\n\nName -> (elements, bytes) of a block of each tensor type that the core packs."},
     {"unpack", (PyCFunction)(void (*)(void))unpack, METH_VARARGS | METH_KEYWORDS,
      "unpack(type, data, rows, cols)\n--\n\nPack a matrix into the kernel layout and read it back as [rows, cols] f32, exactly."},
     {NULL, NULL, 0, NULL},
 };
 
-/* ---- init ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- init
+ * ---------------------------------------------------------------------------------------------------------------------- */
 
 static int import_errors(slm_py_state *state) {
     PyObject *errors = PyImport_ImportModule("slm.errors");
@@ -102,8 +105,12 @@ static int import_errors(slm_py_state *state) {
         const char *name;
         PyObject **class;
     } classes[] = {
-        {"FormatError", &state->FormatError},     {"UnsupportedError", &state->UnsupportedError}, {"ContextLengthError", &state->ContextLengthError},
-        {"NumericsError", &state->NumericsError}, {"ClosedError", &state->ClosedError},           {"BusyError", &state->BusyError},
+        {"FormatError", &state->FormatError},
+        {"UnsupportedError", &state->UnsupportedError},
+        {"ContextLengthError", &state->ContextLengthError},
+        {"NumericsError", &state->NumericsError},
+        {"ClosedError", &state->ClosedError},
+        {"BusyError", &state->BusyError},
         {"InternalError", &state->InternalError},
     };
     int result = 0;

@@ -8,14 +8,12 @@
 /* All fields change only under the GIL. */
 
 typedef struct slm_py_model {
-    PyObject_HEAD
-    slm_model *model; /* NULL before __init__ */
+    PyObject_HEAD slm_model *model; /* NULL before __init__ */
 } slm_py_model;
 
 typedef struct slm_py_session {
-    PyObject_HEAD
-    slm_session *session; /* holds its model */
-    bool busy;            /* a call runs without the GIL, or a generation has not ended */
+    PyObject_HEAD slm_session *session; /* holds its model */
+    bool busy;                          /* a call runs without the GIL, or a generation has not ended */
 } slm_py_session;
 
 /* Takes over the session, also on failure. */

@@ -29,11 +29,12 @@ int slm_py_add_tokenizer(PyObject *module, slm_py_state *state);
 /* Sets the exception for error and returns NULL. A cancelled call has its exception (from the signal handler) set already. */
 PyObject *slm_py_raise(const slm_py_state *state, const slm_error *error);
 
-/* ---- calls into the core ---------------------------------------------------------------------------------------------------- */
+/* ---- calls into the core ----------------------------------------------------------------------------------------------------
+ */
 
 typedef struct slm_py_call {
-    slm_call call;          /* pass its address to the core; set threads and prefill_chunk before or after begin */
-    PyObject *progress;     /* borrowed; called with (done, total); may be NULL */
+    slm_call call;      /* pass its address to the core; set threads and prefill_chunk before or after begin */
+    PyObject *progress; /* borrowed; called with (done, total); may be NULL */
     PyThreadState *thread;
 } slm_py_call;
 
@@ -42,7 +43,8 @@ void slm_py_call_begin(slm_py_call *call);
 /* Takes the GIL back. False: an exception is set. */
 bool slm_py_call_end(slm_py_call *call);
 
-/* ---- arguments ------------------------------------------------------------------------------------------------------------------ */
+/* ---- arguments
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 /* A Python or NumPy integer, no bool, least .. most. False with TypeError or ValueError naming it. */
 bool slm_py_int(PyObject *object, const char *name, int64_t least, int64_t most, int64_t *out);

@@ -36,12 +36,14 @@ static PyObject *session_fork(PyObject *object, PyTypeObject *class, PyObject *c
     return slm_py_wrap_session(state, fork);
 }
 
-static PyObject *session_rewind(PyObject *object, PyTypeObject *class, PyObject *const *args, Py_ssize_t n_args, PyObject *names) {
+static PyObject *session_rewind(PyObject *object, PyTypeObject *class, PyObject *const *args, Py_ssize_t n_args,
+                                PyObject *names) {
     slm_py_session *self = (slm_py_session *)object;
     slm_py_state *state = slm_py_state_of(class);
     slm_error error;
     int64_t n_tokens;
-    if (n_args != 1 || (names && PyTuple_Size(names))) return PyErr_Format(PyExc_TypeError, "rewind: expected one argument, n_tokens");
+    if (n_args != 1 || (names && PyTuple_Size(names)))
+        return PyErr_Format(PyExc_TypeError, "rewind: expected one argument, n_tokens");
     if (!slm_py_int(args[0], "n_tokens", 0, slm_session_length(self->session), &n_tokens) || !claim(state, self)) return NULL;
     if (slm_session_rewind(self->session, n_tokens, &error)) return slm_py_raise(state, &error);
     Py_RETURN_NONE;
@@ -64,7 +66,8 @@ static PyObject *session_forward(PyObject *object, PyObject *args, PyObject *kwa
     const char *logits_name = "last";
     int threads = 0;
     long long prefill_chunk = 0, vocab_size;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|siL", names, &sequence, &logits_name, &threads, &prefill_chunk)) return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|siL", names, &sequence, &logits_name, &threads, &prefill_chunk))
+        return NULL;
     int which = which_logits(logits_name);
     if (which < 0 || !claim(state, self)) return NULL;
     int64_t n_tokens;
@@ -115,17 +118,18 @@ static bool read_stop(PyObject *sequence, slm_strings *stop, PyObject **bytes, P
 }
 
 static PyObject *session_generate(PyObject *object, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"tokenizer", "prompt",      "max_tokens", "ignore_eos", "temperature", "top_k",
-                            "top_p",     "seed",        "sample",     "stop",       "end_tokens",  NULL};
+    static char *names[] = {"tokenizer", "prompt", "max_tokens", "ignore_eos", "temperature", "top_k",
+                            "top_p",     "seed",   "sample",     "stop",       "end_tokens",  NULL};
     slm_py_session *self = (slm_py_session *)object;
     slm_py_state *state = slm_py_state_of(Py_TYPE(object));
-    PyObject *tokenizer_object, *prompt_object, *stop_object, *end_object, *stop_bytes = NULL, *stop_offsets = NULL, *result = NULL;
+    PyObject *tokenizer_object, *prompt_object, *stop_object, *end_object, *stop_bytes = NULL, *stop_offsets = NULL,
+                                                                           *result = NULL;
     long long max_tokens;
     unsigned long long seed, sample;
     int ignore_eos, top_k;
     float temperature, top_p;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOLpfifKKOO", names, &tokenizer_object, &prompt_object, &max_tokens, &ignore_eos,
-                                     &temperature, &top_k, &top_p, &seed, &sample, &stop_object, &end_object)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOLpfifKKOO", names, &tokenizer_object, &prompt_object, &max_tokens,
+                                     &ignore_eos, &temperature, &top_k, &top_p, &seed, &sample, &stop_object, &end_object)) {
         return NULL;
     }
     slm_generate_options options = {.max_tokens = max_tokens,
@@ -165,13 +169,14 @@ static void session_dealloc(PyObject *self) {
     Py_DECREF(type);
 }
 
-#define METHOD(function)  (PyCFunction)(void (*)(void))(function), METH_METHOD | METH_FASTCALL | METH_KEYWORDS
+#define METHOD(function)   (PyCFunction)(void (*)(void))(function), METH_METHOD | METH_FASTCALL | METH_KEYWORDS
 #define KEYWORDS(function) (PyCFunction)(void (*)(void))(function), METH_VARARGS | METH_KEYWORDS
 
 static PyMethodDef methods[] = {
     {"fork", METHOD(session_fork), "fork()\n--\n\nA copy that shares all pages until one of them writes."},
     {"rewind", METHOD(session_rewind), "rewind(n_tokens)\n--\n\nKeep the first n_tokens positions."},
-    {"forward", KEYWORDS(session_forward), "forward(tokens, logits='last', threads=0, prefill_chunk=0)\n--\n\nAppend tokens; their logits."},
+    {"forward", KEYWORDS(session_forward),
+     "forward(tokens, logits='last', threads=0, prefill_chunk=0)\n--\n\nAppend tokens; their logits."},
     {"generate", KEYWORDS(session_generate),
      "generate(tokenizer, prompt, max_tokens, ignore_eos, temperature, top_k, top_p, seed, sample, stop, end_tokens)\n--\n\n"
      "A generation that occupies this session."},

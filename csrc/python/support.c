@@ -46,7 +46,8 @@ static int on_event(void *user, const slm_event *event) {
     PyEval_RestoreThread(call->thread);
     int stop = PyErr_CheckSignals();
     if (!stop && event->kind == SLM_EVENT_PROGRESS && call->progress) {
-        PyObject *result = PyObject_CallFunction(call->progress, "KK", (unsigned long long)event->done, (unsigned long long)event->total);
+        PyObject *result =
+            PyObject_CallFunction(call->progress, "KK", (unsigned long long)event->done, (unsigned long long)event->total);
         stop = !result;
         Py_XDECREF(result);
     }
@@ -65,7 +66,8 @@ bool slm_py_call_end(slm_py_call *call) {
     return !PyErr_Occurred();
 }
 
-/* ---- arguments -------------------------------------------------------------------------------------------------------------- */
+/* ---- arguments --------------------------------------------------------------------------------------------------------------
+ */
 
 bool slm_py_int(PyObject *object, const char *name, int64_t least, int64_t most, int64_t *out) {
     PyObject *number = PyBool_Check(object) ? NULL : PyNumber_Index(object);

@@ -16,11 +16,11 @@ typedef struct slm_group {
 
 typedef struct slm_type_info {
     const char *name;
-    int64_t block;       /* elements per block */
-    int64_t block_bytes; /* bytes per block */
-    int code_bits;       /* 0: floating-point elements; else codes are 0 .. 2^code_bits - 1 */
-    int offset;          /* of the codes */
-    bool has_min;        /* m is used */
+    int64_t block;                                         /* elements per block */
+    int64_t block_bytes;                                   /* bytes per block */
+    int code_bits;                                         /* 0: floating-point elements; else codes are 0 .. 2^code_bits - 1 */
+    int offset;                                            /* of the codes */
+    bool has_min;                                          /* m is used */
     void (*split)(const uint8_t *block, slm_group *group); /* NULL for floating-point elements */
 } slm_type_info;
 

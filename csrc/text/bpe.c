@@ -67,7 +67,7 @@ slm_status slm_bpe_encode(const slm_bpe *bpe, const uint8_t *word, size_t size, 
         if (status) return status;
     }
     if (whole >= 0) {
-        unsigned char answer = count == 1 && ids[0] == whole && dropped == 0 ? REACHABLE : UNREACHABLE;
+        unsigned char answer = count == 1 && ids[0] == whole ? REACHABLE : UNREACHABLE;
         atomic_store_explicit(&bpe->reachable[whole], answer, memory_order_relaxed);
     }
     tokens->count += count;

@@ -154,10 +154,10 @@ slm_status slm_bpe_merge_long(const slm_bpe *bpe, slm_bpe_scratch *scratch, int3
                .buckets = *count >= BUCKETS_FROM ? scratch->buckets : NULL};
     size_t steps = 0;
     uint32_t last = (uint32_t)*count - 1;
-    for (uint32_t i = 0; i <= last; i++)
-        nodes[i] = (slm_bpe_node){.id = ids[i], .previous = i ? i - 1 : NOBODY, .next = i < last ? i + 1 : NOBODY};
     for (uint32_t i = 0; i <= last; i++) {
-        offer(bpe, nodes, i, &q);
+        nodes[i] =
+            (slm_bpe_node){.id = ids[i], .rank = SLM_NO_MERGE, .previous = i ? i - 1 : NOBODY, .next = i < last ? i + 1 : NOBODY};
+        if (i) offer(bpe, nodes, i - 1, &q);
         if (++steps % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) return slm_fail_cancelled(error);
     }
     while (q.n_heap) {

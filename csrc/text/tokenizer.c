@@ -2,7 +2,6 @@
  * tokenizer.c: the public object. Text goes through three stages: added tokens are found, what lies between them is cut into
  * words, each word is merged. Vocabulary, added tokens and decoding are the same for every kind of tokenizer; the last stage is
  * bpe.c. */
-#include <assert.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -72,7 +71,6 @@ int64_t slm_tokenizer_size(const slm_tokenizer *tokenizer) {
 }
 
 slm_token_kind slm_tokenizer_kind(const slm_tokenizer *tokenizer, int32_t id) {
-    assert(id >= 0 && id < tokenizer->vocabulary.size);
     return slm_vocabulary_kind(&tokenizer->vocabulary, id);
 }
 

@@ -11,23 +11,6 @@
  * would cost quadratic time. */
 enum { LONGEST_PROBE = 1024 };
 
-/* No character of the alphabet takes more than two bytes. */
-bool slm_byte_alphabet_decode(const uint8_t *piece, size_t size, uint8_t *bytes, size_t *n_bytes) {
-    size_t n = 0;
-    for (size_t at = 0; at < size;) {
-        uint32_t code_point = piece[at++];
-        if (code_point >= 0x80) {
-            if (code_point < 0xC2 || code_point > 0xC5 || at == size || (piece[at] & 0xC0) != 0x80) return false;
-            code_point = (code_point & 0x1F) << 6 | (piece[at++] & 0x3F);
-        }
-        int byte = slm_byte_alphabet_read(code_point);
-        if (byte < 0) return false;
-        bytes[n++] = (uint8_t)byte;
-    }
-    *n_bytes = n;
-    return true;
-}
-
 static uint64_t mix(uint64_t a, uint64_t b) {
     a = (a ^ b) * 0x9E3779B97F4A7C15u;
     return a ^ a >> 32;

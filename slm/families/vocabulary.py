@@ -82,10 +82,14 @@ def read_vocabulary(gguf: GGUF) -> Vocabulary | None:
         key, known = "tokenizer.ggml.pre", ", ".join(map(repr, PRETOKENIZERS))
         raise gguf.report.unsupported("PRETOKENIZER", gguf.offset_of(key), key, known, quoted(pre))
 
-    pieces = gguf.get_strings("tokenizer.ggml.tokens")
-    size = check_count(gguf, "tokenizer.ggml.tokens", pieces, MAX_VOCAB)
-    merges = gguf.get_strings("tokenizer.ggml.merges")
-    check_count(gguf, "tokenizer.ggml.merges", merges, MAX_MERGES)
+    key = "tokenizer.ggml.tokens"
+    pieces = gguf.get_strings(key)
+    size = check_count(gguf, key, pieces, MAX_VOCAB, MAX_PIECE)
+    if size == 0:
+        raise gguf.report.bad("KEY_RANGE", gguf.offset_of(key), key, "at least one token", "none")
+    key = "tokenizer.ggml.merges"
+    merges = gguf.get_strings(key)
+    check_count(gguf, key, merges, MAX_MERGES, MAX_PIECE + 1 + MAX_PIECE)  # two pieces and a space
     kinds = read_kinds(gguf, size)
     special_ids = {name: id for name, key in SPECIAL_TOKENS.items() if (id := read_id(gguf, key, size)) is not None}
     # Byte-level BPE adds neither unless the file says so.
@@ -108,18 +112,15 @@ def read_vocabulary(gguf: GGUF) -> Vocabulary | None:
     )
 
 
-def check_count(gguf: GGUF, key: str, strings: Strings, maximum: int) -> int:
-    """How many strings there are: 1 to maximum, none longer than MAX_PIECE (merges hold two pieces and a space)."""
+def check_count(gguf: GGUF, key: str, strings: Strings, maximum: int, longest: int) -> int:
+    """How many strings there are: at most `maximum`, none of more than `longest` bytes."""
     offsets = strings[1]
     count = len(offsets) - 1
     if count > maximum:
         raise gguf.report.limit("LIMIT", gguf.offset_of(key), key, count, maximum)
-    if count == 0 and maximum == MAX_VOCAB:
-        raise gguf.report.bad("KEY_RANGE", gguf.offset_of(key), key, "at least one token", "none")
-    longest = int(np.diff(offsets).max(initial=0))
-    limit = MAX_PIECE if maximum == MAX_VOCAB else 2 * MAX_PIECE + 1
-    if longest > limit:
-        raise gguf.report.limit("LIMIT", gguf.offset_of(key), f"longest string of {key}", longest, limit)
+    found = int(np.diff(offsets).max(initial=0))
+    if found > longest:
+        raise gguf.report.limit("LIMIT", gguf.offset_of(key), f"longest string of {key}", found, longest)
     return count
 
 

@@ -51,7 +51,7 @@ class Cursor:
             raise self._report.bad("TRUNCATED", self.position, field, f"{count} bytes", found)
         if end > MAX_HEADER:
             raise self._report.limit("LIMIT", self.position, f"header up to the end of {field}", end, MAX_HEADER)
-        target = min(self.size, max(end, FIRST_READ, 2 * len(self._buffer)))
+        target = min(self.size, MAX_HEADER, max(end, FIRST_READ, 2 * len(self._buffer)))
         while len(self._buffer) < target:
             more = os.pread(self._descriptor, min(READ_SIZE, target - len(self._buffer)), len(self._buffer))
             if not more:

@@ -51,6 +51,7 @@ CODES = {  # raised as GGUF_<code>
     "TYPES": "tensor types that this version cannot run",
     "ARCHITECTURE": "the architecture is not supported",
     "TOKENIZER": "the tokenizer is not supported",
+    "VOCABULARY": "the vocabulary contradicts itself",
     "PRETOKENIZER": "the pre-tokenizer is not supported",
 }
 
@@ -138,7 +139,7 @@ class GGUF:
         if size != self.size:
             raise self.report.bad("CHANGED", None, "file size", f"{self.size} bytes", size)
 
-    # ---- typed access: a missing key gives `default` if there is one, a value of the wrong type never does ------------------
+    # ---- typed access: a missing key gives `default` if there is one, a value of the wrong type never does --------------------
 
     def get_uint(self, key: str, low: int = 0, high: int = 2**64 - 1, default: Any = REQUIRED) -> Any:
         """An integer of any width, low <= value <= high. Below: FormatError; above: LimitError."""
@@ -243,7 +244,7 @@ class GGUF:
         if key in self.metadata:
             found = f"one at byte {self.metadata[key].offset:#x}"
             raise self.report.bad("KEY_DUPLICATE", start, field, "no earlier one", found)
-        kind = cursor.unpack(U32, f"type of {field}")
+        kind = self._read_kind(cursor, f"type of {field}")
         if kind == ARRAY:
             self.metadata[key] = Value(*self._read_array(cursor, field), start)
         elif kind == STRING:
@@ -252,12 +253,19 @@ class GGUF:
             name, values = self._read_numbers(cursor, kind, 1, field)
             self.metadata[key] = Value(name, values[0].item(), start)
 
+    def _read_kind(self, cursor: Cursor, field: str) -> int:
+        start = cursor.position
+        kind = cursor.unpack(U32, field)
+        if kind not in VALUE_NAMES:
+            raise self.report.bad("VALUE_TYPE", start, field, f"0 to {max(VALUE_NAMES)}", kind)
+        return kind
+
     def _read_array(self, cursor: Cursor, field: str) -> tuple[str, Any]:
         start = cursor.position
-        kind = cursor.unpack(U32, f"element type of {field}")
+        kind = self._read_kind(cursor, f"element type of {field}")
         if kind == ARRAY:
             raise self.report.bad("NESTED", start, field, "numbers or strings", "arrays")
-        item_bytes = NUMBERS[kind][1].itemsize if kind in NUMBERS else U64.size
+        item_bytes = U64.size if kind == STRING else NUMBERS[kind][1].itemsize
         count = cursor.count(U64, f"length of {field}", item_bytes, MAX_ARRAY)
         if kind == STRING:
             return "array of string", cursor.strings(count, U64, field)
@@ -266,8 +274,6 @@ class GGUF:
 
     def _read_numbers(self, cursor: Cursor, kind: int, count: int, field: str) -> tuple[str, NDArray[Any]]:
         start = cursor.position
-        if kind not in NUMBERS:
-            raise self.report.bad("VALUE_TYPE", start, f"type of {field}", f"0 to {max(*VALUE_NAMES)}", kind)
         name, dtype = NUMBERS[kind]
         values = cursor.numbers(dtype, count, field)
         if kind == BOOL:

@@ -40,9 +40,11 @@ SLM_INLINE __m256 finish(bool u4, const half_panel *sums, int32_t start) {
     return _mm256_cvtepi32_ps(dot);
 }
 
-/* 16 rows x T tokens. packed: codes are nibbles as in a U4 panel; scales come as f16 from d16 and m16, else as f32 from d and m. */
-SLM_INLINE void tile(int T, bool u4, bool packed, bool mins, int halves, int64_t groups, int offset, const uint8_t *codes, const uint8_t *d16,
-                     const uint8_t *m16, const float *d, const float *m, const slm_codes *x, int64_t token, float *y, int64_t ldy) {
+/* 16 rows x T tokens. packed: codes are nibbles as in a U4 panel; scales come as f16 from d16 and m16, else as f32 from d and m.
+ */
+SLM_INLINE void tile(int T, bool u4, bool packed, bool mins, int halves, int64_t groups, int offset, const uint8_t *codes,
+                     const uint8_t *d16, const uint8_t *m16, const float *d, const float *m, const slm_codes *x, int64_t token,
+                     float *y, int64_t ldy) {
     int64_t n_groups = groups * halves;
     const int8_t *x_codes = x->codes + token * x->k;
     const int32_t *sums = x->sums + token * n_groups;
@@ -96,8 +98,8 @@ SLM_INLINE void tile(int T, bool u4, bool packed, bool mins, int halves, int64_t
     }
 }
 
-SLM_INLINE void gemv(bool u4, bool mins, int halves, const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token,
-                     float *y) {
+SLM_INLINE void gemv(bool u4, bool mins, int halves, const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x,
+                     int64_t token, float *y) {
     for (int64_t p = first; p < last; p++, y += 16) {
         const uint8_t *panel = slm_matrix_panel(w, p);
         tile(1, u4, u4, mins, halves, w->groups, w->offset, panel, panel + w->d_at, panel + w->m_at, NULL, NULL, x, token, y, 0);
@@ -119,14 +121,16 @@ void slm_gemv_int8_avx2(const slm_matrix *w, int64_t first, int64_t last, const 
     }
 }
 
-SLM_INLINE void gemm(bool u4, bool mins, int halves, const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y,
-                     int64_t ldy) {
+SLM_INLINE void gemm(bool u4, bool mins, int halves, const slm_strip *w, const slm_codes *x, int64_t first, int64_t last,
+                     float *y, int64_t ldy) {
     int64_t t = first;
     for (; t + 3 <= last; t += 3) {
-        tile(3, u4, false, mins, halves, w->groups, w->offset, w->codes, NULL, NULL, w->d, w->m, x, t, y + (t - first) * ldy, ldy);
+        tile(3, u4, false, mins, halves, w->groups, w->offset, w->codes, NULL, NULL, w->d, w->m, x, t, y + (t - first) * ldy,
+             ldy);
     }
     for (; t < last; t++) {
-        tile(1, u4, false, mins, halves, w->groups, w->offset, w->codes, NULL, NULL, w->d, w->m, x, t, y + (t - first) * ldy, ldy);
+        tile(1, u4, false, mins, halves, w->groups, w->offset, w->codes, NULL, NULL, w->d, w->m, x, t, y + (t - first) * ldy,
+             ldy);
     }
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * int8.c: AVX-512 VNNI. One register holds 16 rows x 4 codes; vpdpbusd adds 4 products per row to 16 int32 sums, so 8 of them are a
- * group of 32. Weights are the unsigned side; their offset enters as the start value of the sums. */
+ * int8.c: AVX-512 VNNI. One register holds 16 rows x 4 codes; vpdpbusd adds 4 products per row to 16 int32 sums, so 8 of them are
+ * a group of 32. Weights are the unsigned side; their offset enters as the start value of the sums. */
 #if defined(__x86_64__)
 #include "kernels/avx512/int8.h"
 
@@ -37,8 +37,8 @@ SLM_INLINE __m512i dot_steps(bool u4, const uint8_t *group, const int8_t *x, int
     return acc;
 }
 
-SLM_INLINE void gemv(bool u4, bool mins, int halves, const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token,
-                     float *y) {
+SLM_INLINE void gemv(bool u4, bool mins, int halves, const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x,
+                     int64_t token, float *y) {
     int64_t n_groups = w->groups * halves;
     const int8_t *codes = x->codes + token * x->k;
     const int32_t *sums = x->sums + token * n_groups;
@@ -96,11 +96,13 @@ SLM_INLINE void tile(int T, bool mins, int halves, const slm_strip *w, const slm
             for (int t = 0; t < T; t++) dot[t] = _mm512_set1_epi32(-w->offset * sums[t * n_groups + i]);
             for (int s = h * 4; s < (halves == 2 ? h * 4 + 4 : 8); s++) {
                 __m512i step = _mm512_load_si512(w->codes + g * 512 + s * 64);
-                for (int t = 0; t < T; t++) dot[t] = _mm512_dpbusd_epi32(dot[t], step, broadcast4(codes + t * x->k + g * 32 + 4 * s));
+                for (int t = 0; t < T; t++)
+                    dot[t] = _mm512_dpbusd_epi32(dot[t], step, broadcast4(codes + t * x->k + g * 32 + 4 * s));
             }
             __m512 d = _mm512_loadu_ps(w->d + g * 16);
             for (int t = 0; t < T; t++) {
-                acc[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[t]), _mm512_mul_ps(d, _mm512_set1_ps(scales[t * n_groups + i])), acc[t]);
+                acc[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[t]), _mm512_mul_ps(d, _mm512_set1_ps(scales[t * n_groups + i])),
+                                         acc[t]);
             }
             if (mins) {
                 __m512 m = _mm512_loadu_ps(w->m + g * 16);
@@ -111,7 +113,8 @@ SLM_INLINE void tile(int T, bool mins, int halves, const slm_strip *w, const slm
     for (int t = 0; t < T; t++) _mm512_storeu_ps(y + t * ldy, acc[t]);
 }
 
-SLM_INLINE void gemm(bool mins, int halves, const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y, int64_t ldy) {
+SLM_INLINE void gemm(bool mins, int halves, const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y,
+                     int64_t ldy) {
     int64_t t = first;
     for (; t + 12 <= last; t += 12) tile(12, mins, halves, w, x, t, y + (t - first) * ldy, ldy);
     for (; t + 4 <= last; t += 4) tile(4, mins, halves, w, x, t, y + (t - first) * ldy, ldy);

@@ -9,9 +9,9 @@ typedef struct lanes {
     float v[16];
 } lanes;
 
-#define EACH_LANE(expression)                                                                                                      \
-    lanes out;                                                                                                                     \
-    for (int i = 0; i < 16; i++) out.v[i] = (expression);                                                                          \
+#define EACH_LANE(expression)                                                                                                    \
+    lanes out;                                                                                                                   \
+    for (int i = 0; i < 16; i++) out.v[i] = (expression);                                                                        \
     return out
 
 SLM_INLINE lanes lanes_set(float x) {
@@ -52,7 +52,8 @@ SLM_INLINE lanes lanes_min(lanes a, lanes b) {
 SLM_INLINE lanes lanes_less(lanes a, lanes b, lanes yes, lanes no) {
     EACH_LANE(a.v[i] < b.v[i] ? yes.v[i] : no.v[i]);
 }
-/* To nearest even, for |a| < 2^22: adding 1.5 * 2^23 leaves no bits below the point. Others (NaN, infinity) come out unusable, not trapped. */
+/* To nearest even, for |a| < 2^22: adding 1.5 * 2^23 leaves no bits below the point. Others (NaN, infinity) come out unusable,
+ * not trapped. */
 SLM_INLINE lanes lanes_round(lanes a) {
     EACH_LANE((a.v[i] + 0x1.8p23f) - 0x1.8p23f);
 }

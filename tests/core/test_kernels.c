@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * test_kernels.c: every kernel of every tier this machine has gives the bits of the scalar tier; gemm gives the bits of gemv; an
+ * int8 product equals a sum in exact integers and double. Odd tails included. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/half.h"
+#include "check.h"
+#include "kernels/kernels.h"
+
+enum { MAX_K = 1536, MAX_TOKENS = 29, MAX_ROWS = 48 };
+
+static _Alignas(64) uint8_t packed[MAX_ROWS * MAX_K * 4 + 4096 + 65536];
+static _Alignas(64) uint8_t file_rows[MAX_ROWS * MAX_K * 4];
+
+static bool same(const void *a, const void *b, size_t size) {
+    return memcmp(a, b, size) == 0;
+}
+
+static uint16_t random_f16(void) { /* finite, subnormals and negatives included */
+    uint16_t half = (uint16_t)random_u32();
+    return (half & 0x7c00) == 0x7c00 ? (uint16_t)(half & 0x83ff) : (uint16_t)((half & 0x83ff) | (random_u32() % 20) << 10);
+}
+
+static void random_matrix(slm_matrix *w, slm_type type, int64_t rows, int64_t k) {
+    slm_error error;
+    CHECK(slm_matrix_describe(w, type, rows, k, false, &error) == SLM_OK);
+    w->data = packed;
+    size_t row_bytes = slm_matrix_row_bytes(w);
+    const slm_type_info *info = slm_type_of(type);
+    for (size_t i = 0; i < row_bytes * (size_t)rows; i++) file_rows[i] = (uint8_t)random_u32();
+    for (int64_t r = 0; r < rows; r++) {
+        uint8_t *row = file_rows + (size_t)r * row_bytes;
+        for (int64_t b = 0; b < k / info->block; b++, row += info->block_bytes) {
+            if (type == SLM_TYPE_F32) {
+                float x = random_float();
+                memcpy(row, &x, 4);
+            } else if (type == SLM_TYPE_BF16) {
+                uint16_t x = slm_f32_to_bf16(random_float());
+                memcpy(row, &x, 2);
+            } else {
+                for (int i = 0; i < (type == SLM_TYPE_Q4_1 ? 2 : 1); i++) {
+                    uint16_t scale = random_f16();
+                    memcpy(row + 2 * i, &scale, 2);
+                }
+            }
+        }
+    }
+    slm_matrix_pack(w, 0, w->n_panels, file_rows, rows);
+}
+
+/* ---- int8 linears ------------------------------------------------------------------------------------------------------ */
+
+static float x[MAX_TOKENS * MAX_K];
+static int8_t codes[2][MAX_TOKENS * MAX_K];
+static int32_t sums[2][MAX_TOKENS * MAX_K / 16];
+static float scales[2][MAX_TOKENS * MAX_K / 16], scaled_sums[2][MAX_TOKENS * MAX_K / 16];
+
+static slm_codes quantized(const slm_kernels *kernels, int slot, int64_t n_tokens, int64_t k, int group) {
+    slm_codes out = {.k = k,
+                     .group = group,
+                     .codes = codes[slot],
+                     .sums = sums[slot],
+                     .scales = scales[slot],
+                     .scaled_sums = scaled_sums[slot]};
+    for (int64_t t = 0; t < n_tokens; t++) kernels->quantize(x + t * k, t, &out);
+    return out;
+}
+
+static void test_quantize(const slm_kernels *tier) {
+    for (int group = 16; group <= 32; group += 16) {
+        int64_t k = 96;
+        size_t n = (size_t)(5 * k), groups = n / (size_t)group;
+        for (size_t i = 0; i < n; i++) x[i] = random_float() * expf(random_float() * 30);
+        for (int64_t i = 0; i < k; i++) x[i] = 0;
+        for (int64_t i = 0; i < k; i++) x[k + i] = 1e-44f * (float)(i % 7 - 3); /* subnormal */
+        quantized(&slm_kernels_scalar, 0, 5, k, group);
+        quantized(tier, 1, 5, k, group);
+        CHECK(same(codes[0], codes[1], n));
+        CHECK(same(sums[0], sums[1], groups * 4) && same(scales[0], scales[1], groups * 4) &&
+              same(scaled_sums[0], scaled_sums[1], groups * 4));
+        for (size_t g = 0; g < groups; g++) {
+            int32_t sum = 0;
+            for (size_t i = 0; i < (size_t)group; i++) sum += codes[1][g * (size_t)group + i];
+            CHECK(sum == sums[1][g]);
+            float most = 0;
+            for (size_t i = 0; i < (size_t)group; i++) most = fmaxf(most, fabsf(x[g * (size_t)group + i]));
+            CHECK(scales[1][g] == most / 127.0f);
+        }
+        x[3] = NAN;
+        x[k + 40] = INFINITY;
+        quantized(tier, 1, 2, k, group);
+        CHECK(isnan(scales[1][0]) && isnan(scales[1][(k + 40) / group]));
+    }
+}
+
+static void test_int8(const slm_kernels *tier, slm_type type, int64_t rows, int64_t k, int64_t n_tokens, int group) {
+    static float y[3][MAX_TOKENS * MAX_ROWS];
+    static _Alignas(64) uint8_t strip_codes[MAX_K * 16];
+    static _Alignas(64) float d[MAX_K / 2], m[MAX_K / 2];
+    slm_matrix w;
+    random_matrix(&w, type, rows, k);
+    for (int64_t i = 0; i < n_tokens * k; i++) x[i] = random_float();
+    slm_codes in = quantized(&slm_kernels_scalar, 0, n_tokens, k, group);
+    int64_t ldy = w.n_panels * 16;
+    for (int64_t t = 0; t < n_tokens; t++) {
+        slm_kernels_scalar.gemv(&w, 0, w.n_panels, &in, t, y[0] + t * ldy);
+        tier->gemv(&w, 0, w.n_panels, &in, t, y[1] + t * ldy);
+    }
+    for (int64_t p = 0; p < w.n_panels; p++) {
+        slm_strip strip;
+        tier->unpack(&w, p, strip_codes, d, m, &strip);
+        tier->gemm(&strip, &in, 0, n_tokens, y[2] + p * 16, ldy);
+    }
+    CHECK(same(y[0], y[1], (size_t)(n_tokens * ldy) * 4));
+    CHECK(same(y[0], y[2], (size_t)(n_tokens * ldy) * 4));
+    float row[MAX_K];
+    for (int64_t r = 0; r < rows; r++) {
+        slm_matrix_row(&w, r, row);
+        for (int64_t t = 0; t < n_tokens; t++) {
+            double exact = 0, size = 0;
+            for (int64_t i = 0; i < k; i++) {
+                double product = (double)row[i] * in.codes[t * k + i] * (double)in.scales[(t * k + i) / group];
+                exact += product;
+                size += fabs(product);
+            }
+            /* Each group's exact sum is rounded a few times; sums of minimums cancel against codes, which `size` does not see. */
+            double bound = (size + 1e-30) * 1e-5 + (w.has_min ? 1e-3 * size : 0);
+            CHECK(fabs(y[1][t * ldy + r] - exact) <= bound);
+        }
+        if (checks_failed > 20) return;
+    }
+    for (int64_t r = rows; r < ldy; r++) CHECK(y[1][r] == 0);
+}
+
+/* ---- float kernels ------------------------------------------------------------------------------------------------------- */
+
+static void test_float(const slm_kernels *tier, slm_type type, int64_t rows, int64_t k, int64_t n_tokens) {
+    static float y[2][MAX_TOKENS * MAX_ROWS];
+    slm_matrix w;
+    random_matrix(&w, type, rows, k);
+    int64_t ldx = (k + 15) / 16 * 16, ldy = w.n_panels * 16;
+    memset(x, 0, sizeof x);
+    for (int64_t t = 0; t < n_tokens; t++) {
+        for (int64_t i = 0; i < k; i++) x[t * ldx + i] = slm_bf16_round(random_float());
+    }
+    for (int64_t p = 0; p < w.n_panels; p++) {
+        slm_kernels_scalar.linear_float(&w, p, x, ldx, n_tokens, y[0] + p * 16, ldy);
+        tier->linear_float(&w, p, x, ldx, n_tokens, y[1] + p * 16, ldy);
+    }
+    CHECK(same(y[0], y[1], (size_t)(n_tokens * ldy) * 4));
+    float row[MAX_K];
+    for (int64_t r = 0; r < rows; r++) {
+        slm_matrix_row(&w, r, row);
+        for (int64_t t = 0; t < n_tokens; t++) {
+            double exact = 0, size = 0;
+            for (int64_t i = 0; i < k; i++)
+                exact += (double)row[i] * x[t * ldx + i], size += fabs((double)row[i] * x[t * ldx + i]);
+            CHECK(fabs(y[1][t * ldy + r] - exact) <= size * 1e-4 + 1e-30);
+        }
+    }
+}
+
+static void test_vectors(const slm_kernels *tier) {
+    static _Alignas(64) float a[2][528], b[528], weight[528];
+    for (int64_t n = 1; n <= 520; n = n * 2 + 1) {
+        int64_t padded = (n + 15) / 16 * 16;
+        memset(a, 0, sizeof a), memset(b, 0, sizeof b), memset(weight, 0, sizeof weight);
+        for (int64_t i = 0; i < n; i++) b[i] = random_float() * 20, weight[i] = random_float();
+        const slm_kernels *both[2] = {&slm_kernels_scalar, tier};
+        for (int i = 0; i < 2; i++) both[i]->rms_norm(b, weight, n, 1e-5f, a[i]);
+        CHECK(same(a[0], a[1], sizeof a[0]));
+        double squares = 0;
+        for (int64_t i = 0; i < n; i++) squares += (double)b[i] * b[i];
+        for (int64_t i = 0; i < n; i++) CHECK(fabs(a[1][i] - b[i] / sqrt(squares / (double)n + 1e-5) * weight[i]) < 1e-5);
+        for (int i = 0; i < 2; i++) both[i]->silu_multiply(b, weight, padded, a[i]);
+        CHECK(same(a[0], a[1], sizeof a[0]));
+        for (int64_t i = 0; i < n; i++) CHECK(fabs(a[1][i] - b[i] / (1 + exp(-(double)b[i])) * weight[i]) < 3e-6);
+        for (int i = 0; i < 2; i++) both[i]->add(a[i], b, padded), both[i]->scale(a[i], 0.7f, padded);
+        CHECK(same(a[0], a[1], sizeof a[0]));
+        for (int i = 0; i < 2; i++) both[i]->round_bf16(b, padded, a[i]);
+        CHECK(same(a[0], a[1], sizeof a[0]));
+        for (int64_t i = 0; i < n; i++) CHECK(a[1][i] == slm_bf16_round(b[i]));
+        CHECK(tier->all_finite(b, n));
+        b[n - 1] = n % 2 ? NAN : INFINITY;
+        CHECK(!tier->all_finite(b, n));
+    }
+    b[0] = NAN;
+    tier->silu_multiply(b, weight, 16, a[0]);
+    CHECK(isnan(a[0][0]));
+}
+
+/* ---- attention --------------------------------------------------------------------------------------------------------------
+ */
+
+static void test_attention(const slm_kernels *tier, bool bf16, int64_t head_dim) {
+    enum { ROWS = 7, POSITIONS = 64 };
+    static float k[POSITIONS][128], v[POSITIONS][128], q[ROWS * 128], scores[2][ROWS * POSITIONS], out[2][ROWS * 128], max[2],
+        sum[2];
+    static _Alignas(64) uint8_t k_panels[POSITIONS * 128 * 4], v_pairs[POSITIONS * 128 * 4];
+    int64_t width = (head_dim + 15) / 16 * 16;
+    memset(v_pairs, 0, sizeof v_pairs);
+    for (int64_t p = 0; p < POSITIONS; p++) {
+        for (int64_t i = 0; i < head_dim; i++) {
+            k[p][i] = slm_bf16_round(random_float()), v[p][i] = slm_bf16_round(random_float());
+            if (bf16) {
+                uint16_t k16 = slm_f32_to_bf16(k[p][i]), v16 = slm_f32_to_bf16(v[p][i]);
+                memcpy(k_panels + (((p / 16 * head_dim / 2 + i / 2) * 16 + p % 16) * 2 + i % 2) * 2, &k16, 2);
+                memcpy(v_pairs + ((p / 2 * width + i) * 2 + p % 2) * 2, &v16, 2);
+            } else {
+                memcpy(k_panels + ((p / 16 * head_dim + i) * 16 + p % 16) * 4, &k[p][i], 4);
+                memcpy(v_pairs + (p * width + i) * 4, &v[p][i], 4);
+            }
+        }
+    }
+    for (int64_t i = 0; i < ROWS * width; i++) q[i] = slm_bf16_round(random_float());
+    const slm_kernels *both[2] = {&slm_kernels_scalar, tier};
+    size_t panel = (size_t)head_dim * 16 * (bf16 ? 2 : 4);
+    for (int t = 0; t < 2; t++) {
+        for (int64_t p = 0; p < POSITIONS / 16; p++) {
+            both[t]->attention_scores(q, width, ROWS, k_panels + (size_t)p * panel, bf16, head_dim, scores[t] + p * 16,
+                                      POSITIONS);
+        }
+    }
+    CHECK(same(scores[0], scores[1], sizeof scores[0]));
+    double exact = 0;
+    for (int64_t i = 0; i < head_dim; i++) exact += (double)q[2 * width + i] * k[37][i];
+    CHECK(fabs(exact - scores[1][2 * POSITIONS + 37]) < 1e-4);
+    int64_t valid = 51, padded = 64, n = 52;
+    memset(out, 0, sizeof out);
+    for (int t = 0; t < 2; t++) {
+        for (int r = 0; r < ROWS; r++)
+            both[t]->attention_softmax(scores[t] + r * POSITIONS, valid, padded, bf16, &max[t], &sum[t]);
+        both[t]->attention_softmax(scores[t], valid, padded, bf16, &max[t],
+                                   &sum[t]); /* once more: a distribution of other numbers */
+        both[t]->attention_values(scores[t], POSITIONS, ROWS, v_pairs, bf16, n, width, out[t], width);
+    }
+    CHECK(same(scores[0], scores[1], sizeof scores[0]) && same(max, max + 1, 4) && same(sum, sum + 1, 4) &&
+          same(out[0], out[1], sizeof out[0]));
+    for (int64_t p = valid; p < padded; p++) CHECK(scores[1][POSITIONS + p] == 0);
+
+    float merged[2][256], running_max[2], running_sum[2], fresh[256];
+    for (int i = 0; i < 256; i++) fresh[i] = random_float();
+    for (int t = 0; t < 2; t++) {
+        running_max[t] = -INFINITY, running_sum[t] = 0;
+        memset(merged[t], 0, sizeof merged[t]);
+        both[t]->attention_merge(&running_max[t], &running_sum[t], merged[t], -3.0f, 2.5f, fresh, 256);
+        CHECK(same(merged[t], fresh, sizeof fresh) && running_max[t] == -3.0f &&
+              running_sum[t] == 2.5f); /* the first segment is taken as it is */
+        both[t]->attention_merge(&running_max[t], &running_sum[t], merged[t], -1.0f, 1.5f, q, 128);
+    }
+    CHECK(same(merged[0], merged[1], sizeof fresh) && same(running_sum, running_sum + 1, 4) &&
+          same(running_max, running_max + 1, 4));
+    CHECK(fabs(running_sum[1] - (2.5 * exp(-2) + 1.5)) < 1e-6 && running_max[1] == -1.0f);
+}
+
+static void test_softmax_exact(const slm_kernels *tier) {
+    float s[64], copy[64], max, sum;
+    for (int i = 0; i < 64; i++) s[i] = copy[i] = random_float() * 40;
+    tier->attention_softmax(s, 50, 64, false, &max, &sum);
+    double total = 0, top = -INFINITY;
+    for (int i = 0; i < 50; i++) top = fmax(top, copy[i]);
+    for (int i = 0; i < 50; i++) {
+        double exact = exp(copy[i] - (float)top);
+        total += exact;
+        CHECK(fabs(s[i] - exact) <= 2e-7 * exact + 1e-37);
+    }
+    CHECK(max == (float)top && fabs(sum - total) < 1e-5 * total);
+}
+
+int main(void) {
+    slm_error error;
+    CHECK(slm_init("no such tier", &error) == SLM_BAD_ARGUMENT);
+    CHECK(slm_init(NULL, &error) == SLM_OK && slm_init(slm_kernels_active()->name, &error) == SLM_OK);
+    const slm_kernels *tier;
+    for (int i = 0; (tier = slm_kernels_tier(i)); i++) {
+        long before = checks_passed;
+        test_quantize(tier);
+        slm_type types[] = {SLM_TYPE_Q8_0, SLM_TYPE_Q4_0, SLM_TYPE_Q4_1};
+        int64_t columns[] = {32, 64, 96, 576};
+        for (int t = 0; t < 3; t++) {
+            for (int c = 0; c < 4; c++) {
+                for (int64_t n = 1; n <= MAX_TOKENS; n += n < 13 ? 1 : 8)
+                    test_int8(tier, types[t], c == 3 ? 17 : 16 * c + 1, columns[c], n, n % 2 ? 32 : 16);
+            }
+            test_int8(tier, types[t], MAX_ROWS, MAX_K, 2, 32);
+        }
+        slm_type floats[] = {SLM_TYPE_F32, SLM_TYPE_F16, SLM_TYPE_BF16};
+        for (int t = 0; t < 3; t++) {
+            for (int64_t n = 1; n <= 9; n++) test_float(tier, floats[t], 15 + n, 29 + n, n);
+        }
+        test_vectors(tier);
+        for (int64_t head_dim = 2; head_dim <= 128; head_dim += 18)
+            test_attention(tier, true, head_dim), test_attention(tier, false, head_dim);
+        test_softmax_exact(tier);
+        printf("%s: %ld checks\n", tier->name, checks_passed - before);
+    }
+    return finish();
+}

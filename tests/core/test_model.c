@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * test_model.c: a model from plain structs, without Python: tokens are generated, the bits do not depend on threads, chunks,
+ * forks or rewinds, every allocation fails once, and cancelled or failed calls leave a session as it was. */
+#include <fcntl.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/half.h"
+#include "check.h"
+#include "slm.h"
+
+enum { VOCAB = 70, HIDDEN = 64, INNER = 96, LAYERS = 3, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 16, CONTEXT = 700, PROMPT = 600 };
+
+typedef struct files {
+    int fd;
+    uint64_t end;
+    float inv_freq[HEAD_DIM / 2];
+    slm_layer_weights layers[LAYERS];
+    slm_weights weights;
+    slm_config config;
+} files;
+
+/* Appends a random tensor of the type to the file. */
+static slm_tensor write_tensor(files *f, slm_type type, int64_t rows, int64_t cols) {
+    slm_tensor tensor = {.type = type, .fd = f->fd, .offset = f->end, .rows = rows, .cols = cols};
+    size_t block_bytes = (size_t)slm_type_block_bytes(type), size = (size_t)(rows * cols / slm_type_block(type)) * block_bytes;
+    uint8_t *bytes = malloc(size);
+    for (size_t i = 0; i < size; i += block_bytes) {
+        for (size_t j = 0; j < block_bytes; j++) bytes[i + j] = (uint8_t)random_u32();
+        float x = rows == 1 ? 1 + 0.1f * random_float() : random_float() * 0.3f;
+        uint16_t half = slm_f32_to_bf16(x), scale = 0x2000 | (random_u32() & 0x83ff); /* f16 near 2^-7 */
+        if (type == SLM_TYPE_F32) memcpy(bytes + i, &x, 4);
+        if (type == SLM_TYPE_BF16) memcpy(bytes + i, &half, 2);
+        if (type == SLM_TYPE_F16) scale |= 0x1000, memcpy(bytes + i, &scale, 2);
+        if (slm_type_block(type) == 32) memcpy(bytes + i, &scale, 2);
+        if (type == SLM_TYPE_Q4_1) scale ^= 0x8800, memcpy(bytes + i + 2, &scale, 2);
+    }
+    CHECK(pwrite(f->fd, bytes, size, (off_t)f->end) == (ssize_t)size);
+    free(bytes);
+    f->end += size + 24; /* ranges need no alignment */
+    return tensor;
+}
+
+static void write_files(files *f, slm_type type, bool tied) {
+    char path[] = "/tmp/slm-test-XXXXXX";
+    memset(f, 0, sizeof *f);
+    f->fd = mkstemp(path);
+    CHECK(f->fd >= 0 && unlink(path) == 0);
+    for (int i = 0; i < HEAD_DIM / 2; i++) f->inv_freq[i] = powf(10000, -(float)i / (HEAD_DIM / 2));
+    f->weights.embed_tokens = write_tensor(f, type, VOCAB, HIDDEN);
+    f->weights.norm = write_tensor(f, SLM_TYPE_F32, 1, HIDDEN);
+    if (!tied) f->weights.lm_head = write_tensor(f, type, VOCAB, HIDDEN);
+    for (int i = 0; i < LAYERS; i++) {
+        f->layers[i] = (slm_layer_weights){
+            .input_layernorm = write_tensor(f, SLM_TYPE_F32, 1, HIDDEN),
+            .q_proj = write_tensor(f, type, HEADS * HEAD_DIM, HIDDEN),
+            .k_proj = write_tensor(f, type, KV_HEADS * HEAD_DIM, HIDDEN),
+            .v_proj = write_tensor(f, type, KV_HEADS * HEAD_DIM, HIDDEN),
+            .o_proj = write_tensor(f, type, HIDDEN, HEADS * HEAD_DIM),
+            .post_attention_layernorm = write_tensor(f, SLM_TYPE_F32, 1, HIDDEN),
+            .gate_proj = write_tensor(f, type, INNER, HIDDEN),
+            .up_proj = write_tensor(f, type, INNER, HIDDEN),
+            .down_proj = write_tensor(f, type, HIDDEN, INNER),
+            .down_proj_group = i % 2 ? 16 : 32,
+        };
+    }
+    f->weights.layers = f->layers;
+    f->config = (slm_config){.vocab_size = VOCAB,
+                             .hidden_size = HIDDEN,
+                             .intermediate_size = INNER,
+                             .num_hidden_layers = LAYERS,
+                             .num_attention_heads = HEADS,
+                             .num_key_value_heads = KV_HEADS,
+                             .head_dim = HEAD_DIM,
+                             .max_position_embeddings = CONTEXT,
+                             .rms_norm_eps = 1e-5f,
+                             .hidden_act = SLM_ACTIVATION_SILU,
+                             .rope_style = SLM_ROPE_HALF,
+                             .rotary_dim = HEAD_DIM,
+                             .rope_inv_freq = f->inv_freq,
+                             .attention_scale = 0.25f};
+}
+
+static int32_t prompt[PROMPT];
+
+/* ---- bits -------------------------------------------------------------------------------------------------------------------
+ */
+
+static bool run(slm_model *model, int64_t chunk, int threads, int64_t n, float *logits) {
+    slm_session *session = NULL;
+    slm_error error;
+    slm_call call = {.threads = threads, .prefill_chunk = chunk};
+    bool ok = slm_session_create(model, &session, &error) == SLM_OK &&
+              slm_session_forward(session, prompt, n, SLM_LOGITS_ALL, logits, &call, &error) == SLM_OK;
+    slm_session_release(session);
+    return ok;
+}
+
+static void test_bits(slm_model *model, slm_kv_type kv) {
+    static float expected[PROMPT * VOCAB], found[PROMPT * VOCAB];
+    const int64_t chunks[] = {1, 7, 32, 257};
+    slm_error error;
+    CHECK(run(model, PROMPT, 1, PROMPT, expected));
+    for (int i = 0; i < 8; i++) {
+        memset(found, 0, sizeof found);
+        CHECK(run(model, chunks[i / 2], 1 + i % 2, PROMPT, found));
+        CHECK(!memcmp(expected, found, sizeof expected));
+    }
+    for (int i = 0; i < VOCAB; i++) CHECK(expected[i] != expected[VOCAB + i]); /* not all the same */
+
+    /* A fork and its parent write the same shared page differently; a rewind goes back over a page border. */
+    slm_session *session = NULL, *fork = NULL;
+    float a[VOCAB], b[VOCAB];
+    int32_t other = (prompt[100] + 1) % VOCAB;
+    CHECK(slm_session_create(model, &session, &error) == SLM_OK);
+    CHECK(slm_session_forward(session, prompt, 100, SLM_LOGITS_NONE, NULL, NULL, &error) == SLM_OK);
+    CHECK(slm_session_fork(session, &fork, &error) == SLM_OK && slm_session_length(fork) == 100);
+    CHECK(slm_session_forward(fork, &other, 1, SLM_LOGITS_LAST, b, NULL, &error) == SLM_OK);
+    CHECK(slm_session_forward(session, prompt + 100, 1, SLM_LOGITS_LAST, a, NULL, &error) == SLM_OK);
+    CHECK(!memcmp(a, expected + 100 * VOCAB, sizeof a) && memcmp(a, b, sizeof a));
+    CHECK(slm_session_rewind(fork, 60, &error) == SLM_OK && slm_session_rewind(fork, 61, &error) == SLM_BAD_ARGUMENT);
+    CHECK(slm_session_forward(fork, prompt + 60, 500, SLM_LOGITS_LAST, b, NULL, &error) == SLM_OK);
+    CHECK(!memcmp(b, expected + 559 * VOCAB, sizeof b));
+    CHECK(slm_session_forward(session, prompt + 101, 100, SLM_LOGITS_LAST, a, NULL, &error) == SLM_OK);
+    CHECK(!memcmp(a, expected + 200 * VOCAB, sizeof a));
+    slm_session_release(session);
+    slm_session_release(fork);
+    slm_model_stats stats;
+    slm_model_describe(model, &stats);
+    CHECK(stats.kv == kv && stats.vocab_size == VOCAB && stats.context == CONTEXT);
+    CHECK(stats.kv_bytes_per_token == LAYERS * KV_HEADS * HEAD_DIM * 2 * (kv == SLM_KV_F32 ? 4 : 2));
+}
+
+/* ---- generation
+ * ---------------------------------------------------------------------------------------------------------------- */
+
+static int always_stop(void *user, const slm_event *event) {
+    (void)event;
+    ++*(int *)user;
+    return 1;
+}
+
+static void test_generation(slm_model *model) {
+    slm_error error;
+    slm_session *session = NULL;
+    slm_generation *generation = NULL;
+    slm_generate_options options = {.max_tokens = 20, .top_p = 1};
+    slm_chunk chunk;
+    int32_t greedy[20];
+    CHECK(slm_session_create(model, &session, &error) == SLM_OK);
+    CHECK(slm_generation_create(session, NULL, prompt, 9, &options, &generation, &error) == SLM_OK);
+    for (int i = 0; i < 20; i++) {
+        CHECK(slm_generation_next(generation, false, NULL, &chunk, &error) == SLM_OK && chunk.n_tokens == 1);
+        CHECK(chunk.finish == (i == 19 ? SLM_FINISH_LENGTH : SLM_FINISH_NONE));
+        greedy[i] = chunk.tokens[0];
+    }
+    CHECK(slm_session_length(session) == 9 + 19); /* the last token has not been run */
+    slm_generation_release(generation);
+
+    /* The definition: the largest logit after everything so far. */
+    float logits[VOCAB];
+    CHECK(slm_session_rewind(session, 0, &error) == SLM_OK);
+    CHECK(slm_session_forward(session, prompt, 9, SLM_LOGITS_LAST, logits, NULL, &error) == SLM_OK);
+    for (int i = 0; i < 20; i++) {
+        int best = 0;
+        for (int j = 1; j < VOCAB; j++) best = logits[j] > logits[best] ? j : best;
+        CHECK(greedy[i] == best);
+        CHECK(slm_session_forward(session, &greedy[i], 1, SLM_LOGITS_LAST, logits, NULL, &error) == SLM_OK);
+    }
+
+    /* An end token ends it and is not part of it; ignore_eos goes on. */
+    int repeats = 0;
+    for (int i = 0; i < 7; i++) repeats += greedy[i] == greedy[7];
+    options.end_tokens = &greedy[7];
+    options.n_end_tokens = 1;
+    for (int ignore = 0; ignore < 2 && !repeats; ignore++) {
+        options.ignore_eos = ignore;
+        CHECK(slm_session_rewind(session, 0, &error) == SLM_OK);
+        CHECK(slm_generation_create(session, NULL, prompt, 9, &options, &generation, &error) == SLM_OK);
+        CHECK(slm_generation_next(generation, true, NULL, &chunk, &error) == SLM_OK);
+        CHECK(chunk.n_tokens == (ignore ? 20 : 7) && chunk.finish == (ignore ? SLM_FINISH_LENGTH : SLM_FINISH_STOP));
+        CHECK(!memcmp(chunk.tokens, greedy, chunk.n_tokens * sizeof *greedy));
+        slm_generation_release(generation);
+    }
+
+    /* A seed gives the same tokens, another seed others; cancelled, it goes on where it was. */
+    int32_t sampled[3][20];
+    for (int i = 0; i < 3; i++) {
+        int events = 0;
+        slm_call stop = {.event = always_stop, .user = &events};
+        options = (slm_generate_options){.max_tokens = 20, .temperature = 1.5f, .top_k = 50, .top_p = 0.95f, .seed = 7 + i / 2};
+        CHECK(slm_session_rewind(session, 0, &error) == SLM_OK);
+        CHECK(slm_generation_create(session, NULL, prompt, 9, &options, &generation, &error) == SLM_OK);
+        CHECK(slm_generation_next(generation, true, &stop, &chunk, &error) == SLM_CANCELLED && events == 1);
+        CHECK(slm_session_length(session) == 0);
+        CHECK(slm_generation_next(generation, true, NULL, &chunk, &error) == SLM_OK && chunk.n_tokens == 20);
+        memcpy(sampled[i], chunk.tokens, sizeof sampled[i]);
+        for (int j = 0; j < 20; j++) CHECK(sampled[i][j] >= 0 && sampled[i][j] < VOCAB);
+        slm_generation_release(generation);
+    }
+    CHECK(!memcmp(sampled[0], sampled[1], sizeof sampled[0]) && memcmp(sampled[0], sampled[2], sizeof sampled[0]));
+
+    /* The end of the context ends a generation; a prompt that does not fit is refused. */
+    options = (slm_generate_options){.max_tokens = 1000, .top_p = 1};
+    CHECK(slm_session_rewind(session, 0, &error) == SLM_OK);
+    CHECK(slm_generation_create(session, NULL, prompt, PROMPT, &options, &generation, &error) == SLM_OK);
+    CHECK(slm_generation_next(generation, true, NULL, &chunk, &error) == SLM_OK && chunk.finish == SLM_FINISH_LENGTH);
+    CHECK(chunk.n_tokens == CONTEXT - PROMPT + 1 && slm_session_length(session) == CONTEXT);
+    slm_generation_release(generation);
+    CHECK(slm_session_forward(session, prompt, 1, SLM_LOGITS_NONE, NULL, NULL, &error) == SLM_CONTEXT_FULL);
+    slm_session_release(session);
+}
+
+/* ---- what fails
+ * ------------------------------------------------------------------------------------------------------------------ */
+
+static slm_status everything(const files *f, float *logits, slm_error *error) {
+    slm_model *model = NULL;
+    slm_session *session = NULL, *fork = NULL;
+    slm_generation *generation = NULL;
+    slm_generate_options options = {.max_tokens = 3, .temperature = 1, .top_p = 1};
+    slm_chunk chunk;
+    slm_call call = {.threads = 1, .prefill_chunk = 30};
+    slm_status status = slm_model_load(&f->config, &f->weights, CONTEXT, SLM_KV_AUTO, &call, &model, error);
+    if (!status) status = slm_session_create(model, &session, error);
+    if (!status) status = slm_session_forward(session, prompt, 70, SLM_LOGITS_ALL, logits, &call, error);
+    if (!status) status = slm_session_fork(session, &fork, error);
+    if (!status) status = slm_generation_create(fork, NULL, prompt, 5, &options, &generation, error);
+    if (!status) status = slm_generation_next(generation, true, &call, &chunk, error);
+    slm_generation_release(generation);
+    slm_session_release(fork);
+    slm_session_release(session);
+    slm_model_release(model);
+    return status;
+}
+
+static void test_allocation_failures(const files *f) {
+    static float expected[70 * VOCAB], found[70 * VOCAB];
+    slm_error error;
+    int64_t before = slm_alloc_outstanding(), k = 0;
+    CHECK(everything(f, expected, &error) == SLM_OK && slm_alloc_outstanding() == before);
+    for (int persistent = 0; persistent < 2; persistent++) {
+        for (k = 0;; k++) {
+            slm_alloc_fail_at(k, persistent);
+            slm_status status = everything(f, found, &error);
+            slm_alloc_fail_at(-1, 0);
+            CHECK(slm_alloc_outstanding() == before);
+            if (status == SLM_OK) break;
+            CHECK(status == SLM_NO_MEMORY && error.status == SLM_NO_MEMORY);
+        }
+        CHECK(k > 50);
+    }
+    CHECK(!memcmp(expected, found, sizeof expected));
+}
+
+static void test_failures(files *f) {
+    slm_model *model = NULL;
+    slm_session *session = NULL;
+    slm_error error;
+    slm_config bad = f->config;
+    bad.num_key_value_heads = 3;
+    CHECK(slm_model_load(&bad, &f->weights, CONTEXT, SLM_KV_AUTO, NULL, &model, &error) == SLM_BAD_ARGUMENT && !model);
+    bad = f->config;
+    bad.hidden_size = HIDDEN + 32;
+    CHECK(slm_model_load(&bad, &f->weights, CONTEXT, SLM_KV_AUTO, NULL, &model, &error) == SLM_BAD_ARGUMENT && !model);
+    CHECK(strstr(error.message, "expected") && strstr(error.message, "found"));
+    CHECK(slm_model_load(&f->config, &f->weights, 0, SLM_KV_AUTO, NULL, &model, &error) == SLM_BAD_ARGUMENT);
+    slm_tensor good = f->layers[1].up_proj;
+    f->layers[1].up_proj.offset = f->end;
+    CHECK(slm_model_load(&f->config, &f->weights, CONTEXT, SLM_KV_AUTO, NULL, &model, &error) == SLM_BAD_DATA);
+    CHECK(strstr(error.message, "up_proj") && error.index == 1);
+    f->layers[1].up_proj.fd = -1;
+    CHECK(slm_model_load(&f->config, &f->weights, CONTEXT, SLM_KV_AUTO, NULL, &model, &error) == SLM_IO_ERROR && error.os_error);
+    f->layers[1].up_proj = good;
+    int events = 0;
+    slm_call stop = {.event = always_stop, .user = &events};
+    CHECK(slm_model_load(&f->config, &f->weights, CONTEXT, SLM_KV_AUTO, &stop, &model, &error) == SLM_CANCELLED && !model &&
+          events == 1);
+
+    CHECK(slm_model_load(&f->config, &f->weights, CONTEXT, SLM_KV_AUTO, NULL, &model, &error) == SLM_OK);
+    CHECK(slm_session_create(model, &session, &error) == SLM_OK);
+    float logits[VOCAB], again[VOCAB];
+    CHECK(slm_session_forward(session, prompt, 67, SLM_LOGITS_LAST, logits, NULL, &error) == SLM_OK);
+    CHECK(slm_session_rewind(session, 66, &error) == SLM_OK);
+    CHECK(slm_session_forward(session, prompt + 66, 300, SLM_LOGITS_LAST, again, &stop, &error) == SLM_CANCELLED);
+    CHECK(slm_session_length(session) == 66);
+    int32_t wrong[2] = {3, VOCAB};
+    CHECK(slm_session_forward(session, wrong, 2, SLM_LOGITS_LAST, again, NULL, &error) == SLM_BAD_ARGUMENT && error.index == 1);
+    CHECK(slm_session_forward(session, wrong, 0, SLM_LOGITS_LAST, again, NULL, &error) == SLM_BAD_ARGUMENT);
+    CHECK(slm_session_forward(session, prompt + 66, 1, SLM_LOGITS_LAST, again, NULL, &error) == SLM_OK);
+    CHECK(!memcmp(logits, again, sizeof logits));
+    slm_session_release(session);
+    slm_model_release(model);
+}
+
+/* A NaN in one row of up_proj reaches the logits as an error, never as a token; the session survives it. */
+static void test_not_a_number(void) {
+    files f;
+    write_files(&f, SLM_TYPE_Q8_0, true);
+    uint16_t nan = 0x7e00;
+    CHECK(pwrite(f.fd, &nan, 2, (off_t)f.layers[0].up_proj.offset + 34 * 9) == 2);
+    slm_model *model = NULL;
+    slm_session *session = NULL;
+    slm_error error;
+    float logits[3 * VOCAB];
+    CHECK(slm_model_load(&f.config, &f.weights, CONTEXT, SLM_KV_AUTO, NULL, &model, &error) == SLM_OK);
+    CHECK(slm_session_create(model, &session, &error) == SLM_OK);
+    for (int i = 0; i < 2; i++) {
+        CHECK(slm_session_forward(session, prompt, 3, SLM_LOGITS_ALL, logits, NULL, &error) == SLM_NOT_A_NUMBER);
+        CHECK(slm_session_length(session) == 0);
+    }
+    slm_session_release(session);
+    slm_model_release(model);
+    close(f.fd);
+}
+
+int main(void) {
+    slm_error error;
+    CHECK(slm_init(getenv("SLM_ISA"), &error) == SLM_OK);
+    for (int i = 0; i < PROMPT; i++) prompt[i] = (int32_t)(random_u32() % VOCAB);
+    const slm_type types[] = {SLM_TYPE_F32, SLM_TYPE_F16, SLM_TYPE_BF16, SLM_TYPE_Q8_0, SLM_TYPE_Q4_0, SLM_TYPE_Q4_1};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        files f;
+        write_files(&f, types[i], i % 2);
+        int64_t before = slm_alloc_outstanding();
+        slm_model *model = NULL;
+        CHECK(slm_model_load(&f.config, &f.weights, CONTEXT, SLM_KV_AUTO, NULL, &model, &error) == SLM_OK);
+        slm_cpu_info cpu;
+        slm_cpu(&cpu);
+        /* BLIS promises bits for any number of threads only. */
+        if (types[i] != SLM_TYPE_F32 || !*cpu.blas_arch) test_bits(model, types[i] == SLM_TYPE_F32 ? SLM_KV_F32 : SLM_KV_BF16);
+        test_generation(model);
+        slm_model_release(model);
+        CHECK(slm_alloc_outstanding() == before);
+        if (types[i] == SLM_TYPE_Q4_1 || types[i] == SLM_TYPE_F32) test_allocation_failures(&f);
+        test_failures(&f);
+        close(f.fd);
+        printf("%s done\n", slm_type_name(types[i]));
+    }
+    test_not_a_number();
+    return finish();
+}

@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line as a user has it: subprocesses, pipes, a terminal, signals."""
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import slm
+
+QUESTION = "What is the capital of France?"
+
+
+def cli(*args, input=None, **kwargs):
+    return subprocess.run(
+        [sys.executable, "-m", "slm", *map(str, args)], input=input, text=True, capture_output=True, timeout=120, **kwargs
+    )
+
+
+def on_a_terminal(*args, send=(), timeout=60):
+    """Everything a terminal shows, and the exit status. send: pairs of (pattern to wait for, what to type then)."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "slm", *map(str, args)])
+    shown, seen, todo, deadline = b"", 0, list(send), time.monotonic() + timeout
+    try:
+        while time.monotonic() < deadline:
+            if todo and (match := re.search(todo[0][0], shown[seen:])):
+                seen += match.end()
+                os.write(terminal, todo.pop(0)[1])
+            if not select.select([terminal], [], [], 0.1)[0]:
+                continue
+            try:
+                piece = os.read(terminal, 4096)
+            except OSError:  # the other end is closed
+                break
+            if not piece:
+                break
+            shown += piece
+        else:
+            os.kill(pid, signal.SIGKILL)
+            pytest.fail(f"still running; it showed {shown!r}")
+    finally:
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        os.close(terminal)
+    return shown.decode("utf-8", "replace"), status
+
+
+# ---- run -------------------------------------------------------------------------------------------------------------
+
+
+def test_run_answers_on_stdout_and_says_nothing_else(smollm2, smollm2_path):
+    done = cli("run", "-m", smollm2_path, "--max-tokens", 12, QUESTION)
+    expected = smollm2.chat(QUESTION, max_tokens=12).text
+    assert (done.returncode, done.stdout, done.stderr) == (0, expected + "\n", "")
+
+
+def test_run_takes_every_option(smollm2, smollm2_path):
+    options = [
+        "--temperature",
+        0.9,
+        "--top-k",
+        40,
+        "--top-p",
+        0.95,
+        "--seed",
+        3,
+        "--stop",
+        "\n\n",
+        "--stop",
+        "zzz",
+        "--ignore-eos",
+    ]
+    options += ["--context", 256, "--threads", 1, "--kv", "bf16", "--offline", "--system", "Be brief."]
+    done = cli("run", "-m", smollm2_path, "--max-tokens", 12, *options, QUESTION)
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}]
+    expected = smollm2.chat(
+        messages, max_tokens=12, temperature=0.9, top_k=40, top_p=0.95, seed=3, stop=["\n\n", "zzz"], ignore_eos=True
+    ).text
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.removesuffix("\n") == expected.removesuffix("\n")
+
+
+@pytest.mark.parametrize("argument", [[], ["-"]])
+def test_run_reads_a_piped_prompt(smollm2, smollm2_path, argument):
+    done = cli("run", "-m", smollm2_path, "--max-tokens", 4, *argument, input=QUESTION + "\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.rstrip("\n") == smollm2.chat(QUESTION, max_tokens=4).text.rstrip("\n")
+
+
+def test_run_raw_continues_the_text(smollm2, smollm2_path):
+    done = cli("run", "-m", smollm2_path, "--raw", "--max-tokens", 2, "The capital of France is")
+    assert (done.returncode, done.stdout, done.stderr) == (0, " Paris.\n", "")
+
+
+def test_run_streams(smollm2_path):
+    """The first words are there long before the last."""
+    command = [
+        sys.executable,
+        "-m",
+        "slm",
+        "run",
+        "-m",
+        str(smollm2_path),
+        "--max-tokens",
+        "60",
+        "--ignore-eos",
+        "Tell me a story.",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0) as process:
+        times = []
+        while piece := process.stdout.read(4096):
+            times.append((time.perf_counter(), piece))
+    assert process.returncode == 0
+    assert len(times) > 20
+
+
+def test_run_on_a_terminal_shows_timings(smollm2_path):
+    shown, status = on_a_terminal("run", "-m", smollm2_path, "--max-tokens", 3, QUESTION)
+    assert status == 0
+    assert re.search(r"slm: prompt \d+ tokens in [\d.]+ s \(\d+ tokens/s\), then 2 tokens in [\d.]+ s \(\d+ tokens/s\)", shown)
+
+
+ERRORS = [
+    (["run", "-m", "/nonexistent.gguf", "x"], "/nonexistent.gguf"),
+    (["run", "-m", "smollm-135m", "x"], "smollm2-135m"),
+    (["run", "--max-tokens", "-1", "-m", "@", "x"], "max_tokens must be an integer from 0 to 2147483647, not -1"),
+    (["run", "--temperature", "nan", "-m", "@", "x"], "temperature must be a number from 0 to 100, not nan"),
+    (["run", "--stop", "", "-m", "@", "x"], "stop[0] is empty"),
+    (["run", "--context", "4", "-m", "@", "x"], "context 4 positions"),
+    (["run", "--context", "0", "-m", "@", "x"], "context must be an integer from 1"),
+    (["run", "--threads", "0", "-m", "@", "x"], "threads must be an integer from 1 to 256, not 0"),
+    (["run", "--raw", "--system", "s", "-m", "@", "x"], "--system needs"),
+    (["run", "-m", "@"], "the prompt from stdin is empty"),
+    (["run", "--max-tokens", "many", "x"], "invalid int value"),
+    (["run", "--max-token-count", "3", "x"], "unrecognized arguments"),
+    (["run", "a", "b"], "unrecognized arguments"),
+    (["walk"], "invalid choice"),
+    (["inspect", __file__], "GGUF"),
+    (["inspect"], "SOURCE"),
+    (["tokenize", "-m", "@", "--context", "3", "x"], "unrecognized arguments"),
+]
+
+
+@pytest.mark.parametrize(("args", "part"), ERRORS, ids=[" ".join(args[:3])[:40] for args, _ in ERRORS])
+def test_errors_are_one_line_and_status_2(smollm2_path, args, part):
+    done = cli(*(smollm2_path if arg == "@" else arg for arg in args), input="")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert part in done.stderr
+    assert done.stderr.startswith("slm")
+    assert done.stderr.endswith("\n")
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_prompt_that_is_not_utf8(smollm2_path):
+    command = [sys.executable, "-m", "slm", "run", "-m", str(smollm2_path)]
+    done = subprocess.run(command, input=b"\xff\xfe", capture_output=True, timeout=60)
+    assert done.returncode == 2
+    assert b"utf-8" in done.stderr
+
+
+# ---- pipes and signals -----------------------------------------------------------------------------------------------
+
+
+def test_a_closed_pipe_ends_it_quietly(smollm2_path):
+    command = [
+        sys.executable,
+        "-m",
+        "slm",
+        "run",
+        "-m",
+        str(smollm2_path),
+        "--max-tokens",
+        "4000",
+        "--ignore-eos",
+        "Tell me a story.",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 128 + signal.SIGPIPE
+
+
+def test_ctrl_c_ends_it_with_130(smollm2_path):
+    command = [
+        sys.executable,
+        "-m",
+        "slm",
+        "run",
+        "-m",
+        str(smollm2_path),
+        "--max-tokens",
+        "4000",
+        "--ignore-eos",
+        "Tell me a story.",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.read(1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert process.stderr.read() == b""
+
+
+# ---- chat ------------------------------------------------------------------------------------------------------------
+
+
+def test_chat_through_a_pipe(smollm2, smollm2_path):
+    done = cli("chat", "-m", smollm2_path, "--max-tokens", 8, input="My name is Ada.\n\nWhat is my name?\n")
+    session = smollm2.session()
+    expected = [session.send(text, max_tokens=8).text for text in ("My name is Ada.", "What is my name?")]
+    assert (done.returncode, done.stdout, done.stderr) == (0, "".join(text.removesuffix("\n") + "\n" for text in expected), "")
+
+
+def test_chat_on_a_terminal(smollm2_path):
+    shown, status = on_a_terminal(
+        "chat",
+        "-m",
+        smollm2_path,
+        "--max-tokens",
+        4000,
+        "--ignore-eos",
+        send=[(b"> ", b"Count to a million.\n"), (rb"million\.\r\n\w+ \w+", b"\x03"), (b"> ", b"\x04")],
+    )
+    assert status == 0
+    assert "Ctrl-D" in shown
+    assert shown.count("> ") >= 2  # Ctrl-C ended the answer, not the conversation
+
+
+# ---- the other commands ----------------------------------------------------------------------------------------------
+
+
+def test_models_lists_what_is_known_and_cached(tmp_path):
+    done = cli("models", env=os.environ | {"SLM_CACHE": str(tmp_path)})
+    assert (done.returncode, done.stderr) == (0, "")
+    head, *rows = done.stdout.splitlines()
+    assert head.split() == ["NAME", "SIZE", "CACHED", "LICENCE", "DESCRIPTION"]
+    assert rows[0].split()[:5] == ["smollm2-135m", "98", "MB", "no", "Apache-2.0"]
+
+
+def test_inspect(smollm2, smollm2_path):
+    done = cli("inspect", smollm2_path, "--context", 100)
+    assert (done.returncode, done.stderr) == (0, "")
+    fields = dict(re.split(r":\s+", line, maxsplit=1) for line in done.stdout.splitlines())
+    assert fields["parameters"] == f"{smollm2.info.parameters:,}"
+    assert fields["context"] == "100 tokens"
+    assert fields["types"].startswith("Q4_1 (")
+
+
+def test_tokenize(smollm2, smollm2_path):
+    text = "Hi <|im_end|> é"
+    ids = smollm2.tokenizer.encode(text)
+    done = cli("tokenize", "-m", smollm2_path, "--ids", text)
+    assert (done.returncode, done.stdout, done.stderr) == (0, " ".join(map(str, ids)) + "\n", "")
+    rows = cli("tokenize", "-m", smollm2_path, input=text).stdout.splitlines()
+    assert [int(row.split()[0]) for row in rows] == ids
+    assert "'Hi'" in rows[0]
+    special = cli("tokenize", "-m", smollm2_path, "--ids", "--parse-special", text).stdout.split()
+    assert list(map(int, special)) == smollm2.tokenizer.encode(text, parse_special=True)
+
+
+def test_version_and_help():
+    assert cli("--version").stdout == f"slm {slm.__version__}\n"
+    for args in ([], ["--help"]):
+        done = cli(*args)
+        assert (done.returncode, done.stderr) == (0, "")
+        for command in ("run", "chat", "models", "inspect", "tokenize"):
+            assert re.search(rf"^ +{command} +\w", done.stdout, re.MULTILINE)
+    for command in ("run", "chat", "models", "inspect", "tokenize"):
+        done = cli(command, "--help")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"usage: slm {command}")
+    assert "--max-tokens N" in cli("run", "--help").stdout

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the C core without Python headers and runs the test programs of tests/core, on every kernel tier this machine has.
+
+SLM_SANITIZE=1 builds it with AddressSanitizer and UBSan, as .ci/run does.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from slm import _core
+
+ROOT = Path(__file__).parent.parent
+PROGRAMS = sorted(p.stem for p in (ROOT / "tests" / "core").glob("test_*.c"))
+SANITIZE = os.environ.get("SLM_SANITIZE", "0") not in ("", "0")
+WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wvla", "-Wstrict-prototypes", "-Wmissing-prototypes", "-Werror"]
+FLAGS = ["-std=c11", "-O2", "-g", "-UNDEBUG", "-D_GNU_SOURCE", "-fno-math-errno", "-ffp-contract=off", *WARNINGS]
+if SANITIZE:
+    FLAGS += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
+
+
+def compile_object(source: Path, folder: Path) -> Path:
+    target = folder / ("_".join(source.relative_to(ROOT).parts) + ".o")
+    command = [os.environ.get("CC", "cc"), *FLAGS, f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'tests' / 'core'}", "-c", str(source)]
+    done = subprocess.run([*command, "-o", str(target)], capture_output=True, text=True)
+    assert done.returncode == 0, f"{source}:\n{done.stderr[-4000:]}"
+    return target
+
+
+@pytest.fixture(scope="session")
+def core_objects(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
+    """The whole core, without BLIS and without csrc/python."""
+    folder = tmp_path_factory.mktemp("core")
+    sources = [p for p in sorted((ROOT / "csrc").rglob("*.c")) if p.parent.name != "python"]
+    with ThreadPoolExecutor(2) as pool:
+        return folder, list(pool.map(lambda source: compile_object(source, folder), sources))
+
+
+@pytest.mark.parametrize("tier", _core.cpu_info()["supported"])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_program(core_objects: tuple[Path, list[Path]], name: str, tier: str) -> None:
+    source = ROOT / "tests" / "core" / f"{name}.c"
+    if tier != "scalar" and "SLM_ISA" not in source.read_text():
+        pytest.skip("this program runs all tiers itself, or none")
+    folder, objects = core_objects
+    program = folder / name
+    if not program.exists():
+        main = compile_object(source, folder)
+        link = [os.environ.get("CC", "cc"), *FLAGS, str(main), *map(str, objects), "-pthread", "-lm", "-o", str(program)]
+        subprocess.run(link, check=True)
+    environment = {**os.environ, "SLM_ISA": tier, "ASAN_OPTIONS": "allocator_may_return_null=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
+    done = subprocess.run([str(program)], capture_output=True, text=True, timeout=900, env=environment)
+    sys.stdout.write(done.stdout)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    assert re.search(r"^[1-9]\d* passed, 0 failed$", done.stdout, re.MULTILINE)
