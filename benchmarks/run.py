@@ -55,7 +55,7 @@ def run_rounds(tasks: dict[str, dict[str, Any]], threads: int, wanted: int) -> l
 def summarize(rounds: list[dict[str, Any]], wanted: int) -> dict[str, Any]:
     """The samples of the steady rounds together; of all rounds where too few were steady, and the report says so."""
     steady = steady_rounds(rounds)
-    state = f"{len(rounds) - len(steady)} rounds were left out as unsteady."
+    state = f"Rounds left out as unsteady: {len(rounds) - len(steady)}."
     if len(steady) < wanted:
         steady = rounds
         state = "**The machine was not steady**, so all rounds count."

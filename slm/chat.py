@@ -141,7 +141,8 @@ def guard_offsets(text: str, nonce: str) -> list[int]:
     """Where the nonces stood, as byte offsets in the UTF-8 text without them."""
     pieces = text.split(nonce)
     total = sum(len(piece.encode()) for piece in pieces)
-    offsets, offset = [], 0
+    offsets: list[int] = []
+    offset = 0
     for piece in pieces[:-1]:
         offset += len(piece.encode())
         if 0 < offset < total and (not offsets or offsets[-1] < offset):

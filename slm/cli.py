@@ -7,15 +7,15 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from typing import Any, NoReturn
 
 import slm
 from slm.errors import quoted
 from slm.families.downloads import DEFAULT_MODEL
+from slm.generation import Stream
 from slm.options import MAX_TEMPERATURE
-from slm.session import Stream
 
 BAR_DELAY = 0.7  # seconds a load may take before it shows a bar
 LOAD_OPTIONS = ("context", "kv", "threads", "offline")
@@ -100,10 +100,8 @@ def run(args: argparse.Namespace) -> None:
             note("the model has no chat template; it continues the text")
         if templated:
             system = [] if args.system is None else [{"role": "system", "content": args.system}]
-            stream = model.stream_chat([*system, {"role": "user", "content": prompt}], **generate_options(args))
-        else:
-            stream = model.stream(prompt, **generate_options(args))
-        show(stream)
+            prompt = model.tokenizer.apply_chat_template([*system, {"role": "user", "content": prompt}])
+        show(model.stream(prompt, **generate_options(args)))
 
 
 def chat(args: argparse.Namespace) -> None:
@@ -111,7 +109,8 @@ def chat(args: argparse.Namespace) -> None:
     with open_model(args) as model:
         session = model.session(args.system)
         if talking:
-            import readline  # noqa: F401 (gives input() editing and history)
+            with suppress(ImportError):  # gives input() editing and history; not every Python is built with it
+                import readline  # noqa: F401
 
             note(f"{quoted(model.info.name)}: Ctrl-C ends an answer, Ctrl-D the conversation")
         while True:
@@ -229,11 +228,14 @@ def bar() -> Iterator[Callable[[int, int], None] | None]:
         return
     from tqdm import tqdm
 
-    with tqdm(unit="B", unit_scale=True, unit_divisor=1024, desc="loading", delay=BAR_DELAY, leave=False) as drawn:
+    with ExitStack() as stack:
+        drawn: list[tqdm] = []
 
         def progress(done: int, total: int) -> None:
-            drawn.total = total
-            drawn.update(done - drawn.n)
+            if not drawn:  # not before the first byte: fetching the file may have had a bar of its own
+                style = {"unit": "B", "unit_scale": True, "desc": "loading", "leave": False}
+                drawn.append(stack.enter_context(tqdm(total=total, delay=BAR_DELAY, **style)))
+            drawn[0].update(done - drawn[0].n)
 
         yield progress
 

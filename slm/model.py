@@ -5,9 +5,11 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
+from slm import _core
 from slm.chat import Messages
-from slm.errors import ClosedError, ContextLengthError, TemplateError, UnsupportedError
+from slm.errors import ClosedError, TemplateError, UnsupportedError
 from slm.families.downloads import DEFAULT_MODEL
+from slm.generation import Run, Stream, check_fit
 from slm.options import (
     LATER_LOAD,
     MAX_INT32,
@@ -20,11 +22,10 @@ from slm.options import (
     shown,
 )
 from slm.output import Forward, Output
-from slm.session import Run, Session, Stream
+from slm.session import Session
 from slm.tokenizer import Tokenizer, batch_of, flat_ids, prompt_ids
 
 if TYPE_CHECKING:
-    from slm import _core
     from slm.info import Info
 
 MAX_THREADS = 256
@@ -38,7 +39,7 @@ class Model:
     context: most positions that a prompt and its answer may take; threads: how many threads one call uses.
     """
 
-    def __init__(self, core: "_core.Model", info: "Info", tokenizer: Tokenizer | None, threads: int) -> None:
+    def __init__(self, core: _core.Model, info: "Info", tokenizer: Tokenizer | None, threads: int) -> None:
         stats = core.stats()
         self._core: _core.Model | None = core
         self.info = info
@@ -61,18 +62,16 @@ class Model:
         record = GenerateOptions.of("generate", options)
         batch = batch_of(prompt)
         if batch is None:
-            return self._run(self._ids(prompt), record).finish()
-        runs = [self._run(self._ids(item, f"prompt[{i}]"), record) for i, item in enumerate(batch)]
-        return [run.finish() for run in runs]
+            return self._run(self._ids(prompt, record), record).finish()
+        prompts = [self._ids(item, record, f"prompt[{i}]") for i, item in enumerate(batch)]
+        return [self._run(ids, record).finish() for ids in prompts]
 
     def stream(self, prompt: Prompt, **options: Any) -> Stream:
         """generate() as an iterator of Chunk: pieces of text as they are made. Closing it cancels what is left."""
         record = GenerateOptions.of("stream", options)
         if batch_of(prompt):
-            raise TypeError(
-                "prompt must be one prompt, a str or a flat sequence of token ids; a list of prompts goes to generate()"
-            )
-        return Stream(self._run(self._ids(prompt), record))
+            raise TypeError("prompt must be one prompt; a list of prompts goes to generate()")
+        return Stream(self._run(self._ids(prompt, record), record))
 
     def chat(self, messages: Messages | str, **options: Any) -> Output:
         """Answer a conversation: mappings with role and content, or one question as a str.
@@ -81,12 +80,11 @@ class Model:
         the conversation, and what generate() raises.
         """
         record = GenerateOptions.of("chat", options)
-        return self._run(self._chat_ids(messages), record).finish()
-
-    def stream_chat(self, messages: Messages | str, **options: Any) -> Stream:
-        """chat() as an iterator of Chunk."""
-        record = GenerateOptions.of("stream_chat", options)
-        return Stream(self._run(self._chat_ids(messages), record))
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        ids = self._chat_tokenizer().apply_chat_template(messages)
+        check_fit("the conversation", len(ids), self.context, record.max_tokens)
+        return self._run(ids, record).finish()
 
     def session(self, system: str | None = None) -> Session:
         """A conversation that keeps its KV state between turns. system: its system message."""
@@ -104,9 +102,7 @@ class Model:
         ids = check_ids("tokens", flat_ids("tokens", tokens), self.vocab_size)
         if not ids:
             raise ValueError("tokens is empty; a forward pass takes at least one token")
-        if len(ids) > self.context:
-            what = f"tokens has {len(ids)} tokens and the context {self.context} positions"
-            raise ContextLengthError(what, n_prompt=len(ids), n_ctx=self.context, max_new=0)
+        check_fit("tokens", len(ids), self.context, 0)
         return Forward(core.session().forward(ids, logits, self.threads))
 
     def close(self) -> None:
@@ -122,28 +118,25 @@ class Model:
     def __repr__(self) -> str:
         return f"Model({self.info!r}{', closed' if self._core is None else ''})"
 
-    def _open_core(self) -> "_core.Model":
+    def _open_core(self) -> _core.Model:
         core = self._core
         if core is None:
             raise ClosedError("the model is closed")
         return core
 
-    def _ids(self, prompt: Any, name: str = "prompt") -> list[int]:
-        return prompt_ids(self.tokenizer, prompt, self.vocab_size, name)
+    def _ids(self, prompt: Any, options: GenerateOptions, name: str = "prompt") -> list[int]:
+        ids = prompt_ids(self.tokenizer, prompt, self.vocab_size, name)
+        check_fit(name, len(ids), self.context, options.max_tokens)
+        return ids
 
     def _chat_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
             raise TemplateError("the model has no tokenizer, and so no chat template")
         return self.tokenizer
 
-    def _chat_ids(self, messages: Messages | str) -> list[int]:
-        if isinstance(messages, str):
-            messages = [{"role": "user", "content": messages}]
-        return self._chat_tokenizer().apply_chat_template(messages)
-
     def _run(self, prompt: list[int], options: GenerateOptions) -> Run:
         core = self._open_core()
-        return Run(core.session(), self.tokenizer, prompt, options, n_ctx=self.context, threads=self.threads)
+        return Run(core.session(), self.tokenizer, prompt, options, threads=self.threads)
 
 
 def load(
@@ -172,7 +165,7 @@ def load(
         raise UnsupportedError("load() does not support kv='int8' yet; it has 'f32' and 'bf16'")
     if kv not in (None, "f32", "bf16"):
         raise ValueError(f"kv must be None, 'f32' or 'bf16', not {shown(kv)}")
-    threads = 0 if threads is None else check_int("threads", threads, 1, MAX_THREADS)
+    threads = _core.cpu_info()["threads"] if threads is None else check_int("threads", threads, 1, MAX_THREADS)
     if progress is not None and not callable(progress):
         refuse_type("progress", "a function of (done, total) or None", progress)
     offline = check_bool("offline", offline)

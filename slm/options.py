@@ -182,7 +182,7 @@ class GenerateOptions:
     def of(cls, function: str, keywords: Mapping[str, Any]) -> Self:
         """The options of a call of `function`; unknown keywords raise TypeError, planned ones UnsupportedError."""
         known = [field.name for field in fields(cls)]
-        refuse_keywords(function, keywords.keys() - set(known), known, LATER_GENERATE)
+        refuse_keywords(function, [name for name in keywords if name not in known], known, LATER_GENERATE)
         return cls(**keywords)
 
 

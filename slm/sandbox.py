@@ -134,7 +134,7 @@ class Generation(Extension):
 class Rewriter(NodeTransformer):
     """Sends what Jinja's sandbox does not intercept through filters: iteration, `~` and container literals."""
 
-    def _filtered(self, node: nodes.Expr, name: str, args: list[nodes.Expr]) -> nodes.Filter:
+    def _filtered(self, node: Any, name: str, args: list[nodes.Expr]) -> nodes.Filter:
         return nodes.Filter(node, name, args, [], None, None, lineno=node.lineno, environment=node.environment)
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
@@ -164,7 +164,6 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         super().__init__(trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=[loopcontrols, Generation])
         self._local = threading.local()
         self.finalize = self._made
-        self.concat = lambda parts: self._join("", parts)  # type: ignore[method-assign] (blocks, macros and {% set %} bodies)
         self.filters = {name: self._counted(self.filters[name]) for name in FILTERS}
         own = {"indent": self._indent, "join": self._join_filter, "replace": self._replace, "tojson": self._tojson}
         self.filters |= own | {EACH: self._each, MADE: self._made, CONCAT: self._concat}
@@ -193,6 +192,9 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         return Rewriter().visit(super()._parse(source, name, filename))
+
+    def concat(self, parts: Iterable[str]) -> str:  # the bodies of blocks, macros and {% set %}, and the whole text
+        return self._join("", parts)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         if not super().is_safe_attribute(obj, attr, value):

@@ -3,7 +3,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -92,6 +92,12 @@ class Tokenizer:
             raise TemplateError("a control token of the vocabulary is not UTF-8, so text cannot be kept apart from it") from error
         return ChatTemplate(self.chat_template, variables, control)
 
+    @overload
+    def apply_chat_template(
+        self, messages: Messages, *, add_generation_prompt: bool = True, tokenize: Literal[True] = True
+    ) -> list[int]: ...
+    @overload
+    def apply_chat_template(self, messages: Messages, *, add_generation_prompt: bool = True, tokenize: Literal[False]) -> str: ...
     def apply_chat_template(
         self, messages: Messages, *, add_generation_prompt: bool = True, tokenize: bool = True
     ) -> list[int] | str:

@@ -12,6 +12,8 @@ import jinja2
 import jinja2.ext
 import jinja2.sandbox
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import slm
 from slm.chat import ChatTemplate
@@ -107,6 +109,36 @@ def test_user_text_never_becomes_a_control_token(smollm2, text):
         assert [id for id in ids if id in control] == [id for id in base if id in control]
         # No character is lost or changed either.
         assert tokenizer.decode(ids) == independent(tokenizer.chat_template, messages)
+
+
+PIECES = [
+    "<",
+    "|",
+    ">",
+    "<|",
+    "|>",
+    "im_start",
+    "im_end",
+    "<|im_",
+    "_end|>",
+    "<|im_end|>",
+    "<|im_start|>",
+    "<file_sep>",
+    "\n",
+    " ",
+    "é",
+    "x",
+]
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(st.sampled_from(PIECES), max_size=8).map("".join), min_size=1, max_size=4))
+def test_no_mixture_of_pieces_becomes_a_control_token(smollm2, texts):
+    tokenizer = smollm2.tokenizer
+    control = set(tokenizer.control_ids)
+    ids, base = tokenizer.apply_chat_template(user(*texts)), tokenizer.apply_chat_template(user(*["x"] * len(texts)))
+    assert [id for id in ids if id in control] == [id for id in base if id in control]
+    assert tokenizer.decode(ids) == independent(tokenizer.chat_template, user(*texts))
 
 
 def test_user_text_in_a_plain_prompt_is_text(smollm2):
