@@ -28,7 +28,10 @@ MAY_INCLUDE = {
 # A word, and the only files where it may stand.
 C_WORDS = [
     (r"\bPy(Object|_|Array|Err|Mem|Gil)\w*|<Python\.h>", r"python/"),
-    (r"\b(_mm\d*_\w+|__m(128|256|512)\w*|v(ld|st|dot|fma|add|mul)\w*q_\w+|immintrin\.h|arm_neon\.h)", r"kernels/(avx2|avx512|neon)/"),
+    (
+        r"\b(_mm\d*_\w+|__m(128|256|512)\w*|v(ld|st|dot|fma|add|mul)\w*q_\w+|immintrin\.h|arm_neon\.h)",
+        r"kernels/(avx2|avx512|neon)/",
+    ),
     (r"\bbli_\w+|\bBLIS_[A-Z]\w+|<blis\.h>", r"blas\.c"),
     (r"\bpthread_\w+", r"base/threads\.c"),
     (r"\b(malloc|calloc|realloc|aligned_alloc|strdup|free|mmap|munmap)\s*\(", r"base/alloc\.c|blas\.c"),
@@ -48,6 +51,11 @@ PYTHON_WORDS = [
     (r"\beval\(|\bexec\(|\bpickle\b|\bmmap\b", r"(?!)"),
     (r"errors\s*=\s*[\"']ignore", r"(?!)"),
 ]
+
+
+def misplaced(words: list[tuple[str, str]], code: str, name: str) -> list[str]:
+    found = ((m.group(0), rooms) for word, rooms in words for m in re.finditer(word, code))
+    return [f"{word!r} belongs to {rooms}" for word, rooms in found if not re.match(rooms, name)]
 
 
 def without_comments(text: str) -> str:
@@ -83,7 +91,12 @@ def test_c_file(path: Path) -> None:
     raw = path.read_text(encoding="utf-8")
     code, name = without_comments(raw), str(path.relative_to(CSRC))
     assert "SPDX-License-Identifier: Apache-2.0" in raw.splitlines()[0]
-    wrong = [f"{m.group(0)!r} belongs to {rooms}" for word, rooms in C_WORDS for m in re.finditer(word, code) if not re.match(rooms, name)]
+    wrong = [
+        f"{m.group(0)!r} belongs to {rooms}"
+        for word, rooms in C_WORDS
+        for m in re.finditer(word, code)
+        if not re.match(rooms, name)
+    ]
     room = room_of(path)
     if room != "slm":
         for include in re.findall(r'#\s*include\s*"([^"]+)"', code):
@@ -99,7 +112,12 @@ def test_c_file(path: Path) -> None:
 @pytest.mark.parametrize("path", PY_FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_python_file(path: Path) -> None:
     code, name = python_code(path), str(path.relative_to(ROOT / "slm"))
-    wrong = [f"{m.group(0)!r} belongs to {rooms}" for word, rooms in PYTHON_WORDS for m in re.finditer(word, code) if not re.match(rooms, name)]
+    wrong = [
+        f"{m.group(0)!r} belongs to {rooms}"
+        for word, rooms in PYTHON_WORDS
+        for m in re.finditer(word, code)
+        if not re.match(rooms, name)
+    ]
     if name.startswith("formats/") and re.search(r"from slm(\.| import )families", code):
         wrong.append("formats must not know families")
     assert not wrong
