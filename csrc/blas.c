@@ -11,7 +11,7 @@
 
 #include <blis.h>
 
-static char version[32];
+static char version[32] = "none: packed f32 kernel";
 static bool initialised;
 
 /* BLIS chooses by CPU model and takes plain C kernels for models it does not know; its environment variable takes the
@@ -20,6 +20,7 @@ void slm_blas_init(const char *tier) {
     if (initialised) return;
     const char *name = "BLIS_ARCH_TYPE", *set = getenv(name);
     char *old = set ? strdup(set) : NULL, number[16];
+    if (set && !old) return; /* no memory to put it back from: f32 then runs on our own kernel */
     int arch = !strcmp(tier, "avx512") ? BLIS_ARCH_SKX : !strcmp(tier, "avx2") ? BLIS_ARCH_HASWELL : -1;
     if (arch >= 0) {
         snprintf(number, sizeof number, "%d", arch);
@@ -55,6 +56,11 @@ void slm_blas_linear(const float *w, int64_t rows, int64_t k, const float *x, in
     bli_rntm_init(&alone);
     bli_rntm_set_num_threads_only(1, &alone);
     float one = 1, zero = 0;
+    if (n_tokens == 1) { /* gemm would pack all of w for it */
+        bli_sgemv_ex(BLIS_NO_TRANSPOSE, BLIS_NO_CONJUGATE, rows, k, &one, (float *)(uintptr_t)w, k, 1, (float *)(uintptr_t)x, 1,
+                     &zero, y, 1, NULL, &alone);
+        return;
+    }
     /* y = x w^T with row-major strides: [n_tokens, rows] = [n_tokens, k] [k, rows]. */
     bli_sgemm_ex(BLIS_NO_TRANSPOSE, BLIS_TRANSPOSE, n_tokens, rows, k, &one, (float *)(uintptr_t)x, ldx, 1, (float *)(uintptr_t)w,
                  k, 1, &zero, y, ldy, 1, NULL, &alone);

@@ -22,9 +22,9 @@ typedef enum slm_status {
     SLM_NO_MEMORY,    /* an allocation failed */
     SLM_BAD_ARGUMENT, /* a value outside its range: the message names parameter, value and range */
     SLM_BAD_DATA,     /* data from a file that cannot be used; error.index is the element */
-    SLM_IO_ERROR,     /* the system refused a read: error.os_error is errno (0: the file ended early) */
+    SLM_IO_ERROR,     /* the system refused a read: error.os_error is errno */
     SLM_CONTEXT_FULL, /* more positions than the context holds */
-    SLM_NOT_A_NUMBER, /* NaN or infinity among the logits; error.index is the position */
+    SLM_NOT_A_NUMBER, /* NaN or infinity; error.index is the first position where it showed */
     SLM_UNSUPPORTED,  /* well-formed but not handled */
     SLM_INTERNAL,     /* a broken invariant: a defect of slm */
 } slm_status;
@@ -76,7 +76,7 @@ void slm_cpu(slm_cpu_info *info);
 int slm_thread_count(void);
 
 /* Best of `sweeps` read-only passes of all threads over `bytes` of fresh memory, in bytes per second. */
-slm_status slm_measure_bandwidth(size_t bytes, int sweeps, int threads, double *bytes_per_second, slm_error *error);
+slm_status slm_measure_bandwidth(size_t bytes, int sweeps, const slm_call *call, double *bytes_per_second, slm_error *error);
 
 /* ---- weights --------------------------------------------------------------------------------------------------- */
 
@@ -194,7 +194,8 @@ typedef enum slm_logits {
     SLM_LOGITS_ALL,  /* logits: [n_tokens, vocab_size] */
 } slm_logits;
 
-/* Runs n_tokens >= 1 tokens at positions length, length + 1, ...; cancelled or failed, the session keeps its length. */
+/* Runs n_tokens >= 1 tokens at positions length, length + 1, ...; cancelled or failed, the session keeps its length
+ * and the logits are undefined. */
 slm_status slm_session_forward(slm_session *session, const int32_t *tokens, int64_t n_tokens, slm_logits which, float *logits,
                                const slm_call *call, slm_error *error);
 

@@ -7,7 +7,14 @@ with slm.load() as model:
 
 from typing import Any
 
-from slm._core import cpu_info
+try:
+    from slm._core import cpu_info
+except ModuleNotFoundError as error:
+    if error.name != "slm._core":
+        raise
+    raise ImportError(
+        "this is slm's source folder, where the C core is not built: start Python in another folder, or run pip install -e . here"
+    ) from None
 from slm.errors import (
     BusyError,
     ClosedError,

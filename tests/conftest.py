@@ -11,6 +11,9 @@ from slm import hub
 
 DATA = Path(__file__).parent / "data"
 
+# A child process started in the checkout would import the sources there, which may hold no compiled core, not the installed slm.
+os.chdir(Path(__file__).parent)
+
 
 @pytest.fixture(scope="session")
 def smollm2_path() -> Path:

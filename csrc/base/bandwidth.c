@@ -31,7 +31,7 @@ static void sweep_region(void *arg, slm_team *team) {
     s->sums[team->index] = sum[0];
 }
 
-slm_status slm_measure_bandwidth(size_t bytes, int sweeps, int threads, double *bytes_per_second, slm_error *error) {
+slm_status slm_measure_bandwidth(size_t bytes, int sweeps, const slm_call *call, double *bytes_per_second, slm_error *error) {
     if (bytes < 1 << 20 || sweeps < 1) {
         return slm_fail(error, SLM_BAD_ARGUMENT, -1, "size and sweeps: expected at least 1 MiB and 1, found %zu and %d", bytes,
                         sweeps);
@@ -41,16 +41,20 @@ slm_status slm_measure_bandwidth(size_t bytes, int sweeps, int threads, double *
     void *block = slm_alloc_pages(bytes);
     if (!block) return slm_fail_memory(error);
     sweep s = {.words = block, .n = (int64_t)(bytes / sizeof(uint64_t)), .touch = true, .sums = sums};
+    slm_clock clock;
+    slm_clock_start(&clock, call);
+    int threads = call ? call->threads : 0;
     slm_threads_run(threads, NULL, sweep_region, &s);
     s.touch = false;
     double best = 0;
-    for (int i = 0; i < sweeps; i++) {
+    for (int i = 0; i < sweeps && !slm_clock_tick(&clock); i++) {
         double start = slm_seconds();
         slm_threads_run(threads, NULL, sweep_region, &s);
         double speed = (double)bytes / (slm_seconds() - start);
         if (speed > best) best = speed;
     }
     slm_free_pages(block, bytes);
+    if (clock.cancelled) return slm_fail_cancelled(error);
     *bytes_per_second = best;
     return SLM_OK;
 }

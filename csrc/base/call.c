@@ -21,7 +21,7 @@ static bool raise(slm_clock *clock, slm_event_kind kind, uint64_t done, uint64_t
     if (!clock->call || clock->cancelled) return clock->cancelled;
     if (!now && slm_seconds() < clock->next) return false;
     slm_event event = {.kind = kind, .done = done, .total = total};
-    clock->cancelled = clock->call->event(clock->call->user, &event) != 0;
+    if (clock->call->event(clock->call->user, &event)) clock->cancelled = true;
     clock->next = slm_seconds() + INTERVAL;
     return clock->cancelled;
 }

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/cpu.h"
 
@@ -29,10 +30,14 @@ typedef struct worker {
     int index;
 } worker;
 
+typedef struct turn {
+    struct turn *next;
+} turn;
+
 static struct {
     pthread_mutex_t lock; /* guards what follows, and sleeping */
     pthread_cond_t wake;
-    unsigned next_ticket, serving; /* whose turn it is */
+    turn *first, *last; /* callers in the order they came; the first runs its region */
     int n_workers;
     atomic_int default_threads; /* asked of the system once; 0: not yet */
     bool fork_handler;
@@ -80,12 +85,12 @@ static void wake_sleepers(void) {
 
 void slm_team_barrier(slm_team *team) {
     slm_team_shared *shared = team->shared;
-    if (team->count == 1) {
+    if (shared->count == 1) {
         atomic_store_explicit(&shared->next, 0, memory_order_relaxed);
         return;
     }
     unsigned phase = atomic_load_explicit(&shared->phase, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&shared->arrived, 1, memory_order_acq_rel) + 1 == (unsigned)team->count) {
+    if (atomic_fetch_add_explicit(&shared->arrived, 1, memory_order_acq_rel) + 1 == (unsigned)shared->count) {
         atomic_store_explicit(&shared->arrived, 0, memory_order_relaxed);
         atomic_store_explicit(&shared->next, 0, memory_order_relaxed);
         atomic_store(&shared->phase, phase + 1);
@@ -124,17 +129,22 @@ static void *worker_main(void *arg) {
     return NULL;
 }
 
-/* The child of a fork has no workers, and locks in whatever state they were. */
+/* The child of a fork has no workers, and locks in whatever state they were. Forked inside a region (by an event callback), it
+ * leaves the region as a cancelled team of one. */
 static void after_fork_in_child(void) {
     pthread_mutex_init(&pool.lock, NULL);
     pthread_cond_init(&pool.wake, NULL);
-    pool.next_ticket = pool.serving = 0;
+    pool.first = pool.last = NULL;
     pool.n_workers = 0;
     atomic_store(&pool.default_threads, 0);
     atomic_store(&pool.parked, 0);
-    memset(&pool.shared, 0, sizeof pool.shared);
     memset(pool.workers, 0, sizeof pool.workers);
-    region_depth = 0;
+    atomic_store(&pool.shared.arrived, 0);
+    pool.shared.count = 1;
+    if (region_depth) {
+        atomic_store(&pool.shared.cancelled, true);
+        if (pool.shared.clock) pool.shared.clock->cancelled = true;
+    }
 }
 
 /* Starts workers until there are `wanted`, or as many as the system gives: fewer only cost time. Pool lock held. */
@@ -166,12 +176,49 @@ static void run_alone(slm_clock *clock, slm_region body, void *arg) {
     body(arg, &team);
 }
 
-static void run_team(int threads, slm_clock *clock, slm_region body, void *arg) {
+/* Waits until all who came before are done, asking the caller every 5 ms whether to go on. Pool lock held. */
+static bool take_turn(turn *mine, slm_clock *clock) {
+    *(pool.last ? &pool.last->next : &pool.first) = mine;
+    pool.last = mine;
+    while (pool.first != mine) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += 5000000;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        pthread_cond_timedwait(&pool.wake, &pool.lock, &until);
+        if (!clock || pool.first == mine) continue;
+        pthread_mutex_unlock(&pool.lock);
+        bool cancelled = slm_clock_tick(clock);
+        pthread_mutex_lock(&pool.lock);
+        if (!cancelled) continue;
+        turn *before = pool.first;
+        if (before == mine) return true; /* it came meanwhile: the region ends by itself */
+        while (before->next != mine) before = before->next;
+        before->next = mine->next;
+        if (pool.last == mine) pool.last = before;
+        return false;
+    }
+    return true;
+}
+
+static void end_turn(const turn *mine) {
     pthread_mutex_lock(&pool.lock);
-    unsigned ticket = pool.next_ticket++;
-    while (pool.serving != ticket) pthread_cond_wait(&pool.wake, &pool.lock);
-    int n_workers = ensure_workers(threads - 1);
+    if (pool.first == mine) { /* not so in the child of a fork */
+        pool.first = mine->next;
+        if (!pool.first) pool.last = NULL;
+    }
+    pthread_cond_broadcast(&pool.wake);
     pthread_mutex_unlock(&pool.lock);
+}
+
+static void run_team(int threads, slm_clock *clock, slm_region body, void *arg) {
+    turn mine = {0};
+    pthread_mutex_lock(&pool.lock);
+    bool ours = take_turn(&mine, clock);
+    int n_workers = ours ? ensure_workers(threads - 1) : 0;
+    pthread_mutex_unlock(&pool.lock);
+    if (!ours) return;
 
     pool.body = body;
     pool.arg = arg;
@@ -184,11 +231,7 @@ static void run_team(int threads, slm_clock *clock, slm_region body, void *arg) 
     slm_team team = {.index = 0, .count = n_workers + 1, .shared = &pool.shared};
     body(arg, &team);
     slm_team_barrier(&team); /* nobody reads the region's fields after this */
-
-    pthread_mutex_lock(&pool.lock);
-    pool.serving++;
-    pthread_cond_broadcast(&pool.wake);
-    pthread_mutex_unlock(&pool.lock);
+    end_turn(&mine);
 }
 
 int slm_threads_default(void) {

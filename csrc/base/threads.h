@@ -27,8 +27,8 @@ enum { SLM_MAX_THREADS = 256 };
 /* slm_thread_count, asked of the system once. */
 int slm_threads_default(void);
 
-/* threads: 0 for the default, at most SLM_MAX_THREADS. clock: may be NULL. The floating-point environment inside is the default
- * one. */
+/* threads: 0 for the default, at most SLM_MAX_THREADS. clock: may be NULL; cancelled while waiting for a turn, the body does not
+ * run. The floating-point environment inside is the default one. */
 void slm_threads_run(int threads, slm_clock *clock, slm_region body, void *arg);
 
 void slm_team_barrier(slm_team *team);

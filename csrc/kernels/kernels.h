@@ -63,7 +63,7 @@ typedef struct slm_kernels {
     /* s: [n] scores of one segment, of which the first `valid` count, n % 16 == 0. Becomes exp(s - max), 0 where not valid,
      * rounded to bf16 on request; *max, and *sum of what s becomes. */
     void (*attention_softmax)(float *s, int64_t valid, int64_t n, bool bf16, float *max, float *sum);
-    /* out[row * ldo + i] = fma(p[row * ldp + t], v[t][i], out) for n positions ascending, n even. bf16: v is [n / 2][width][2],
+    /* out[row * ldo + i] = fma(p[row * ldp + t], v[t][i], out) for n positions ascending. bf16: v is [n / 2][width][2],
      * else f32 [n][width]; width % 16 == 0. */
     void (*attention_values)(const float *p, int64_t ldp, int64_t rows, const void *v, bool bf16, int64_t n, int64_t width,
                              float *out, int64_t ldo);

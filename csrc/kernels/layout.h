@@ -3,11 +3,14 @@
  *
  * A matrix [rows, cols] becomes panels of 16 rows, each one linear stream. Within a panel K advances in steps of 4 bytes a row,
  * [step][16 rows][4 bytes] (64 bytes: one 512-bit register), so that 16 outputs accumulate in 16 lanes:
- *   u8    4 codes a step; a group of 32 elements is 8 steps
- *   u4    8 codes a step: the low nibbles are elements 4s .. 4s + 3 of the group, the high ones elements 4s + 16 ..; 4 steps a
- * group f16, bf16   2 elements a step     f32   1 element a step After the codes of a whole panel stand its scales: d
- * [groups][16] f16, then, where the type has it, m [groups][16] f16. Rows are padded to 16 with zeros, float columns to a whole
- * step; a panel's bytes are a multiple of 64. */
+ *
+ * - u8: 4 codes a step; a group of 32 elements is 8 steps
+ * - u4: 8 codes a step, 4 steps a group: low nibbles are elements 4s .. 4s + 3 of the group, high ones 4s + 16 .. 4s + 19
+ * - f16, bf16: 2 elements a step
+ * - f32: 1 element a step
+ *
+ * After the codes of a whole panel stand its scales: d [groups][16] f16, then, where the type has it, m [groups][16] f16.
+ * Rows are padded to 16 with zeros, float columns to a whole step; a panel's bytes are a multiple of 64. */
 #ifndef SLM_KERNELS_LAYOUT_H
 #define SLM_KERNELS_LAYOUT_H
 

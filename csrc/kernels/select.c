@@ -22,6 +22,7 @@ const slm_kernels *slm_kernels_tier(int i) {
 
 slm_status slm_init(const char *isa, slm_error *error) {
     const slm_kernels *chosen = NULL, *tier;
+    if (isa && !*isa) isa = NULL; /* a variable set to nothing */
     for (int i = 0; (tier = slm_kernels_tier(i)); i++) {
         if (!isa || !strcmp(isa, tier->name)) chosen = tier;
     }

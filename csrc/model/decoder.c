@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * decoder.c: what a transformer is. Each function is one block of the architecture; each op in it works on the team's share and
  * ends where the next one needs all of its result: at a barrier. What differs between models are fields of the config, never
- * their names. */
+ * their names. Cancelled, an op skips its work, but all threads still meet at every barrier. */
 #include "model/decoder.h"
 
 #include "base/half.h"
@@ -35,7 +35,7 @@ static void embed(const slm_step *step, slm_team *team) {
     const slm_workspace *w = step->workspace;
     int64_t begin, end, half = model->config.rotary_dim / 2;
     slm_team_range(team, step->n_tokens, &begin, &end);
-    for (int64_t t = begin; t < end; t++) {
+    for (int64_t t = begin; t < end && !slm_team_cancelled(team); t++) {
         slm_matrix_row(&model->embed_tokens, step->tokens[t], w->hidden + t * w->hidden_ld);
         slm_rope_table(model->config.rope_inv_freq, half, step->first_position + t, w->rope + t * half * 2);
     }
@@ -47,7 +47,7 @@ static void add_and_norm(const slm_step *step, slm_team *team, const float *delt
     const slm_workspace *w = step->workspace;
     int64_t begin, end;
     slm_team_range(team, step->n_tokens, &begin, &end);
-    for (int64_t t = begin; t < end; t++) {
+    for (int64_t t = begin; t < end && !slm_team_cancelled(team); t++) {
         float *hidden = w->hidden + t * w->hidden_ld;
         if (delta) step->model->kernels->add(hidden, delta + t * w->hidden_ld, w->hidden_ld);
         step->model->kernels->rms_norm(hidden, weight, config->hidden_size, config->rms_norm_eps, w->normed + t * w->hidden_ld);
@@ -61,7 +61,7 @@ static void rotate_and_cache(const slm_step *step, slm_team *team, int64_t layer
     const slm_workspace *w = step->workspace;
     int64_t begin, end, half = c->rotary_dim / 2, group = c->num_attention_heads / c->num_key_value_heads;
     slm_team_range(team, step->n_tokens * c->num_key_value_heads, &begin, &end);
-    for (int64_t i = begin; i < end; i++) {
+    for (int64_t i = begin; i < end && !slm_team_cancelled(team); i++) {
         int64_t t = i / c->num_key_value_heads, head = i % c->num_key_value_heads;
         const float *table = w->rope + t * half * 2;
         float *k = w->k + t * w->kv_ld + head * c->head_dim;
@@ -115,7 +115,7 @@ static void mlp_block(const slm_step *step, slm_team *team, int64_t index) {
             2);
     int64_t begin, end;
     slm_team_range(team, step->n_tokens, &begin, &end);
-    for (int64_t t = begin; t < end; t++) {
+    for (int64_t t = begin; t < end && !slm_team_cancelled(team); t++) {
         float *gate = w->gate + t * w->inner_ld;
         model->kernels->silu_multiply(gate, w->up + t * w->inner_ld, w->inner_ld, gate);
     }
@@ -136,6 +136,16 @@ static void output(slm_step *step, slm_team *team) {
     if (!model->kernels->all_finite(step->logits + begin, end - begin)) atomic_store(&step->finite, false);
 }
 
+/* Without logits NaN would hide in the cache until somebody asks for some. */
+static void check_hidden(slm_step *step, slm_team *team) {
+    const slm_workspace *w = step->workspace;
+    int64_t begin, end;
+    slm_team_range(team, step->n_tokens, &begin, &end);
+    for (int64_t t = begin; t < end && !slm_team_cancelled(team); t++) {
+        if (!step->model->kernels->all_finite(w->hidden + t * w->hidden_ld, w->hidden_ld)) atomic_store(&step->finite, false);
+    }
+}
+
 void slm_decoder_step(slm_step *step, slm_team *team) {
     const slm_model *model = step->model;
     const float *delta = NULL;
@@ -146,11 +156,12 @@ void slm_decoder_step(slm_step *step, slm_team *team) {
         delta = step->workspace->delta;
         add_and_norm(step, team, delta, model->layers[i].post_attention_layernorm);
         mlp_block(step, team, i);
-        if (slm_team_cancelled(team)) continue; /* all threads still meet at every barrier */
     }
     if (step->n_logits) {
         add_and_norm(step, team, delta, model->norm);
         done(team); /* the last tokens go to other threads now */
         output(step, team);
+    } else {
+        check_hidden(step, team);
     }
 }

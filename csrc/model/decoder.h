@@ -13,7 +13,7 @@ typedef struct slm_step {
     int64_t n_tokens, first_position;
     int64_t n_logits;   /* of the last so many tokens; 0: none */
     float *logits;      /* [n_logits, vocab_size] */
-    atomic_bool finite; /* set it first; false afterwards: a logit is NaN or infinite */
+    atomic_bool finite; /* set it first; false afterwards: a logit, or without logits a last hidden state, is NaN or infinite */
 } slm_step;
 
 /* A region body: every thread of the team runs it. Cancelled, it leaves logits and the step's pages unusable. */

@@ -12,7 +12,10 @@
 #include "blas.h"
 #include "model/model.h"
 
-enum { READ_BYTES = 1 << 20 /* of the file at a time */ };
+enum {
+    READ_BYTES = 1 << 20, /* of the file at a time */
+    TURN_ITEMS = 32,      /* pieces of one region: other callers get their turn in between */
+};
 
 typedef struct planned {
     const slm_tensor *tensor;
@@ -30,6 +33,7 @@ typedef struct loading {
     slm_model *model;
     planned *plan;
     int64_t n_planned, n_items;
+    int64_t first_item; /* of this region */
     uint64_t total;
     atomic_ullong done;
     slm_clock *clock;
@@ -169,7 +173,8 @@ static void load_region(void *arg, slm_team *team) {
     loading *l = arg;
     uint8_t *buffer = slm_alloc(l->buffer_bytes);
     if (!buffer) fail(l, &l->plan[0], SLM_NO_MEMORY, 0, "out of memory");
-    for (int64_t item; buffer && (item = slm_team_take(team)) < l->n_items;) {
+    int64_t end = slm_min64(l->first_item + TURN_ITEMS, l->n_items);
+    for (int64_t item; buffer && (item = l->first_item + slm_team_take(team)) < end;) {
         if (team->index == 0) slm_clock_progress(l->clock, atomic_load(&l->done), l->total);
         if (slm_team_cancelled(team) || atomic_load(&l->failed)) break;
         const planned *p = l->plan;
@@ -183,7 +188,9 @@ static slm_status load_all(loading *l, int threads, slm_error *error) {
     slm_model *m = l->model;
     m->arena = slm_alloc_pages(m->arena_bytes);
     if (!m->arena) return slm_fail_memory(error);
-    slm_threads_run(threads, l->clock, load_region, l);
+    for (; l->first_item < l->n_items && !atomic_load(&l->failed) && !l->clock->cancelled; l->first_item += TURN_ITEMS) {
+        slm_threads_run(threads, l->clock, load_region, l);
+    }
     if (atomic_load(&l->failed)) return error->status;
     if (l->clock->cancelled || slm_clock_progress(l->clock, l->total, l->total)) return slm_fail_cancelled(error);
     for (int64_t i = 0; i < l->n_planned; i++) {
@@ -235,6 +242,16 @@ static slm_status check(const slm_config *c, const slm_weights *w, int64_t conte
     if (!(c->rms_norm_eps >= 0) || !isfinite(c->rms_norm_eps) || !isfinite(c->attention_scale)) {
         return slm_fail(error, SLM_BAD_ARGUMENT, -1, "rms_norm_eps and attention_scale: expected finite numbers, found %g and %g",
                         (double)c->rms_norm_eps, (double)c->attention_scale);
+    }
+    if (c->hidden_act != SLM_ACTIVATION_SILU || (c->rope_style != SLM_ROPE_HALF && c->rope_style != SLM_ROPE_INTERLEAVED)) {
+        return slm_fail(error, SLM_UNSUPPORTED, -1, "hidden_act %d or rope_style %d is unknown", (int)c->hidden_act,
+                        (int)c->rope_style);
+    }
+    for (int64_t i = 0; i < c->rotary_dim / 2; i++) {
+        if (!isfinite(c->rope_inv_freq[i])) {
+            return slm_fail(error, SLM_BAD_ARGUMENT, i, "rope_inv_freq[%lld]: expected a finite number, found %g", (long long)i,
+                            (double)c->rope_inv_freq[i]);
+        }
     }
     for (int64_t i = 0; i < c->num_hidden_layers; i++) {
         if (w->layers[i].down_proj_group != 16 && w->layers[i].down_proj_group != 32) {

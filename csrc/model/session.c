@@ -88,6 +88,15 @@ static slm_status ensure_workspace(slm_session *session, int64_t n_tokens, int t
     return slm_workspace_create(w, session->model, n_tokens, threads, error);
 }
 
+/* With logits: the first row that is not finite. Without: the step's tokens cannot be told apart any more. */
+static slm_status fail_not_a_number(const slm_step *step, slm_error *error) {
+    int64_t vocab_size = step->model->config.vocab_size, row = 0;
+    while (row < step->n_logits - 1 && step->model->kernels->all_finite(step->logits + row * vocab_size, vocab_size)) row++;
+    int64_t position = step->first_position + (step->n_logits ? step->n_tokens - step->n_logits + row : 0);
+    return slm_fail(error, SLM_NOT_A_NUMBER, position, "the model gave NaN or infinity at position %lld%s", (long long)position,
+                    step->n_logits ? "" : " or after it");
+}
+
 static void step_body(void *step, slm_team *team) {
     slm_decoder_step(step, team);
 }
@@ -119,9 +128,7 @@ slm_status slm_session_run(slm_session *session, const int32_t *tokens, int64_t 
         if (clock->cancelled || (n_tokens > 1 && slm_clock_progress(clock, (uint64_t)(at + n), (uint64_t)n_tokens))) {
             status = slm_fail_cancelled(error);
         } else if (!atomic_load(&step.finite)) {
-            status = slm_fail(error, SLM_NOT_A_NUMBER, start + at,
-                              "a logit is NaN or infinite at position %lld or up to %lld after it", (long long)(start + at),
-                              (long long)n - 1);
+            status = fail_not_a_number(&step, error);
         }
     }
     if (status) {

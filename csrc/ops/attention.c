@@ -42,13 +42,14 @@ static void sum_values(const slm_kernels *kernels, const slm_attention *a, const
     memset(scratch->segment, 0, (size_t)(n_rows * shape->width) * sizeof(float));
     for (int64_t position = begin; position < end; position += SLM_PAGE_POSITIONS) {
         const uint8_t *v = page_of(a, b, position) + shape->k_bytes;
-        int64_t n = slm_min64(SLM_PAGE_POSITIONS, slm_div_up(end - position, 2) * 2);
+        int64_t n = slm_min64(SLM_PAGE_POSITIONS, end - position);
         kernels->attention_values(scratch->scores + row * SEGMENT + (position - begin), SEGMENT, n_rows - row, v, shape->bf16, n,
                                   shape->width, scratch->segment + row * shape->width, shape->width);
     }
 }
 
-static void run_block(const slm_kernels *kernels, const slm_attention *a, const block *b, const slm_attention_scratch *scratch) {
+static void run_block(const slm_kernels *kernels, slm_team *team, const slm_attention *a, const block *b,
+                      const slm_attention_scratch *scratch) {
     const slm_kv_shape *shape = a->shape;
     int64_t n_rows = b->n_tokens * b->n_heads, width = shape->width, head_dim = shape->head_dim;
     float max[ROWS], sum[ROWS];
@@ -61,6 +62,7 @@ static void run_block(const slm_kernels *kernels, const slm_attention *a, const 
     memset(scratch->out, 0, (size_t)(n_rows * width) * sizeof(float));
     int64_t seen = seen_by(a, b, n_rows - 1);
     for (int64_t begin = 0, row = 0; begin < seen; begin += SEGMENT) {
+        if (slm_team_cancelled(team)) return;
         int64_t end = slm_min64(begin + SEGMENT, seen), n_panels = slm_div_up(end - begin, 16);
         while (seen_by(a, b, row) <= begin) row++; /* the first rows may end before this segment */
         score_segment(kernels, a, b, row, n_rows, begin, n_panels, scratch);
@@ -100,6 +102,6 @@ void slm_attention_run(const slm_kernels *kernels, slm_team *team, const slm_att
                    .n_heads = slm_min64(heads, group - head),
                    .token = token,
                    .n_tokens = slm_min64(tokens, a->n_tokens - token)};
-        run_block(kernels, a, &b, scratch);
+        run_block(kernels, team, a, &b, scratch);
     }
 }

@@ -15,8 +15,7 @@ static bool takes_codes(const slm_matrix *w) {
     return w->form == SLM_FORM_U4 || w->form == SLM_FORM_U8;
 }
 
-void slm_linear_prepare(const slm_kernels *kernels, const slm_team *team, slm_input *input, const slm_linear *linears,
-                        int n_linears) {
+void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *input, const slm_linear *linears, int n_linears) {
     bool codes = false, rounded = false;
     for (int i = 0; i < n_linears; i++) {
         codes = codes || takes_codes(linears[i].w);
@@ -24,7 +23,7 @@ void slm_linear_prepare(const slm_kernels *kernels, const slm_team *team, slm_in
     }
     int64_t begin, end;
     slm_team_range(team, input->n_tokens, &begin, &end);
-    for (int64_t t = begin; t < end; t++) {
+    for (int64_t t = begin; t < end && !slm_team_cancelled(team); t++) {
         const float *x = input->x + t * input->ldx;
         if (codes) kernels->quantize(x, t, &input->codes);
         if (rounded) kernels->round_bf16(x, input->ldx, input->rounded + t * input->ldx);
@@ -48,7 +47,7 @@ static void run_column(const slm_kernels *kernels, slm_team *team, const slm_inp
     int64_t begin, end, whole = linear->ldy >= w->n_panels * 16 ? w->n_panels : w->rows / 16;
     slm_team_range(team, w->n_panels, &begin, &end);
     for (int64_t p = begin; p < end; p += POLL_PANELS) {
-        if (p > begin && slm_team_cancelled(team)) return;
+        if (slm_team_cancelled(team)) return;
         int64_t last = slm_min64(p + POLL_PANELS, end);
         run_panels(kernels, input, w, p, slm_min64(last, whole), linear->y + p * 16);
         if (last > whole) { /* y ends inside the last panel */

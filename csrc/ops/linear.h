@@ -30,8 +30,7 @@ typedef struct slm_linear_scratch {
 } slm_linear_scratch;
 
 /* Makes the forms of x that the matrices need, for the tokens of this thread's share. group: of the int8 scales, 32 or 16. */
-void slm_linear_prepare(const slm_kernels *kernels, const slm_team *team, slm_input *input, const slm_linear *linears,
-                        int n_linears);
+void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *input, const slm_linear *linears, int n_linears);
 void slm_linear_run(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linear *linears, int n_linears,
                     const slm_linear_scratch *scratch);
 

@@ -31,20 +31,24 @@ static PyObject *generation_next(PyObject *object, PyObject *args, PyObject *kwa
     static const char *const finishes[] = {[SLM_FINISH_NONE] = NULL, [SLM_FINISH_STOP] = "stop", [SLM_FINISH_LENGTH] = "length"};
     slm_py_generation *self = (slm_py_generation *)object;
     slm_py_state *state = slm_py_state_of(Py_TYPE(object));
-    int whole, threads = 0;
-    long long prefill_chunk = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "p|iL", names, &whole, &threads, &prefill_chunk)) return NULL;
+    int whole;
+    PyObject *threads = NULL, *prefill_chunk = NULL;
+    slm_py_call call = {0};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "p|OO", names, &whole, &threads, &prefill_chunk) ||
+        !slm_py_call_options(threads, prefill_chunk, &call.call)) {
+        return NULL;
+    }
     if (self->running) return PyErr_Format(state->BusyError, "the generation is already running");
     if (!self->generation) return PyErr_Format(state->ClosedError, "the generation is closed");
     slm_chunk chunk;
     slm_error error;
-    slm_py_call call = {.call.threads = threads, .call.prefill_chunk = prefill_chunk};
     self->running = true;
     Py_INCREF(object); /* a signal handler may drop the last other reference */
-    slm_py_call_begin(&call);
+    slm_py_call_begin(&call, state);
     slm_status status = slm_generation_next(self->generation, whole, &call.call, &chunk, &error);
     bool ok = slm_py_call_end(&call) && !status;
     self->running = false;
+    self->session->length = slm_session_length(self->session->session);
     PyObject *result = NULL;
     if (!ok) {
         if (status) slm_py_raise(state, &error);
@@ -66,11 +70,12 @@ static PyObject *generation_next(PyObject *object, PyObject *args, PyObject *kwa
     return result;
 }
 
-static PyObject *generation_close(PyObject *object, PyTypeObject *class, PyObject *const *args, Py_ssize_t n_args,
-                                  PyObject *names) {
-    (void)args, (void)n_args, (void)names;
+static PyObject *generation_close(PyObject *object, PyObject *unused) {
+    (void)unused;
     slm_py_generation *self = (slm_py_generation *)object;
-    if (self->running) return PyErr_Format(slm_py_state_of(class)->BusyError, "the generation is running in another thread");
+    if (self->running) {
+        return PyErr_Format(slm_py_state_of(Py_TYPE(object))->BusyError, "the generation is running in another thread");
+    }
     vacate(self);
     slm_generation_release(self->generation);
     self->generation = NULL;
@@ -90,8 +95,7 @@ static void generation_dealloc(PyObject *object) {
 static PyMethodDef methods[] = {
     {"next", (PyCFunction)(void (*)(void))generation_next, METH_VARARGS | METH_KEYWORDS,
      "next(whole, threads=0, prefill_chunk=0)\n--\n\nText, token ids, finish reason, prefill and decode seconds so far."},
-    {"close", (PyCFunction)(void (*)(void))generation_close, METH_METHOD | METH_FASTCALL | METH_KEYWORDS,
-     "close()\n--\n\nStop here; the session is free again."},
+    {"close", generation_close, METH_NOARGS, "close()\n--\n\nStop here; the session is free again."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -179,21 +179,21 @@ static int model_init(PyObject *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"config", "weights", "context", "kv", "threads", "progress", NULL};
     static const char *const kv_types[] = {[SLM_KV_AUTO] = "auto", [SLM_KV_F32] = "f32", [SLM_KV_BF16] = "bf16", NULL};
     slm_py_model *model = (slm_py_model *)self;
-    const slm_py_state *state = slm_py_state_of(Py_TYPE(self));
+    slm_py_state *state = slm_py_state_of(Py_TYPE(self));
     PyObject *config_map, *weights_map, *progress = Py_None, *keep = NULL;
     long long context;
     const char *kv_name;
-    int threads = 0, kv = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOLs|iO", names, &config_map, &weights_map, &context, &kv_name, &threads,
-                                     &progress)) {
+    PyObject *threads_object = NULL;
+    int64_t threads = 0;
+    int kv = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOLs|OO", names, &config_map, &weights_map, &context, &kv_name,
+                                     &threads_object, &progress) ||
+        (threads_object && !slm_py_int(threads_object, "threads", 0, SLM_PY_MAX_THREADS, &threads))) {
         return -1;
     }
     while (kv_types[kv] && strcmp(kv_types[kv], kv_name)) kv++;
-    if (!kv_types[kv] || threads < 0) {
-        if (threads < 0)
-            PyErr_Format(PyExc_ValueError, "threads: expected a number >= 0, found %d", threads);
-        else
-            PyErr_Format(PyExc_ValueError, "kv: expected 'auto', 'f32' or 'bf16', found '%.32s'", kv_name);
+    if (!kv_types[kv]) {
+        PyErr_Format(PyExc_ValueError, "kv: expected 'auto', 'f32' or 'bf16', found '%.32s'", kv_name);
         return -1;
     }
     slm_config config = {0};
@@ -202,8 +202,8 @@ static int model_init(PyObject *self, PyObject *args, PyObject *kwargs) {
     bool ok = read_config(config_map, &config, &keep) && read_weights(state, weights_map, config.num_hidden_layers, &weights);
     if (ok) {
         slm_model *loaded = NULL;
-        slm_py_call call = {.call.threads = threads, .progress = progress == Py_None ? NULL : progress};
-        slm_py_call_begin(&call);
+        slm_py_call call = {.call.threads = (int)threads, .progress = progress == Py_None ? NULL : progress};
+        slm_py_call_begin(&call, state);
         slm_status status = slm_model_load(&config, &weights, context, kv, &call.call, &loaded, &error);
         ok = slm_py_call_end(&call) && !status;
         if (ok) {
@@ -224,10 +224,10 @@ static bool ready(const slm_py_state *state, const slm_py_model *model) {
     return model->model != NULL;
 }
 
-static PyObject *model_stats(PyObject *self, PyTypeObject *class, PyObject *const *args, Py_ssize_t n_args, PyObject *names) {
-    (void)args, (void)n_args, (void)names;
+static PyObject *model_stats(PyObject *self, PyObject *unused) {
+    (void)unused;
     slm_py_model *model = (slm_py_model *)self;
-    if (!ready(slm_py_state_of(class), model)) return NULL;
+    if (!ready(slm_py_state_of(Py_TYPE(self)), model)) return NULL;
     slm_model_stats stats;
     slm_model_describe(model->model, &stats);
     return Py_BuildValue("{s:n,s:n,s:n,s:L,s:L,s:s}", "weight_bytes", (Py_ssize_t)stats.weight_bytes, "token_bytes",
@@ -236,10 +236,10 @@ static PyObject *model_stats(PyObject *self, PyTypeObject *class, PyObject *cons
                          stats.kv == SLM_KV_F32 ? "f32" : "bf16");
 }
 
-static PyObject *model_session(PyObject *self, PyTypeObject *class, PyObject *const *args, Py_ssize_t n_args, PyObject *names) {
-    (void)args, (void)n_args, (void)names;
+static PyObject *model_session(PyObject *self, PyObject *unused) {
+    (void)unused;
     slm_py_model *model = (slm_py_model *)self;
-    slm_py_state *state = slm_py_state_of(class);
+    slm_py_state *state = slm_py_state_of(Py_TYPE(self));
     if (!ready(state, model)) return NULL;
     slm_session *session = NULL;
     slm_error error;
@@ -254,11 +254,9 @@ static void model_dealloc(PyObject *self) {
     Py_DECREF(type);
 }
 
-#define METHOD(function) (PyCFunction)(void (*)(void))(function), METH_METHOD | METH_FASTCALL | METH_KEYWORDS
-
 static PyMethodDef methods[] = {
-    {"stats", METHOD(model_stats), "stats()\n--\n\nBytes held and read, context, vocabulary size, KV type."},
-    {"session", METHOD(model_session), "session()\n--\n\nA new, empty session."},
+    {"stats", model_stats, METH_NOARGS, "stats()\n--\n\nBytes held and read, context, vocabulary size, KV type."},
+    {"session", model_session, METH_NOARGS, "session()\n--\n\nA new, empty session."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -28,15 +28,23 @@ static PyObject *cpu_info(PyObject *module, PyObject *unused) {
 
 static PyObject *measure_bandwidth(PyObject *module, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"size", "sweeps", "threads", NULL};
-    Py_ssize_t size = 1 << 30;
-    int sweeps = 5, threads = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|nii", names, &size, &sweeps, &threads)) return NULL;
+    PyObject *size_object = NULL, *sweeps_object = NULL, *threads_object = NULL;
+    int64_t size = 1 << 30, sweeps = 5, threads = 0;
+    slm_py_state *state = PyModule_GetState(module);
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OOO", names, &size_object, &sweeps_object, &threads_object) ||
+        (size_object && !slm_py_int(size_object, "size", 1 << 20, PTRDIFF_MAX, &size)) ||
+        (sweeps_object && !slm_py_int(sweeps_object, "sweeps", 1, 1000000, &sweeps)) ||
+        (threads_object && !slm_py_int(threads_object, "threads", 0, SLM_PY_MAX_THREADS, &threads))) {
+        return NULL;
+    }
     double speed = 0;
     slm_error error;
-    PyThreadState *thread = PyEval_SaveThread();
-    slm_status status = slm_measure_bandwidth(size > 0 ? (size_t)size : 0, sweeps, threads, &speed, &error);
-    PyEval_RestoreThread(thread);
-    return status ? slm_py_raise(PyModule_GetState(module), &error) : PyFloat_FromDouble(speed);
+    slm_py_call call = {.call.threads = (int)threads};
+    slm_py_call_begin(&call, state);
+    slm_status status = slm_measure_bandwidth((size_t)size, (int)sweeps, &call.call, &speed, &error);
+    bool ok = slm_py_call_end(&call);
+    if (status) return slm_py_raise(state, &error);
+    return ok ? PyFloat_FromDouble(speed) : NULL;
 }
 
 static PyObject *types(PyObject *module, PyObject *unused) {

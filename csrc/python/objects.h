@@ -5,21 +5,29 @@
 
 #include "python/python.h"
 
+enum { SLM_PY_MAX_THREADS = 256 };
+
 /* All fields change only under the GIL. */
 
+/* clang-format off: it takes the macro for a type */
 typedef struct slm_py_model {
     PyObject_HEAD slm_model *model; /* NULL before __init__ */
 } slm_py_model;
 
 typedef struct slm_py_session {
     PyObject_HEAD slm_session *session; /* holds its model */
+    int64_t length;                     /* positions held when no call runs: what may be read while one does */
     bool busy;                          /* a call runs without the GIL, or a generation has not ended */
 } slm_py_session;
+/* clang-format on */
 
 /* Takes over the session, also on failure. */
 PyObject *slm_py_wrap_session(slm_py_state *state, slm_session *session);
 /* Takes over the generation, also on failure; marks the session busy until the generation ends. */
 PyObject *slm_py_wrap_generation(slm_py_state *state, slm_generation *generation, slm_py_session *session);
+
+/* Puts threads and prefill_chunk into a call; NULL objects keep the defaults. False with an exception. */
+bool slm_py_call_options(PyObject *threads, PyObject *prefill_chunk, slm_call *call);
 
 slm_type slm_py_type(const char *name); /* SLM_TYPE_NONE: not known */
 

@@ -13,6 +13,8 @@
 typedef struct slm_py_state {
     PyObject *FormatError, *UnsupportedError, *ContextLengthError, *NumericsError, *ClosedError, *BusyError, *InternalError;
     PyTypeObject *Model, *Session, *Generation, *Tokenizer;
+    unsigned long main_thread; /* the only one that runs signal handlers */
+    long process;              /* for which that is true: a fork makes another thread the main one */
 } slm_py_state;
 
 /* Of the class that defines a method (METH_METHOD), or of any of our types: none can be subclassed. */
@@ -36,10 +38,11 @@ typedef struct slm_py_call {
     slm_call call;      /* pass its address to the core; set threads and prefill_chunk before or after begin */
     PyObject *progress; /* borrowed; called with (done, total); may be NULL */
     PyThreadState *thread;
+    double next_look; /* when to run signal handlers again */
 } slm_py_call;
 
-/* Releases the GIL; the core's events take it for a moment to run signal handlers. */
-void slm_py_call_begin(slm_py_call *call);
+/* Releases the GIL; on the main thread the core's events take it for a moment to run signal handlers. */
+void slm_py_call_begin(slm_py_call *call, slm_py_state *state);
 /* Takes the GIL back. False: an exception is set. */
 bool slm_py_call_end(slm_py_call *call);
 
@@ -48,6 +51,8 @@ bool slm_py_call_end(slm_py_call *call);
 
 /* A Python or NumPy integer, no bool, least .. most. False with TypeError or ValueError naming it. */
 bool slm_py_int(PyObject *object, const char *name, int64_t least, int64_t most, int64_t *out);
+/* The same for 0 .. 2^64 - 1. */
+bool slm_py_uint64(PyObject *object, const char *name, uint64_t *out);
 bool slm_py_float(PyObject *object, const char *name, double *out);
 /* A flat sequence or integer array of token ids, each in int32: a block to be freed with slm_py_free. NULL with an exception. */
 int32_t *slm_py_tokens(PyObject *object, const char *name, int64_t *count);

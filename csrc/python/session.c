@@ -12,6 +12,7 @@ PyObject *slm_py_wrap_session(slm_py_state *state, slm_session *session) {
         return NULL;
     }
     self->session = session;
+    self->length = slm_session_length(session);
     return (PyObject *)self;
 }
 
@@ -22,13 +23,13 @@ static bool claim(const slm_py_state *state, slm_py_session *self) {
 
 static PyObject *session_length(PyObject *self, void *unused) {
     (void)unused;
-    return PyLong_FromLongLong(slm_session_length(((slm_py_session *)self)->session));
+    return PyLong_FromLongLong(((slm_py_session *)self)->length);
 }
 
-static PyObject *session_fork(PyObject *object, PyTypeObject *class, PyObject *const *args, Py_ssize_t n_args, PyObject *names) {
-    (void)args, (void)n_args, (void)names;
+static PyObject *session_fork(PyObject *object, PyObject *unused) {
+    (void)unused;
     slm_py_session *self = (slm_py_session *)object;
-    slm_py_state *state = slm_py_state_of(class);
+    slm_py_state *state = slm_py_state_of(Py_TYPE(object));
     slm_session *fork = NULL;
     slm_error error;
     if (!claim(state, self)) return NULL;
@@ -36,16 +37,14 @@ static PyObject *session_fork(PyObject *object, PyTypeObject *class, PyObject *c
     return slm_py_wrap_session(state, fork);
 }
 
-static PyObject *session_rewind(PyObject *object, PyTypeObject *class, PyObject *const *args, Py_ssize_t n_args,
-                                PyObject *names) {
+static PyObject *session_rewind(PyObject *object, PyObject *argument) {
     slm_py_session *self = (slm_py_session *)object;
-    slm_py_state *state = slm_py_state_of(class);
+    slm_py_state *state = slm_py_state_of(Py_TYPE(object));
     slm_error error;
     int64_t n_tokens;
-    if (n_args != 1 || (names && PyTuple_Size(names)))
-        return PyErr_Format(PyExc_TypeError, "rewind: expected one argument, n_tokens");
-    if (!slm_py_int(args[0], "n_tokens", 0, slm_session_length(self->session), &n_tokens) || !claim(state, self)) return NULL;
+    if (!slm_py_int(argument, "n_tokens", 0, self->length, &n_tokens) || !claim(state, self)) return NULL;
     if (slm_session_rewind(self->session, n_tokens, &error)) return slm_py_raise(state, &error);
+    self->length = n_tokens;
     Py_RETURN_NONE;
 }
 
@@ -58,54 +57,70 @@ static int which_logits(const char *name) {
     return -1;
 }
 
+bool slm_py_call_options(PyObject *threads, PyObject *prefill_chunk, slm_call *call) {
+    int64_t n_threads = 0;
+    if ((threads && !slm_py_int(threads, "threads", 0, SLM_PY_MAX_THREADS, &n_threads)) ||
+        (prefill_chunk && !slm_py_int(prefill_chunk, "prefill_chunk", 0, INT32_MAX, &call->prefill_chunk))) {
+        return false;
+    }
+    call->threads = (int)n_threads;
+    return true;
+}
+
 static PyObject *session_forward(PyObject *object, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"tokens", "logits", "threads", "prefill_chunk", NULL};
     slm_py_session *self = (slm_py_session *)object;
     slm_py_state *state = slm_py_state_of(Py_TYPE(object));
-    PyObject *sequence, *array = NULL;
+    PyObject *sequence, *threads = NULL, *prefill_chunk = NULL, *array = NULL;
     const char *logits_name = "last";
-    int threads = 0;
-    long long prefill_chunk = 0, vocab_size;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|siL", names, &sequence, &logits_name, &threads, &prefill_chunk))
+    slm_py_call call = {0};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|sOO", names, &sequence, &logits_name, &threads, &prefill_chunk))
         return NULL;
     int which = which_logits(logits_name);
-    if (which < 0 || !claim(state, self)) return NULL;
     int64_t n_tokens;
-    int32_t *tokens = slm_py_tokens(sequence, "tokens", &n_tokens);
-    if (!tokens) return NULL;
+    int32_t *tokens = NULL;
+    if (which < 0 || !slm_py_call_options(threads, prefill_chunk, &call.call) ||
+        !(tokens = slm_py_tokens(sequence, "tokens", &n_tokens))) {
+        return NULL;
+    }
     float *logits = NULL;
     slm_error error;
     slm_model_stats stats;
     slm_model_describe(slm_session_model(self->session), &stats);
-    vocab_size = stats.vocab_size;
-    if (which != SLM_LOGITS_NONE) array = slm_py_new_array_f32(which == SLM_LOGITS_ALL ? n_tokens : 1, vocab_size, &logits);
-    if (which == SLM_LOGITS_NONE || array) {
-        slm_py_call call = {.call.threads = threads, .call.prefill_chunk = prefill_chunk};
+    if (which != SLM_LOGITS_NONE) array = slm_py_new_array_f32(which == SLM_LOGITS_ALL ? n_tokens : 1, stats.vocab_size, &logits);
+    /* From here to busy = true nothing may run Python: another thread must not come between. */
+    if ((which == SLM_LOGITS_NONE || array) && claim(state, self)) {
         self->busy = true;
-        slm_py_call_begin(&call);
+        slm_py_call_begin(&call, state);
         slm_status status = slm_session_forward(self->session, tokens, n_tokens, which, logits, &call.call, &error);
         bool ok = slm_py_call_end(&call) && !status;
         self->busy = false;
+        self->length = slm_session_length(self->session);
         if (!ok) {
             Py_CLEAR(array);
             if (status) slm_py_raise(state, &error);
         } else if (!array) {
             array = Py_NewRef(Py_None);
         }
+    } else {
+        Py_CLEAR(array);
     }
     slm_py_free(tokens);
     return array;
 }
 
-/* The stop strings as one block of bytes and offsets, both in `bytes` objects kept by the caller. */
+/* The stop strings as one block of bytes and its offsets, both `bytes` objects for the caller to release. */
 static bool read_stop(PyObject *sequence, slm_strings *stop, PyObject **bytes, PyObject **offsets) {
-    Py_ssize_t n = PySequence_Size(sequence);
-    if (n < 0) return false;
-    PyObject *empty = PyBytes_FromStringAndSize(NULL, 0), *list = PySequence_List(sequence);
-    *bytes = empty && list ? PyObject_CallMethod(empty, "join", "O", list) : NULL;
+    PyObject *list = PySequence_List(sequence), *empty = list ? PyBytes_FromStringAndSize(NULL, 0) : NULL;
+    Py_ssize_t n = list ? PyList_Size(list) : 0;
+    for (Py_ssize_t i = 0; empty && i < n; i++) {
+        if (PyBytes_Check(PyList_GetItem(list, i))) continue;
+        PyErr_Format(PyExc_TypeError, "stop[%zd]: expected bytes, found %R", i, (PyObject *)Py_TYPE(PyList_GetItem(list, i)));
+        Py_CLEAR(empty);
+    }
+    *bytes = empty ? PyObject_CallMethod(empty, "join", "O", list) : NULL;
     *offsets = *bytes ? PyBytes_FromStringAndSize(NULL, (n + 1) * (Py_ssize_t)sizeof(uint64_t)) : NULL;
-    uint64_t *at = *offsets ? (uint64_t *)PyBytes_AsString(*offsets) : NULL;
-    uint64_t total = 0;
+    uint64_t *at = *offsets ? (uint64_t *)(void *)PyBytes_AsString(*offsets) : NULL, total = 0;
     for (Py_ssize_t i = 0; at && i <= n; i++) {
         at[i] = total;
         if (i < n) total += (uint64_t)PyBytes_Size(PyList_GetItem(list, i));
@@ -122,31 +137,29 @@ static PyObject *session_generate(PyObject *object, PyObject *args, PyObject *kw
                             "top_p",     "seed",   "sample",     "stop",       "end_tokens",  NULL};
     slm_py_session *self = (slm_py_session *)object;
     slm_py_state *state = slm_py_state_of(Py_TYPE(object));
-    PyObject *tokenizer_object, *prompt_object, *stop_object, *end_object, *stop_bytes = NULL, *stop_offsets = NULL,
-                                                                           *result = NULL;
-    long long max_tokens;
-    unsigned long long seed, sample;
-    int ignore_eos, top_k;
-    float temperature, top_p;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOLpfifKKOO", names, &tokenizer_object, &prompt_object, &max_tokens,
-                                     &ignore_eos, &temperature, &top_k, &top_p, &seed, &sample, &stop_object, &end_object)) {
+    PyObject *tokenizer_object, *prompt_object, *max_tokens, *top_k_object, *seed, *sample, *stop_object, *end_object;
+    PyObject *stop_bytes = NULL, *stop_offsets = NULL, *result = NULL;
+    int ignore_eos;
+    slm_generate_options options = {0};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOpfOfOOOO", names, &tokenizer_object, &prompt_object, &max_tokens,
+                                     &ignore_eos, &options.temperature, &top_k_object, &options.top_p, &seed, &sample,
+                                     &stop_object, &end_object)) {
         return NULL;
     }
-    slm_generate_options options = {.max_tokens = max_tokens,
-                                    .ignore_eos = ignore_eos,
-                                    .temperature = temperature,
-                                    .top_k = top_k,
-                                    .top_p = top_p,
-                                    .seed = seed,
-                                    .sample = sample};
+    options.ignore_eos = ignore_eos;
     slm_tokenizer *tokenizer = NULL;
-    int64_t n_prompt, n_end;
+    int64_t n_prompt, n_end, top_k;
     int32_t *prompt = NULL, *end = NULL;
     slm_generation *generation = NULL;
     slm_error error;
-    if (claim(state, self) && (tokenizer_object == Py_None || (tokenizer = slm_py_tokenizer(state, tokenizer_object))) &&
+    if (slm_py_int(max_tokens, "max_tokens", 0, INT64_MAX, &options.max_tokens) &&
+        slm_py_int(top_k_object, "top_k", 0, INT32_MAX, &top_k) && slm_py_uint64(seed, "seed", &options.seed) &&
+        slm_py_uint64(sample, "sample", &options.sample) &&
+        (tokenizer_object == Py_None || (tokenizer = slm_py_tokenizer(state, tokenizer_object))) &&
         (prompt = slm_py_tokens(prompt_object, "prompt", &n_prompt)) && (end = slm_py_tokens(end_object, "end_tokens", &n_end)) &&
-        read_stop(stop_object, &options.stop, &stop_bytes, &stop_offsets)) {
+        read_stop(stop_object, &options.stop, &stop_bytes, &stop_offsets) && claim(state, self)) {
+        /* From claim to wrap nothing runs Python: another thread must not come between. */
+        options.top_k = (int32_t)top_k;
         options.end_tokens = end;
         options.n_end_tokens = (size_t)n_end;
         if (slm_generation_create(self->session, tokenizer, prompt, n_prompt, &options, &generation, &error)) {
@@ -169,12 +182,11 @@ static void session_dealloc(PyObject *self) {
     Py_DECREF(type);
 }
 
-#define METHOD(function)   (PyCFunction)(void (*)(void))(function), METH_METHOD | METH_FASTCALL | METH_KEYWORDS
 #define KEYWORDS(function) (PyCFunction)(void (*)(void))(function), METH_VARARGS | METH_KEYWORDS
 
 static PyMethodDef methods[] = {
-    {"fork", METHOD(session_fork), "fork()\n--\n\nA copy that shares all pages until one of them writes."},
-    {"rewind", METHOD(session_rewind), "rewind(n_tokens)\n--\n\nKeep the first n_tokens positions."},
+    {"fork", session_fork, METH_NOARGS, "fork()\n--\n\nA copy that shares all pages until one of them writes."},
+    {"rewind", session_rewind, METH_O, "rewind(n_tokens)\n--\n\nKeep the first n_tokens positions."},
     {"forward", KEYWORDS(session_forward),
      "forward(tokens, logits='last', threads=0, prefill_chunk=0)\n--\n\nAppend tokens; their logits."},
     {"generate", KEYWORDS(session_generate),

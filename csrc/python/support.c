@@ -2,9 +2,10 @@
  * support.c: errors, calls and plain arguments of the boundary. */
 #include "python/python.h"
 
-#include <errno.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/call.h"
 
 slm_py_state *slm_py_state_of(PyTypeObject *defining_class) {
     return PyType_GetModuleState(defining_class);
@@ -22,17 +23,26 @@ static PyObject *raise_class(PyObject *class, const slm_error *error) {
     return NULL;
 }
 
+static PyObject *raise_os_error(const slm_error *error) {
+    PyObject *arguments = Py_BuildValue("(is)", error->os_error, error->message);
+    if (arguments) PyErr_SetObject(PyExc_OSError, arguments); /* becomes the subclass for this errno */
+    Py_XDECREF(arguments);
+    return NULL;
+}
+
 PyObject *slm_py_raise(const slm_py_state *state, const slm_error *error) {
     if (PyErr_Occurred()) return NULL;
     switch (error->status) {
     case SLM_NO_MEMORY: return PyErr_NoMemory();
     case SLM_BAD_ARGUMENT: PyErr_SetString(PyExc_ValueError, error->message); return NULL;
     case SLM_BAD_DATA: return raise_class(state->FormatError, error);
-    case SLM_IO_ERROR: errno = error->os_error; return PyErr_SetFromErrno(PyExc_OSError);
+    case SLM_IO_ERROR: return raise_os_error(error);
     case SLM_CONTEXT_FULL: return raise_class(state->ContextLengthError, error);
     case SLM_NOT_A_NUMBER: return raise_class(state->NumericsError, error);
     case SLM_UNSUPPORTED: return raise_class(state->UnsupportedError, error);
     case SLM_CANCELLED:
+        PyErr_SetString(PyExc_RuntimeError, "the call was cancelled: its process forked inside a callback");
+        return NULL;
     case SLM_OK:
     case SLM_INTERNAL: break;
     }
@@ -41,23 +51,49 @@ PyObject *slm_py_raise(const slm_py_state *state, const slm_error *error) {
 
 /* ---- calls ---------------------------------------------------------------------------------------------------------------- */
 
+/* Taking the GIL may wait for a busy Python thread's whole time slice, so not at every event. */
+static const double LOOK_SECONDS = 0.02;
+
 static int on_event(void *user, const slm_event *event) {
     slm_py_call *call = user;
+    bool progress = event->kind == SLM_EVENT_PROGRESS && call->progress;
+    if (!progress && slm_seconds() < call->next_look) return 0;
     PyEval_RestoreThread(call->thread);
     int stop = PyErr_CheckSignals();
-    if (!stop && event->kind == SLM_EVENT_PROGRESS && call->progress) {
+    if (!stop && progress) {
         PyObject *result =
             PyObject_CallFunction(call->progress, "KK", (unsigned long long)event->done, (unsigned long long)event->total);
         stop = !result;
         Py_XDECREF(result);
     }
     call->thread = PyEval_SaveThread();
+    call->next_look = slm_seconds() + LOOK_SECONDS;
     return stop;
 }
 
-void slm_py_call_begin(slm_py_call *call) {
-    call->call.event = on_event;
+/* Asked again after a fork, which makes the forking thread the main one. */
+static bool on_main_thread(slm_py_state *state) {
+    if (state->process != (long)getpid()) {
+        PyObject *threading = PyImport_ImportModule("threading");
+        PyObject *main = threading ? PyObject_CallMethod(threading, "main_thread", NULL) : NULL;
+        PyObject *ident = main ? PyObject_GetAttrString(main, "ident") : NULL;
+        if (ident) state->main_thread = PyLong_AsUnsignedLong(ident);
+        Py_XDECREF(ident);
+        Py_XDECREF(main);
+        Py_XDECREF(threading);
+        if (PyErr_Occurred()) {
+            PyErr_Clear(); /* then look for signals everywhere: that is only slower */
+            return true;
+        }
+        state->process = (long)getpid();
+    }
+    return PyThread_get_thread_ident() == state->main_thread;
+}
+
+void slm_py_call_begin(slm_py_call *call, slm_py_state *state) {
+    call->call.event = call->progress || on_main_thread(state) ? on_event : NULL;
     call->call.user = call;
+    call->next_look = 0;
     call->thread = PyEval_SaveThread();
 }
 
@@ -86,6 +122,18 @@ bool slm_py_int(PyObject *object, const char *name, int64_t least, int64_t most,
     }
     *out = value;
     return true;
+}
+
+bool slm_py_uint64(PyObject *object, const char *name, uint64_t *out) {
+    PyObject *number = PyBool_Check(object) ? NULL : PyNumber_Index(object);
+    if (!number) {
+        PyErr_Format(PyExc_TypeError, "%s: expected an integer, found %R", name, (PyObject *)Py_TYPE(object));
+        return false;
+    }
+    *out = PyLong_AsUnsignedLongLong(number);
+    Py_DECREF(number);
+    if (PyErr_Occurred()) PyErr_Format(PyExc_ValueError, "%s: expected 0 to 2**64 - 1, found %R", name, object);
+    return !PyErr_Occurred();
 }
 
 bool slm_py_float(PyObject *object, const char *name, double *out) {

@@ -175,7 +175,7 @@ static PyObject *tokenizer_encode(PyObject *self, PyObject *args, PyObject *kwar
         status = slm_tokenizer_encode(tokenizer_of(self), text, (size_t)size, &options, NULL, &tokens, &error);
     } else {
         slm_py_call call = {0};
-        slm_py_call_begin(&call);
+        slm_py_call_begin(&call, slm_py_state_of(Py_TYPE(self)));
         status = slm_tokenizer_encode(tokenizer_of(self), text, (size_t)size, &options, &call.call, &tokens, &error);
         ok = slm_py_call_end(&call);
     }

@@ -283,7 +283,8 @@ static void test_failures(files *f) {
     CHECK(slm_model_load(&f->config, &f->weights, CONTEXT, SLM_KV_AUTO, NULL, &model, &error) == SLM_OK);
     CHECK(slm_session_create(model, &session, &error) == SLM_OK);
     float logits[VOCAB], again[VOCAB];
-    CHECK(slm_session_forward(session, prompt, 67, SLM_LOGITS_LAST, logits, NULL, &error) == SLM_OK);
+    CHECK(slm_session_forward(session, prompt, 66, SLM_LOGITS_NONE, NULL, NULL, &error) == SLM_OK);
+    CHECK(slm_session_forward(session, prompt + 66, 1, SLM_LOGITS_LAST, logits, NULL, &error) == SLM_OK);
     CHECK(slm_session_rewind(session, 66, &error) == SLM_OK);
     CHECK(slm_session_forward(session, prompt + 66, 300, SLM_LOGITS_LAST, again, &stop, &error) == SLM_CANCELLED);
     CHECK(slm_session_length(session) == 66);
@@ -309,10 +310,34 @@ static void test_not_a_number(void) {
     CHECK(slm_model_load(&f.config, &f.weights, CONTEXT, SLM_KV_AUTO, NULL, &model, &error) == SLM_OK);
     CHECK(slm_session_create(model, &session, &error) == SLM_OK);
     for (int i = 0; i < 2; i++) {
-        CHECK(slm_session_forward(session, prompt, 3, SLM_LOGITS_ALL, logits, NULL, &error) == SLM_NOT_A_NUMBER);
+        CHECK(slm_session_forward(session, prompt, 3, SLM_LOGITS_ALL, logits, NULL, &error) == SLM_NOT_A_NUMBER &&
+              error.index == 0);
+        CHECK(slm_session_forward(session, prompt, 3, SLM_LOGITS_LAST, logits, NULL, &error) == SLM_NOT_A_NUMBER &&
+              error.index == 2);
+        CHECK(slm_session_forward(session, prompt, 3, SLM_LOGITS_NONE, NULL, NULL, &error) == SLM_NOT_A_NUMBER);
         CHECK(slm_session_length(session) == 0);
     }
     slm_session_release(session);
+    slm_model_release(model);
+    close(f.fd);
+
+    /* One token's embedding is not finite: after it failed, the others give what they give in a session that never saw it. */
+    write_files(&f, SLM_TYPE_Q8_0, false);
+    CHECK(pwrite(f.fd, &nan, 2, (off_t)f.weights.embed_tokens.offset + 34 * 2 * 7) == 2);
+    CHECK(slm_model_load(&f.config, &f.weights, CONTEXT, SLM_KV_AUTO, NULL, &model, &error) == SLM_OK);
+    float expected[VOCAB];
+    const int32_t good[] = {1, 2, 3, 4, 5}, bad[] = {1, 2, 3, 4, 7, 7};
+    for (int i = 0; i < 2; i++) {
+        CHECK(slm_session_create(model, &session, &error) == SLM_OK);
+        if (i) CHECK(slm_session_forward(session, bad, 6, SLM_LOGITS_NONE, NULL, NULL, &error) == SLM_NOT_A_NUMBER);
+        CHECK(slm_session_forward(session, good, 4, SLM_LOGITS_NONE, NULL, NULL, &error) == SLM_OK);
+        if (i)
+            CHECK(slm_session_forward(session, bad + 4, 1, SLM_LOGITS_NONE, NULL, NULL, &error) == SLM_NOT_A_NUMBER &&
+                  error.index == 4);
+        CHECK(slm_session_forward(session, good + 4, 1, SLM_LOGITS_LAST, i ? logits : expected, NULL, &error) == SLM_OK);
+        slm_session_release(session);
+    }
+    CHECK(!memcmp(logits, expected, sizeof expected));
     slm_model_release(model);
     close(f.fd);
 }

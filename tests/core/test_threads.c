@@ -140,6 +140,68 @@ static void test_cancel(void) {
     CHECK(slm_clock_tick(&clock) && events == 4); /* asked no more */
 }
 
+/* One thread holds the pool; another, waiting for its turn, is asked and gives up; a third gets its turn afterwards. */
+static void hold(void *arg, slm_team *team) {
+    if (team->index == 0) {
+        atomic_store((atomic_int *)arg, 1);
+        usleep(300000);
+    }
+    slm_team_barrier(team);
+}
+static void *holder(void *arg) {
+    slm_threads_run(2, NULL, hold, arg);
+    return NULL;
+}
+static void never(void *arg, slm_team *team) {
+    (void)team;
+    atomic_fetch_add((atomic_int *)arg, 1);
+}
+static void test_waiting_can_be_cancelled(void) {
+    atomic_int held = 0, ran = 0;
+    pthread_t thread;
+    pthread_create(&thread, NULL, holder, &held);
+    while (!atomic_load(&held)) usleep(1000);
+    int events = 0;
+    stop_after = 2;
+    slm_call call = {.event = on_event, .user = &events};
+    slm_clock clock;
+    slm_clock_start(&clock, &call);
+    double start = slm_seconds();
+    slm_threads_run(2, &clock, never, &ran);
+    CHECK(slm_seconds() - start < 0.2 && clock.cancelled && events == 3 && atomic_load(&ran) == 0);
+    slm_threads_run(2, NULL, never, &ran);
+    CHECK(atomic_load(&ran) == 2);
+    pthread_join(thread, NULL);
+}
+
+/* A callback that forks: the child leaves the region as cancelled, and its pool works again. */
+static int fork_once(void *user, const slm_event *event) {
+    (void)event;
+    if (*(pid_t *)user < 0) *(pid_t *)user = fork();
+    return 0;
+}
+static void look_often(void *arg, slm_team *team) {
+    double start = slm_seconds();
+    while (slm_seconds() - start < 0.1 && !slm_team_cancelled(team)) {}
+    slm_team_barrier(team);
+    (void)arg;
+}
+static void test_fork_inside(void) {
+    pid_t child = -1;
+    slm_call call = {.event = fork_once, .user = &child};
+    slm_clock clock;
+    slm_clock_start(&clock, &call);
+    slm_threads_run(2, &clock, look_often, NULL);
+    if (child == 0) {
+        alarm(20);
+        atomic_int ran = 0;
+        slm_threads_run(2, NULL, never, &ran);
+        _exit(clock.cancelled && atomic_load(&ran) == 2 ? 0 : 1);
+    }
+    int status;
+    CHECK(!clock.cancelled && waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 static void test_alloc(void) {
     int64_t before = slm_alloc_outstanding();
     char *block = slm_alloc(100);
@@ -184,7 +246,9 @@ int main(void) {
     test_cancel();
     double speed = 0;
     slm_error error;
-    CHECK(slm_measure_bandwidth(64 << 20, 2, 2, &speed, &error) == SLM_OK && speed > 1e8);
-    CHECK(slm_measure_bandwidth(10, 2, 2, &speed, &error) == SLM_BAD_ARGUMENT);
+    CHECK(slm_measure_bandwidth(64 << 20, 2, NULL, &speed, &error) == SLM_OK && speed > 1e8);
+    CHECK(slm_measure_bandwidth(10, 2, NULL, &speed, &error) == SLM_BAD_ARGUMENT);
+    test_waiting_can_be_cancelled();
+    test_fork_inside();
     return finish();
 }
