@@ -224,10 +224,17 @@ typedef enum slm_token_kind {
     SLM_TOKEN_BYTE = 6,
 } slm_token_kind;
 
-/* How text is cut into words before merging: rules, not a published name. */
+/* How text is cut into words before merging: rules, not a published name. At most one of gpt2_words and line_words. */
 typedef struct slm_pretokenizer {
     bool single_digits; /* each \p{N} character is a word of its own, cut out before all other rules */
     bool gpt2_words;    /* 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ */
+    bool line_words;    /* [^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ , and with it: */
+    bool contractions;  /* (?i:'s|'t|'re|'ve|'m|'ll|'d) comes first */
+    bool marks_are_letters; /* \p{M} counts as \p{L} */
+    bool cased_words; /* a word's \p{L}+ becomes U*L+|U+L* of U: [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}], L: [\p{Ll}\p{Lm}\p{Lo}\p{M}] */
+    bool contractions_at_end; /* a cased word takes a contraction along */
+    bool slashes_at_end;      /* [\r\n/]* for [\r\n]* */
+    uint8_t number_length;    /* \p{N}{1,number_length} for \p{N}+; 0: no limit */
 } slm_pretokenizer;
 
 typedef struct slm_tokenizer_spec { /* byte-level BPE */
@@ -235,6 +242,7 @@ typedef struct slm_tokenizer_spec { /* byte-level BPE */
     const uint8_t *kinds;           /* [vocab_size] slm_token_kind */
     slm_strings merges;             /* "left right" in the same alphabet; the index is the rank */
     slm_pretokenizer pretokenizer;
+    bool ignore_merges; /* a word that is a piece is that token, whatever the merges would make of it */
     bool add_bos, add_eos;
     int32_t bos, eos; /* -1: none */
 } slm_tokenizer_spec;

@@ -116,7 +116,8 @@ class Tokenizer:
         pieces: Strings,
         kinds: bytes,  # [vocab_size] slm_token_kind
         merges: Strings,
-        pretokenizer: Mapping[str, bool],  # the fields of slm_pretokenizer
+        pretokenizer: Mapping[str, bool | int],  # the fields of slm_pretokenizer that are not zero
+        ignore_merges: bool,
         add_bos: bool,
         add_eos: bool,
         bos: int,

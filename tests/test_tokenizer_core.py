@@ -93,7 +93,7 @@ def strings(items: list[str]) -> tuple[bytes, np.ndarray]:
 
 def make_ours(v: Vocabulary, single_digits: bool = False, add_bos=False, add_eos=False, bos=-1, eos=-1) -> _core.Tokenizer:
     rules = {"single_digits": single_digits, "gpt2_words": True}
-    return _core.Tokenizer(strings(v.pieces), bytes(v.kinds), strings(v.merges), rules, add_bos, add_eos, bos, eos)
+    return _core.Tokenizer(strings(v.pieces), bytes(v.kinds), strings(v.merges), rules, False, add_bos, add_eos, bos, eos)
 
 
 def make_theirs(v: Vocabulary, single_digits: bool = False) -> tokenizers.Tokenizer:
@@ -402,7 +402,14 @@ def test_wrong_arguments(gpt2, call, error, message):
 def test_wrong_vocabularies():
     letters = [letter for _, letter in sorted(alphabet().items())]
     good = {"pieces": strings(letters), "kinds": b"\1" * len(letters), "merges": strings([])}
-    good |= {"pretokenizer": {"gpt2_words": True}, "add_bos": False, "add_eos": False, "bos": -1, "eos": -1}
+    good |= {
+        "pretokenizer": {"gpt2_words": True},
+        "ignore_merges": False,
+        "add_bos": False,
+        "add_eos": False,
+        "bos": -1,
+        "eos": -1,
+    }
     assert _core.Tokenizer(**good).vocab_size == len(letters)
     for change, error, message in [
         ({"pieces": (b"a", [0, 2])}, ValueError, "pieces"),

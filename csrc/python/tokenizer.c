@@ -43,10 +43,23 @@ static bool read_rule(PyObject *name, PyObject *value, slm_pretokenizer *rules) 
     const struct {
         const char *name;
         bool *rule;
-    } known[] = {{"single_digits", &rules->single_digits}, {"gpt2_words", &rules->gpt2_words}};
+    } known[] = {{"single_digits", &rules->single_digits},
+                 {"gpt2_words", &rules->gpt2_words},
+                 {"line_words", &rules->line_words},
+                 {"contractions", &rules->contractions},
+                 {"marks_are_letters", &rules->marks_are_letters},
+                 {"cased_words", &rules->cased_words},
+                 {"contractions_at_end", &rules->contractions_at_end},
+                 {"slashes_at_end", &rules->slashes_at_end}};
     for (size_t i = 0; PyUnicode_Check(name) && i < sizeof known / sizeof *known; i++)
         if (PyUnicode_CompareWithASCIIString(name, known[i].name) == 0) return read_bool(value, known[i].name, known[i].rule);
-    PyErr_Format(PyExc_TypeError, "pretokenizer: expected single_digits and gpt2_words, found %R", name);
+    if (PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "number_length") == 0) {
+        int64_t length;
+        bool ok = slm_py_int(value, "number_length", 0, UINT8_MAX, &length);
+        if (ok) rules->number_length = (uint8_t)length;
+        return ok;
+    }
+    PyErr_Format(PyExc_TypeError, "pretokenizer: expected the fields of slm_pretokenizer, found %R", name);
     return false;
 }
 
@@ -64,18 +77,20 @@ static bool read_rules(PyObject *mapping, slm_pretokenizer *rules) {
 }
 
 static PyObject *tokenizer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"pieces", "kinds", "merges", "pretokenizer", "add_bos", "add_eos", "bos", "eos", NULL};
-    PyObject *pieces, *kinds, *merges, *rules, *add_bos, *add_eos, *bos, *eos, *keep_pieces = NULL, *keep_merges = NULL,
-                                                                               *self = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OSOOOOOO:Tokenizer", names, &pieces, &kinds, &merges, &rules, &add_bos,
-                                     &add_eos, &bos, &eos))
+    static char *names[] = {"pieces",  "kinds",   "merges", "pretokenizer", "ignore_merges",
+                            "add_bos", "add_eos", "bos",    "eos",          NULL};
+    PyObject *pieces, *kinds, *merges, *rules, *ignore_merges, *add_bos, *add_eos, *bos, *eos;
+    PyObject *keep_pieces = NULL, *keep_merges = NULL, *self = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OSOOOOOOO:Tokenizer", names, &pieces, &kinds, &merges, &rules, &ignore_merges,
+                                     &add_bos, &add_eos, &bos, &eos))
         return NULL;
     slm_tokenizer_spec spec = {.kinds = (const uint8_t *)PyBytes_AsString(kinds)};
     int64_t bos_id, eos_id;
     if (!slm_py_strings(pieces, "pieces", &spec.pieces, &keep_pieces) ||
         !slm_py_strings(merges, "merges", &spec.merges, &keep_merges) || !read_rules(rules, &spec.pretokenizer) ||
-        !read_bool(add_bos, "add_bos", &spec.add_bos) || !read_bool(add_eos, "add_eos", &spec.add_eos) ||
-        !slm_py_int(bos, "bos", -1, INT32_MAX, &bos_id) || !slm_py_int(eos, "eos", -1, INT32_MAX, &eos_id))
+        !read_bool(ignore_merges, "ignore_merges", &spec.ignore_merges) || !read_bool(add_bos, "add_bos", &spec.add_bos) ||
+        !read_bool(add_eos, "add_eos", &spec.add_eos) || !slm_py_int(bos, "bos", -1, INT32_MAX, &bos_id) ||
+        !slm_py_int(eos, "eos", -1, INT32_MAX, &eos_id))
         goto done;
     spec.bos = (int32_t)bos_id;
     spec.eos = (int32_t)eos_id;

@@ -43,9 +43,10 @@ static size_t byte_tokens(const slm_bpe *bpe, const uint8_t *word, size_t size, 
     return count;
 }
 
-/* A word that is a token whole needs no merging once it is known that merging would make that token. */
+/* A word that is a token whole needs no merging once it is known that merging would make that token, or need not. */
 static bool known_whole(const slm_bpe *bpe, int32_t id) {
-    return id >= 0 && atomic_load_explicit(&bpe->reachable[id], memory_order_relaxed) == REACHABLE;
+    if (id < 0) return false;
+    return bpe->ignore_merges || atomic_load_explicit(&bpe->reachable[id], memory_order_relaxed) == REACHABLE;
 }
 
 slm_status slm_bpe_encode(const slm_bpe *bpe, const uint8_t *word, size_t size, slm_bpe_scratch *scratch, slm_clock *clock,

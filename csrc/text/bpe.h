@@ -21,13 +21,15 @@ typedef struct slm_bpe {
     size_t merge_mask;
     int32_t *results; /* [n_merges] what the merge of each rank makes */
     size_t n_merges;
+    bool ignore_merges;
     /* [vocabulary size] Does merging the token's bytes yield the token? Found out when first asked; every thread finds the same.
      */
     atomic_uchar *reachable;
 } slm_bpe;
 
 /* bpe: zeroed. The vocabulary must outlive it. SLM_BAD_DATA: error.index is the merge. */
-slm_status slm_bpe_create(const slm_vocabulary *vocabulary, const slm_strings *merges, slm_bpe *bpe, slm_error *error);
+slm_status slm_bpe_create(const slm_vocabulary *vocabulary, const slm_strings *merges, bool ignore_merges, slm_bpe *bpe,
+                          slm_error *error);
 void slm_bpe_destroy(slm_bpe *bpe); /* zeroed or half made is fine */
 
 /* What long words need; reused from word to word. Zero it first. Its parts are private to bpe_long.c. */

@@ -80,8 +80,10 @@ static slm_status add_merge(slm_bpe *bpe, size_t i, const uint8_t *text, uint64_
     return SLM_OK;
 }
 
-slm_status slm_bpe_create(const slm_vocabulary *vocabulary, const slm_strings *merges, slm_bpe *bpe, slm_error *error) {
+slm_status slm_bpe_create(const slm_vocabulary *vocabulary, const slm_strings *merges, bool ignore_merges, slm_bpe *bpe,
+                          slm_error *error) {
     bpe->vocabulary = vocabulary;
+    bpe->ignore_merges = ignore_merges;
     slm_status status = allocate(bpe, merges->count, error);
     if (status) return status;
     for (int byte = 0; byte < 256; byte++) {

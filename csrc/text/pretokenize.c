@@ -18,21 +18,28 @@ enum {
 typedef struct scanner {
     const uint8_t *text;
     size_t size;
-    bool digits_end; /* a number is cut out before all other rules: for them the text ends in front of it */
+    bool digits_end;        /* a number is cut out before all other rules: for them the text ends in front of it */
+    bool marks_are_letters; /* see slm_pretokenizer */
 } scanner;
+
+/* All flags of the character at `at`, and its length in bytes. */
+static inline unsigned flags_at(const scanner *s, size_t at, size_t *length) {
+    *length = 0;
+    if (at == s->size) return END;
+    unsigned flags;
+    if (s->text[at] < 0x80) {
+        *length = 1;
+        flags = slm_unicode_flags[s->text[at]];
+    } else {
+        flags = slm_unicode_class(slm_utf8_read(s->text + at, s->size - at, length));
+        if (s->marks_are_letters && flags & SLM_UNICODE_MARK) flags |= LETTER;
+    }
+    return flags & NUMBER && s->digits_end ? END : flags;
+}
 
 /* Class of the character at `at` and its length in bytes. */
 static inline unsigned character(const scanner *s, size_t at, size_t *length) {
-    *length = 0;
-    if (at == s->size) return END;
-    unsigned class;
-    if (s->text[at] < 0x80) {
-        *length = 1;
-        class = slm_unicode_flags[s->text[at]] & WORD_MASK;
-    } else {
-        class = slm_unicode_class(slm_utf8_read(s->text + at, s->size - at, length)) & WORD_MASK;
-    }
-    return class == NUMBER && s->digits_end ? END : class;
+    return flags_at(s, at, length) & (WORD_MASK | END);
 }
 
 static size_t skip_run(const scanner *s, size_t at, unsigned class) {
@@ -81,11 +88,102 @@ static size_t gpt2_word(const scanner *s) {
     return class == SPACE ? white_space(s) : skip_run(s, start + length, class);
 }
 
+static bool is_newline(uint8_t byte) {
+    return byte == '\r' || byte == '\n';
+}
+
+/* (?i:'s|'t|'re|'ve|'m|'ll|'d) at `at`: its length, 0 if there is none. Regardless of case, U+017F is an s. */
+static size_t contraction_of_any_case(const scanner *s, size_t at) {
+    const uint8_t *text = s->text + at;
+    size_t size = s->size - at;
+    if (size < 2 || text[0] != '\'') return 0;
+    uint8_t a = text[1] | 0x20;
+    if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
+    if (size < 3) return 0;
+    if (text[1] == 0xC5 && text[2] == 0xBF) return 3;
+    uint8_t b = text[2] | 0x20;
+    return (a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l') ? 3 : 0;
+}
+
+/* Does U or L of slm_pretokenizer.cased_words hold the character? Letters without case and marks are in both. */
+static bool is_upper(unsigned flags) {
+    return flags & SLM_UNICODE_MARK || (flags & LETTER && !(flags & SLM_UNICODE_LOWER));
+}
+
+static bool is_lower(unsigned flags) {
+    return flags & SLM_UNICODE_MARK || (flags & LETTER && !(flags & SLM_UNICODE_UPPER));
+}
+
+/* U*L+ at `at`: its end, or `at` if there is none. With U+L* instead when `upper_first`. The longest U* is tried first: when no L
+ * follows it, the last character of it that is also an L ends the match. */
+static size_t cased_letters(const scanner *s, size_t at, bool upper_first) {
+    size_t start = at, last_both = at, length;
+    unsigned flags;
+    while (is_upper(flags = flags_at(s, at, &length))) {
+        at += length;
+        if (is_lower(flags)) last_both = at;
+    }
+    bool lower = is_lower(flags);
+    if (!lower && !upper_first) return last_both;
+    if (upper_first && at == start) return start;
+    for (; is_lower(flags); flags = flags_at(s, at, &length)) at += length;
+    return at;
+}
+
+/* A cased word, with the one character in front that it may take; 0: none begins here. */
+static size_t cased_word(const scanner *s, const slm_pretokenizer *rules) {
+    size_t length, end = 0;
+    unsigned flags = flags_at(s, 0, &length);
+    bool prefix = !(flags & (LETTER | NUMBER | END)) && !is_newline(s->text[0]);
+    for (int upper_first = 0; upper_first < 2 && end == 0; upper_first++) {
+        if (prefix && (end = cased_letters(s, length, upper_first)) == length) end = 0;
+        if (end == 0) end = cased_letters(s, 0, upper_first);
+    }
+    return end && rules->contractions_at_end ? end + contraction_of_any_case(s, end) : end;
+}
+
+/* [^\r\n\p{L}\p{N}]?\p{L}+ ; 0: none begins here. */
+static size_t letter_word(const scanner *s) {
+    size_t length, next_length;
+    unsigned class = character(s, 0, &length);
+    if (class == LETTER) return skip_run(s, length, LETTER);
+    if (class == NUMBER || is_newline(s->text[0]) || character(s, length, &next_length) != LETTER) return 0;
+    return skip_run(s, length + next_length, LETTER);
+}
+
+static size_t number_word(const scanner *s, unsigned longest) {
+    size_t at = 0, length;
+    for (unsigned n = 0; (longest == 0 || n < longest) && character(s, at, &length) == NUMBER; n++) at += length;
+    return at;
+}
+
+/* \s*[\r\n]+|\s+(?!\S)|\s+ : to behind the last newline of the run, if there is one. */
+static size_t white_space_by_lines(const scanner *s) {
+    size_t at = 0, line_end = 0, length;
+    while (character(s, at, &length) == SPACE) {
+        at += length;
+        if (is_newline(s->text[at - 1])) line_end = at;
+    }
+    return line_end ? line_end : white_space(s);
+}
+
+static size_t line_word(const scanner *s, const slm_pretokenizer *rules) {
+    size_t length = rules->contractions ? contraction_of_any_case(s, 0) : 0;
+    if (length == 0) length = rules->cased_words ? cased_word(s, rules) : letter_word(s);
+    if (length == 0) length = number_word(s, rules->number_length);
+    if (length) return length;
+    size_t at = s->text[0] == ' ', start = skip_run(s, at, OTHER);
+    if (start == at) return white_space_by_lines(s);
+    for (at = start; at < s->size && (is_newline(s->text[at]) || (rules->slashes_at_end && s->text[at] == '/'));) at++;
+    return at;
+}
+
 size_t slm_pretokenize_word(const slm_pretokenizer *rules, const uint8_t *text, size_t size) {
-    scanner s = {.text = text, .size = size, .digits_end = rules->single_digits};
+    scanner s = {.text = text, .size = size, .digits_end = rules->single_digits, .marks_are_letters = rules->marks_are_letters};
     size_t length;
     if (s.digits_end && character(&s, 0, &length) == END) return length;
     if (rules->gpt2_words) return gpt2_word(&s);
+    if (rules->line_words) return line_word(&s, rules);
     if (!s.digits_end) return size;
     size_t at = 0;
     while (character(&s, at, &length) != END) at += length;

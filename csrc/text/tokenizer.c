@@ -44,7 +44,7 @@ slm_status slm_tokenizer_create(const slm_tokenizer_spec *spec, slm_tokenizer **
     if (!status) status = check_special("bos", spec->add_bos, spec->bos, t->vocabulary.size, error);
     if (!status) status = check_special("eos", spec->add_eos, spec->eos, t->vocabulary.size, error);
     if (!status) status = slm_added_create(&t->vocabulary, &t->added, error);
-    if (!status) status = slm_bpe_create(&t->vocabulary, &spec->merges, &t->bpe, error);
+    if (!status) status = slm_bpe_create(&t->vocabulary, &spec->merges, spec->ignore_merges, &t->bpe, error);
     if (status) {
         slm_tokenizer_release(t);
         return status;

@@ -43,7 +43,8 @@ class Vocabulary:
     pieces: Strings
     kinds: bytes
     merges: Strings
-    pretokenizer: Mapping[str, bool]
+    pretokenizer: Mapping[str, bool | int]
+    ignore_merges: bool
     add_bos: bool
     add_eos: bool
     special_ids: Mapping[str, int]
@@ -61,6 +62,7 @@ class Vocabulary:
             "kinds": self.kinds,
             "merges": self.merges,
             "pretokenizer": self.pretokenizer,
+            "ignore_merges": self.ignore_merges,
             "add_bos": self.add_bos,
             "add_eos": self.add_eos,
             "bos": self.special_ids.get("bos_token", -1),
@@ -92,8 +94,8 @@ def read_vocabulary(gguf: GGUF) -> Vocabulary | None:
     check_count(gguf, key, merges, MAX_MERGES, MAX_PIECE + 1 + MAX_PIECE)  # two pieces and a space
     kinds = read_kinds(gguf, size)
     special_ids = {name: id for name, key in SPECIAL_TOKENS.items() if (id := read_id(gguf, key, size)) is not None}
-    # Byte-level BPE adds neither unless the file says so.
-    add = {end: gguf.get_bool(f"tokenizer.ggml.add_{end}_token", default=False) for end in ("bos", "eos")}
+    defaults = {"bos": PRETOKENIZERS[pre].add_bos and "bos_token" in special_ids, "eos": False}
+    add = {end: gguf.get_bool(f"tokenizer.ggml.add_{end}_token", default=default) for end, default in defaults.items()}
     for end, wanted in add.items():
         if wanted and f"{end}_token" not in special_ids:
             key, needed = f"tokenizer.ggml.add_{end}_token", f"tokenizer.ggml.{end}_token_id to go with it"
@@ -103,7 +105,8 @@ def read_vocabulary(gguf: GGUF) -> Vocabulary | None:
         pieces=pieces,
         kinds=kinds.tobytes(),
         merges=merges,
-        pretokenizer=PRETOKENIZERS[pre],
+        pretokenizer=PRETOKENIZERS[pre].rules,
+        ignore_merges=PRETOKENIZERS[pre].ignore_merges,
         add_bos=add["bos"],
         add_eos=add["eos"],
         special_ids=special_ids,
