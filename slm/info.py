@@ -73,7 +73,7 @@ def model_info(gguf: GGUF, architecture: Architecture | None, context: int | Non
         parameters=sum(parameters.values()),
         quantization=dict(sorted(parameters.items(), key=lambda item: -item[1])),
         context=context,
-        file_bytes=gguf.size,
+        file_bytes=gguf.file_bytes,
         weight_bytes=packed_bytes(gguf),
         kv_bytes=kv_bytes(architecture, context, kv) if architecture and context else None,
         available_bytes=available_memory(),

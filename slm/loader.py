@@ -10,6 +10,7 @@ from slm import _core, families, hub
 from slm.errors import FormatError, UnsupportedError
 from slm.families import Architecture, Vocabulary
 from slm.formats.gguf import GGUF
+from slm.formats.gguf_split import open_gguf
 from slm.info import Info, model_info
 from slm.tokenizer import Tokenizer
 
@@ -30,7 +31,7 @@ def describe(path: Source) -> tuple[GGUF, Architecture]:
 
     Raises OSError, FormatError, UnsupportedError, LimitError.
     """
-    gguf = GGUF(path)
+    gguf = open_gguf(path)
     try:
         return gguf, families.describe(gguf)
     except BaseException:
@@ -72,7 +73,7 @@ def load_tokenizer(source: Source, *, offline: bool = False) -> Tokenizer:
 
     Raises what hub.resolve() raises, FormatError (also when there is no vocabulary), UnsupportedError, LimitError.
     """
-    with GGUF(hub.resolve(source, offline=offline)) as gguf:
+    with open_gguf(hub.resolve(source, offline=offline)) as gguf:
         vocabulary = families.read_vocabulary(gguf)
         if vocabulary is None:
             raise gguf.report.bad("KEY_MISSING", None, "tokenizer.ggml.model", "a vocabulary", "none")
@@ -85,7 +86,7 @@ def inspect(source: Source, *, context: int | None = None, offline: bool = False
     A model that slm cannot run is described too, with the reasons in `.unsupported`.
     Raises what hub.resolve() raises, OSError, FormatError, LimitError, ValueError (context).
     """
-    with GGUF(hub.resolve(source, offline=offline)) as gguf:
+    with open_gguf(hub.resolve(source, offline=offline)) as gguf:
         try:
             architecture, reasons = families.describe(gguf), ()
             check_context(context, architecture)

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from slm import _core
 from slm.errors import quoted
 from slm.families.vocabulary import Vocabulary
-from slm.formats.gguf import GGUF, TensorInfo
+from slm.formats.gguf import GGUF
+from slm.formats.tensors import TensorInfo
 
 MAX_LISTED = 8  # of each kind of problem in one message
 
@@ -51,7 +52,7 @@ class Tensors:
         if info is None:
             return None
         rows, cols = (1, *info.shape)[-2:]
-        return info.type.name, self._gguf.fileno(), info.offset, rows, cols
+        return info.type.name, info.file.fileno(), info.offset, rows, cols
 
     def _check_names(self, expected: Mapping[str, Expected]) -> None:
         found = self._gguf.tensors
@@ -71,7 +72,7 @@ class Tensors:
         wrong = unsupported_tensors(self._gguf.tensors.values())
         if wrong:
             found = listed("", [f"{quoted(tensor.name)} of {tensor.type.name}" for tensor in wrong])
-            raise self._gguf.report.unsupported("TYPES", wrong[0].header_offset, "tensors", ", ".join(_core.types()), found)
+            raise wrong[0].file.report.unsupported("TYPES", wrong[0].header_offset, "tensors", ", ".join(_core.types()), found)
 
 
 def unsupported_tensors(tensors: Iterable[TensorInfo]) -> list[TensorInfo]:

@@ -1,12 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are there whole or not at all."""
+"""Files to read, which must not change meanwhile, and files to write, which are there whole or not at all."""
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
+
+from slm.errors import ClosedError
+from slm.formats.report import Report
+
+
+class InputFile:
+    """A regular file, open for reading. size: bytes when it was opened. A context manager.
+
+    Raises OSError, UnsupportedError (a folder, device or pipe).
+    """
+
+    def __init__(self, path: str | os.PathLike[str], report: Report) -> None:
+        self.path = path
+        self.report = report
+        self._descriptor = -1
+        # Looked at before opening: opening a pipe would wait for a writer.
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            found = "a folder" if stat.S_ISDIR(mode) else "a device or pipe"
+            raise report.unsupported("MAGIC", None, "path", "a regular file", found)
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.size = os.fstat(self._descriptor).st_size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def fileno(self) -> int:
+        if self._descriptor < 0:
+            raise ClosedError(f"{os.fspath(self.path)}: the file was closed")
+        return self._descriptor
+
+    def check_size(self) -> None:
+        """Raise FormatError if the file is not as long as when it was opened: somebody is writing it."""
+        size = os.fstat(self.fileno()).st_size
+        if size != self.size:
+            raise self.report.bad("CHANGED", None, "file size", f"{self.size} bytes", size)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ Source: the GGUF specification in the ggml repository (docs/gguf.md).
 
 import math
 import os
-import stat
 import struct
 from collections.abc import Callable
 from itertools import pairwise
@@ -18,11 +17,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from slm.errors import ClosedError, quoted
+from slm.errors import quoted
 from slm.formats import cursor as cursors
 from slm.formats.cursor import Cursor, Strings
-from slm.formats.gguf_types import ARRAY, BOOL, NUMBERS, STRING, TENSOR_TYPES, VALUE_NAMES, TensorType
+from slm.formats.files import InputFile
+from slm.formats.gguf_types import ARRAY, BOOL, NUMBERS, STRING, TENSOR_TYPES, VALUE_NAMES
 from slm.formats.report import Report
+from slm.formats.tensors import TensorInfo
 
 CODES = {  # raised as GGUF_<code>
     **cursors.CODES,
@@ -49,6 +50,9 @@ CODES = {  # raised as GGUF_<code>
     "TENSOR_OVERLAP": "two tensors share bytes",
     "TENSORS": "the tensors are not those of the model",
     "TYPES": "tensor types that this version cannot run",
+    "SPLIT_NAME": "one of several files of a model, under a name that does not say which",
+    "SPLIT_MISSING": "some files of the model are missing",
+    "SPLIT_FOREIGN": "a file of another model, or of another split of this one",
     "ARCHITECTURE": "the architecture is not supported",
     "TOKENIZER": "the tokenizer is not supported",
     "VOCABULARY": "the vocabulary contradicts itself",
@@ -74,19 +78,6 @@ class Value(NamedTuple):
     offset: int  # of the key in the file
 
 
-class TensorInfo(NamedTuple):
-    name: str
-    type: TensorType
-    shape: tuple[int, ...]  # row-major: the contiguous dimension last
-    offset: int  # of the first byte in the file
-    size: int  # bytes
-    header_offset: int  # of its entry in the header
-
-    @property
-    def elements(self) -> int:
-        return math.prod(self.shape)
-
-
 class GGUF:
     """An open GGUF file whose whole header has been checked.
 
@@ -99,16 +90,11 @@ class GGUF:
         self.metadata: dict[str, Value] = {}
         self.tensors: dict[str, TensorInfo] = {}
         self.report = Report(path, "GGUF", CODES)
-        self._descriptor = -1
-        # Looked at before opening: opening a pipe would wait for a writer.
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):
-            found = "a folder" if stat.S_ISDIR(mode) else "a device or pipe"
-            raise self.report.unsupported("MAGIC", None, "path", "a regular file", found)
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.parts: list[GGUF] = []  # the other files of the model, see open_gguf
+        self._file = InputFile(path, self.report)
+        self.size = self._file.size
         try:
-            self.size = os.fstat(self._descriptor).st_size
-            self._read_header(Cursor(self._descriptor, self.size, self.report))
+            self._read_header(Cursor(self._file.fileno(), self.size, self.report))
             self.check_size()
         except BaseException:
             self.close()
@@ -124,20 +110,23 @@ class GGUF:
         return f"GGUF({os.fspath(self.path)!r}, {len(self.metadata)} keys, {len(self.tensors)} tensors)"
 
     def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        for part in self.parts:
+            part.close()
+        self._file.close()
 
     def fileno(self) -> int:
-        if self._descriptor < 0:
-            raise ClosedError(f"{os.fspath(self.path)}: the file was closed")
-        return self._descriptor
+        return self._file.fileno()
 
     def check_size(self) -> None:
-        """Raise FormatError if the file is not as long as when it was opened: somebody is writing it."""
-        size = os.fstat(self.fileno()).st_size
-        if size != self.size:
-            raise self.report.bad("CHANGED", None, "file size", f"{self.size} bytes", size)
+        """Raise FormatError if a file is not as long as when it was opened: somebody is writing it."""
+        for part in self.parts:
+            part.check_size()
+        self._file.check_size()
+
+    @property
+    def file_bytes(self) -> int:
+        """Of all files of the model."""
+        return self.size + sum(part.size for part in self.parts)
 
     # ---- typed access: a missing key gives `default` if there is one, a value of the wrong type never does --------------------
 
@@ -316,7 +305,7 @@ class GGUF:
         if dims[0] % type.block:
             raise self.report.bad("TENSOR_BLOCK", at, f"dims of {field}", f"a multiple of {type.block} for {type.name}", dims[0])
         size = dims[0] // type.block * type.block_bytes * math.prod(dims[1:])
-        return TensorInfo(name, type, tuple(reversed(dims)), cursor.unpack(U64, f"offset of {field}"), size, start)
+        return TensorInfo(name, type, tuple(reversed(dims)), cursor.unpack(U64, f"offset of {field}"), size, start, self._file)
 
     def _check_ranges(self, entries: list[TensorInfo], data_start: int, alignment: int) -> None:
         def where(entry: TensorInfo) -> tuple[int, str]:

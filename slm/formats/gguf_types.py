@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The numbers of the GGUF format: value types and tensor types. Facts, no behaviour."""
 
-from typing import NamedTuple
-
 import numpy as np
+
+from slm.formats.tensors import TensorType
 
 # Value type id -> (name, NumPy type of one element, little-endian). Strings and arrays have no fixed size.
 STRING, ARRAY, BOOL = 8, 9, 7
@@ -21,12 +21,6 @@ NUMBERS = {
     12: ("float64", np.dtype("<f8")),
 }
 VALUE_NAMES = {**{number: name for number, (name, _) in NUMBERS.items()}, STRING: "string", ARRAY: "array"}
-
-
-class TensorType(NamedTuple):
-    name: str
-    block: int  # elements per block; a row is a whole number of blocks
-    block_bytes: int
 
 
 # Tensor type id -> type. Ids that are missing were withdrawn from the format; no writer emits them.
