@@ -28,7 +28,7 @@ class Config:
     num_key_value_heads: int
     head_dim: int
     max_position_embeddings: int
-    rms_norm_eps: float
+    norm_eps: float
     rope_inv_freq: Array  # [rotary_dim / 2]
     rotary_dim: int
     rope_style: str = "half"  # or "interleaved"
@@ -113,17 +113,17 @@ def forward(
     n_tokens = len(tokens)
     x = embed(weights["embed_tokens"], tokens).astype(dtype)  # [n_tokens, hidden_size]
     for layer in weights["layers"]:
-        h = rms_norm(x, layer["input_layernorm"], config.rms_norm_eps)
+        h = rms_norm(x, layer["input_layernorm"], config.norm_eps)
         q = linear("q_proj", layer["q_proj"], h).reshape(n_tokens, n_heads, head_dim)
         k = linear("k_proj", layer["k_proj"], h).reshape(n_tokens, n_kv_heads, head_dim)
         v = linear("v_proj", layer["v_proj"], h).reshape(n_tokens, n_kv_heads, head_dim)
         q, k = (rope(z, config.rope_inv_freq, config.rope_style) for z in (q, k))
         h = attention(q, k, v, scale, cached).reshape(n_tokens, n_heads * head_dim)
         x = x + linear("o_proj", layer["o_proj"], h)
-        h = rms_norm(x, layer["post_attention_layernorm"], config.rms_norm_eps)
+        h = rms_norm(x, layer["post_attention_layernorm"], config.norm_eps)
         h = silu(linear("gate_proj", layer["gate_proj"], h)) * linear("up_proj", layer["up_proj"], h)
         x = x + linear("down_proj", layer["down_proj"], h)
-    x = rms_norm(x, weights["norm"], config.rms_norm_eps)
+    x = rms_norm(x, weights["norm"], config.norm_eps)
     head = weights["embed_tokens"] if weights["lm_head"] is None else weights["lm_head"]
     return linear("lm_head", head, x)
 
