@@ -103,7 +103,14 @@ typedef struct slm_tensor {
     int fd;
     uint64_t offset; /* of the first byte in the file; rows follow each other without gaps */
     int64_t rows, cols;
+    int64_t transposed_ld; /* 0; else the file holds [cols, transposed_ld] and row i here is its column i (float types only) */
+    const struct slm_tensor *below; /* NULL, or the rows that follow: of the same type and cols */
 } slm_tensor;
+
+/* A linear layer or a norm. bias: [1, rows of the matrix or cols of the norm], of SLM_TYPE_NONE where there is none. */
+typedef struct slm_affine {
+    slm_tensor weight, bias;
+} slm_affine;
 
 typedef enum slm_rope_style {
     SLM_ROPE_HALF,        /* pairs (i, i + n/2): Hugging Face's order of rows */
@@ -111,10 +118,18 @@ typedef enum slm_rope_style {
 } slm_rope_style;
 
 typedef enum slm_activation {
-    SLM_ACTIVATION_SILU,
+    SLM_ACTIVATION_SILU,      /* x / (1 + exp(-x)) */
+    SLM_ACTIVATION_GELU,      /* x / 2 * (1 + erf(x / sqrt 2)) */
+    SLM_ACTIVATION_GELU_TANH, /* x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) */
+    SLM_ACTIVATION_RELU2,     /* max(x, 0)^2 */
 } slm_activation;
 
-/* Fields have Hugging Face's names. */
+typedef enum slm_norm_kind {
+    SLM_NORM_RMS,   /* x / sqrt(mean(x^2) + eps) * weight */
+    SLM_NORM_LAYER, /* (x - mean) / sqrt(variance + eps) * weight + bias */
+} slm_norm_kind;
+
+/* Fields have Hugging Face's names where it has one. What is zeroed is absent: no cap, no factor, no such behaviour. */
 typedef struct slm_config {
     int64_t vocab_size; /* rows of embed_tokens and lm_head */
     int64_t hidden_size;
@@ -124,28 +139,49 @@ typedef struct slm_config {
     int64_t num_key_value_heads;
     int64_t head_dim;
     int64_t max_position_embeddings; /* trained context */
-    float rms_norm_eps;
+    slm_norm_kind norm_kind;         /* of all norms of the model */
+    float norm_eps;
+    float norm_offset; /* added to all norm weights: 1 where a file stores w - 1 */
     slm_activation hidden_act;
     slm_rope_style rope_style;
     int64_t rotary_dim;         /* even, <= head_dim: how many leading elements of a head are rotated */
-    const float *rope_inv_freq; /* [rotary_dim / 2] */
-    float attention_scale;      /* usually 1 / sqrt(head_dim) */
+    int64_t n_rope_tables;      /* layers choose one */
+    const float *rope_inv_freq; /* [n_rope_tables, rotary_dim / 2] */
+    float rope_factor;          /* multiplies cosines and sines */
+    float attention_scale;      /* of scores, usually 1 / sqrt(head_dim) */
+    float attention_softcap;    /* c: score = c * tanh(score / c) */
+    float logits_softcap;
+    float logits_scale;       /* multiplies logits, before their cap */
+    float embedding_scale;    /* multiplies rows of embed_tokens */
+    float residual_scale;     /* multiplies what a block adds to the residual stream */
+    bool parallel_residual;   /* attention and MLP read the same residual stream */
+    bool norm_after_residual; /* output norms are taken of the stream after the addition, not of what is added */
 } slm_config;
 
+/* Norms, biases, q_norm, k_norm and gate_proj may be absent. In a parallel residual without a norm of its own the MLP reads what
+ * attention read; else a block without a norm reads the residual stream itself. */
 typedef struct slm_layer_weights {
-    slm_tensor input_layernorm;          /* [1, hidden_size] */
-    slm_tensor q_proj, k_proj, v_proj;   /* [heads * head_dim, hidden_size] */
-    slm_tensor o_proj;                   /* [hidden_size, num_attention_heads * head_dim] */
-    slm_tensor post_attention_layernorm; /* [1, hidden_size] */
-    slm_tensor gate_proj, up_proj;       /* [intermediate_size, hidden_size] */
-    slm_tensor down_proj;                /* [hidden_size, intermediate_size] */
+    slm_affine input_layernorm;          /* [1, hidden_size], of what attention reads */
+    slm_affine q_proj, k_proj, v_proj;   /* [heads * head_dim, hidden_size] */
+    slm_affine q_norm, k_norm;           /* [1, head_dim] of each head, or [1, heads * head_dim] of all at once; before rope */
+    slm_affine o_proj;                   /* [hidden_size, num_attention_heads * head_dim] */
+    slm_affine attn_output_norm;         /* [1, hidden_size], of what attention gives */
+    slm_affine post_attention_layernorm; /* [1, hidden_size], of what the MLP reads */
+    slm_affine gate_proj, up_proj;       /* [intermediate_size, hidden_size]; without gate_proj: down_proj(act(up_proj)) */
+    slm_affine down_proj;                /* [hidden_size, intermediate_size] */
+    slm_affine mlp_output_norm;          /* [1, hidden_size], of what the MLP gives */
     int64_t down_proj_group;             /* elements of one int8 scale of down_proj's input: 32, or 16 where outliers need it */
+    int64_t sliding_window;              /* a query sees so many positions, its own included; 0: all */
+    int64_t rope_table;                  /* index; -1: positions are not rotated */
 } slm_layer_weights;
 
 typedef struct slm_weights {
     slm_tensor embed_tokens;         /* [vocab_size, hidden_size] */
-    slm_tensor norm;                 /* [1, hidden_size] */
-    slm_tensor lm_head;              /* [vocab_size, hidden_size]; SLM_TYPE_NONE: tied to embed_tokens */
+    slm_tensor position_embeddings;  /* [max_position_embeddings, hidden_size], added to the embedding; may be absent */
+    slm_tensor token_type_embedding; /* [1, hidden_size], added to every embedding; may be absent */
+    slm_affine embedding_norm;       /* [1, hidden_size]; may be absent */
+    slm_affine norm;                 /* [1, hidden_size]; may be absent */
+    slm_affine lm_head;              /* [vocab_size, hidden_size]; weight SLM_TYPE_NONE: tied to embed_tokens */
     const slm_layer_weights *layers; /* [num_hidden_layers] */
 } slm_weights;
 

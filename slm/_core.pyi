@@ -11,8 +11,11 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-# (type name such as "Q4_1", file descriptor, byte offset in the file, rows, cols); None: the tensor does not exist
-Tensor = tuple[str, int, int, int, int] | None
+# (type name such as "Q4_1", file descriptor, byte offset in the file, rows, cols). For float types also transposed_ld: the file
+# holds [cols, transposed_ld], of which the first `rows` columns from the offset on are the rows
+Piece = tuple[str, int, int, int, int] | tuple[str, int, int, int, int, int]
+# A list: pieces whose rows follow each other, in tensors of layers only. None or no such field: the tensor does not exist
+Tensor = Piece | list[Piece] | None
 Strings = tuple[bytes, NDArray[np.uint64]]  # joined bytes; offsets [count + 1]: string i is bytes[offsets[i]:offsets[i + 1]]
 
 class CpuInfo(TypedDict):
@@ -54,8 +57,12 @@ class Model:
 
     def __init__(
         self,
-        config: Mapping[str, Any],  # the fields of slm_config by name; enums as lower-case strings ("silu", "half")
-        weights: Mapping[str, Any],  # the fields of slm_weights by name: Tensor; "layers": a sequence of mappings
+        # The fields of slm_config by name; enums as lower-case strings ("silu", "half", "rms"); what may be absent may be left
+        # out; rope_inv_freq: the tables one after another, which give n_rope_tables.
+        config: Mapping[str, Any],
+        # The fields of slm_weights by name: Tensor, and "<name>_bias" of linear layers and norms; "layers": a sequence of
+        # mappings with the fields of slm_layer_weights. A field that is not one of them raises ValueError.
+        weights: Mapping[str, Any],
         context: int,
         kv: Literal["auto", "f32", "bf16"],
         threads: int = 0,

@@ -64,7 +64,7 @@ def model_info(gguf: GGUF, architecture: Architecture | None, context: int | Non
     parameters: dict[str, int] = {}
     for tensor in gguf.tensors.values():
         parameters[tensor.type.name] = parameters.get(tensor.type.name, 0) + tensor.elements
-    context = context or trained
+    context = context or (architecture.default_context if architecture else trained)
     path = Path(gguf.path)
     return Info(
         name=gguf.get_string("general.name", default=path.stem),

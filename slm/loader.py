@@ -26,14 +26,14 @@ class Opened(NamedTuple):
     info: Info
 
 
-def describe(path: Source) -> tuple[GGUF, Architecture]:
+def describe(path: Source, context: int | None = None) -> tuple[GGUF, Architecture]:
     """An open file and what the core needs to run it; close the file when the weights have been read.
 
     Raises OSError, FormatError, UnsupportedError, LimitError.
     """
     gguf = open_gguf(path)
     try:
-        return gguf, families.describe(gguf)
+        return gguf, families.describe(gguf, context)
     except BaseException:
         gguf.close()
         raise
@@ -54,7 +54,7 @@ def open_model(
     "bf16". threads: 0 for as many as the process may use. progress: called with (bytes done, bytes in all).
     Raises what describe() and hub.resolve() raise, ValueError (context), MemoryError.
     """
-    gguf, architecture = describe(hub.resolve(source, offline=offline))
+    gguf, architecture = describe(hub.resolve(source, offline=offline), context)
     with gguf:
         context = check_context(context, architecture)
         vocabulary = architecture.vocabulary
@@ -88,7 +88,7 @@ def inspect(source: Source, *, context: int | None = None, offline: bool = False
     """
     with open_gguf(hub.resolve(source, offline=offline)) as gguf:
         try:
-            architecture, reasons = families.describe(gguf), ()
+            architecture, reasons = families.describe(gguf, context), ()
             check_context(context, architecture)
         except UnsupportedError as error:
             architecture, reasons = None, (str(error),)
@@ -98,7 +98,7 @@ def inspect(source: Source, *, context: int | None = None, offline: bool = False
 def check_context(context: int | None, architecture: Architecture) -> int:
     trained = architecture.context_length
     if context is None:
-        return trained
+        return architecture.default_context
     if not 1 <= context <= trained:
         raise ValueError(f"context: expected 1 to {trained}, which the model was trained for, found {context}")
     return context

@@ -6,7 +6,7 @@ Names are those of csrc/slm.h. A config has its fields as attributes; weights ar
 Read it top to bottom: ops, decoder, and below the line the integer arithmetic of quantized linears, bit for bit.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ class Config:
     num_key_value_heads: int
     head_dim: int
     max_position_embeddings: int
-    rms_norm_eps: float
+    norm_eps: float
     rope_inv_freq: Array  # [rotary_dim / 2]
     rotary_dim: int
     rope_style: str = "half"  # or "interleaved"
@@ -75,19 +75,23 @@ def rope(x: Array, inv_freq: Array, style: str) -> Array:
     return out
 
 
-def attention(q: Array, k: Array, v: Array, scale: float, cached: Callable[[Array], Array]) -> Array:
+def attention(q: Array, k: Array, v: Array, scale: float, cached: Callable[[Array], Array], window: int = 0) -> Array:
     """Causal grouped-query attention: q [n_tokens, n_heads, head_dim], k and v [n_tokens, n_kv_heads, head_dim].
+
+    A query sees its own position and all before it, or only the last `window` of them.
 
     Head h reads the keys and values of head h // (n_heads / n_kv_heads). Ainslie et al. 2023, arXiv 2305.13245.
     """
     q, k, v = cached(q * q.dtype.type(scale)), cached(k), cached(v)
     n_tokens, n_heads, _ = q.shape
     group = n_heads // k.shape[1]
-    future = np.triu(np.ones((n_tokens, n_tokens), bool), 1)
+    hidden = np.triu(np.ones((n_tokens, n_tokens), bool), 1)
+    if window:
+        hidden |= np.tril(np.ones((n_tokens, n_tokens), bool), -window)
     out = np.empty_like(q)
     for head in range(n_heads):
         scores = q[:, head] @ k[:, head // group].T
-        scores[future] = -np.inf
+        scores[hidden] = -np.inf
         weights = cached(np.exp(scores - scores.max(axis=-1, keepdims=True)))  # softmax, divided after the sum
         out[:, head] = weights @ v[:, head // group] / weights.sum(axis=-1, keepdims=True)
     return out
@@ -102,28 +106,29 @@ def forward(
     linear: Linear = matmul,
     embed: Callable[[Any, NDArray[np.integer]], Array] = lambda matrix, rows: matrix[rows],
     cached: Callable[[Array], Array] = lambda x: x,
+    windows: Sequence[int] | None = None,
 ) -> Array:
     """Logits [n_tokens, vocab_size] of a sequence that begins at position 0.
 
     linear and embed say how a matrix is applied and how its rows are read; cached, to what the type of the KV cache rounds
-    queries, keys, values and the weights of attention.
+    queries, keys, values and the weights of attention; windows, how many positions each layer sees, 0 for all.
     """
     n_heads, n_kv_heads, head_dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
     scale = head_dim**-0.5 if config.attention_scale is None else config.attention_scale
     n_tokens = len(tokens)
     x = embed(weights["embed_tokens"], tokens).astype(dtype)  # [n_tokens, hidden_size]
-    for layer in weights["layers"]:
-        h = rms_norm(x, layer["input_layernorm"], config.rms_norm_eps)
+    for layer, window in zip(weights["layers"], windows or [0] * config.num_hidden_layers, strict=True):
+        h = rms_norm(x, layer["input_layernorm"], config.norm_eps)
         q = linear("q_proj", layer["q_proj"], h).reshape(n_tokens, n_heads, head_dim)
         k = linear("k_proj", layer["k_proj"], h).reshape(n_tokens, n_kv_heads, head_dim)
         v = linear("v_proj", layer["v_proj"], h).reshape(n_tokens, n_kv_heads, head_dim)
         q, k = (rope(z, config.rope_inv_freq, config.rope_style) for z in (q, k))
-        h = attention(q, k, v, scale, cached).reshape(n_tokens, n_heads * head_dim)
+        h = attention(q, k, v, scale, cached, window).reshape(n_tokens, n_heads * head_dim)
         x = x + linear("o_proj", layer["o_proj"], h)
-        h = rms_norm(x, layer["post_attention_layernorm"], config.rms_norm_eps)
+        h = rms_norm(x, layer["post_attention_layernorm"], config.norm_eps)
         h = silu(linear("gate_proj", layer["gate_proj"], h)) * linear("up_proj", layer["up_proj"], h)
         x = x + linear("down_proj", layer["down_proj"], h)
-    x = rms_norm(x, weights["norm"], config.rms_norm_eps)
+    x = rms_norm(x, weights["norm"], config.norm_eps)
     head = weights["embed_tokens"] if weights["lm_head"] is None else weights["lm_head"]
     return linear("lm_head", head, x)
 

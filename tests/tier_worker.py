@@ -42,7 +42,7 @@ def wide_model() -> tiny_models.TinyModel:
     sizes = {"vocab_size": 1031, "hidden_size": 416, "intermediate_size": 1184, "num_hidden_layers": 1}
     heads = {"num_attention_heads": 13, "num_key_value_heads": 13, "head_dim": 32, "rotary_dim": 32}
     config = reference.Config(
-        **sizes, **heads, max_position_embeddings=512, rms_norm_eps=1e-5, rope_inv_freq=reference.rope_inv_freq(10000.0, 32)
+        **sizes, **heads, max_position_embeddings=512, norm_eps=1e-5, rope_inv_freq=reference.rope_inv_freq(10000.0, 32)
     )
     rng = np.random.default_rng(4)
 

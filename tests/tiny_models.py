@@ -43,6 +43,7 @@ def load(name: str) -> TinyModel:
     with np.load(FOLDER / f"{name}.npz") as file:
         arrays = {key: file[key].astype(np.float32) if file[key].dtype == np.float16 else file[key] for key in file}
     sizes = json.loads(str(arrays["config"]))
+    sizes["norm_eps"] = sizes.pop("rms_norm_eps")  # as Transformers names it
     fields = {key: sizes[key] for key in reference.Config.__dataclass_fields__ if key in sizes}
     theta, head_dim = sizes["rope_theta"], sizes["head_dim"]
     config = reference.Config(**fields, rotary_dim=head_dim, rope_inv_freq=reference.rope_inv_freq(theta, head_dim))
@@ -117,7 +118,7 @@ def core_config(config: reference.Config) -> dict[str, Any]:
     """The `config` argument of _core.Model."""
     fields = {key: getattr(config, key) for key in config.__dataclass_fields__}
     scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
-    return fields | {"attention_scale": scale, "rope_inv_freq": np.float32(config.rope_inv_freq)}
+    return fields | {"norm_kind": "rms", "attention_scale": scale, "rope_inv_freq": np.float32(config.rope_inv_freq)}
 
 
 def core_model(
@@ -144,7 +145,7 @@ def write_gguf(path: Path, model: TinyModel, type_name: str) -> None:
         "llama.attention.head_count_kv": ("uint32", config.num_key_value_heads),
         "llama.attention.key_length": ("uint32", config.head_dim),
         "llama.attention.value_length": ("uint32", config.head_dim),
-        "llama.attention.layer_norm_rms_epsilon": ("float32", config.rms_norm_eps),
+        "llama.attention.layer_norm_rms_epsilon": ("float32", config.norm_eps),
         "llama.rope.dimension_count": ("uint32", config.rotary_dim),
         "llama.rope.freq_base": ("float32", model.rope_theta),
     }

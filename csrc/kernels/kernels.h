@@ -51,18 +51,22 @@ typedef struct slm_kernels {
 
     /* y = x / sqrt(mean(x^2) + eps) * weight over n elements; padding included. */
     void (*rms_norm)(const float *x, const float *weight, int64_t n, float eps, float *y);
-    void (*add)(float *x, const float *y, int64_t n);                               /* x += y */
-    void (*silu_multiply)(const float *gate, const float *up, int64_t n, float *y); /* y = gate / (1 + exp(-gate)) * up */
-    void (*round_bf16)(const float *x, int64_t n, float *y);                        /* to nearest even */
-    bool (*all_finite)(const float *x, int64_t n);                                  /* any n, any alignment */
+    /* y = (x - mean) / sqrt(mean((x - mean)^2) + eps) * weight + bias over n elements; padding included. bias may be NULL. */
+    void (*layer_norm)(const float *x, const float *weight, const float *bias, int64_t n, float eps, float *y);
+    void (*add)(float *x, const float *y, int64_t n); /* x += y */
+    /* y = act(gate) * up, or act(gate) where up is NULL. */
+    void (*activate)(slm_activation act, const float *gate, const float *up, int64_t n, float *y);
+    void (*soft_cap)(float *x, float cap, int64_t n);        /* x = cap * tanh(x / cap); any n, any alignment */
+    void (*round_bf16)(const float *x, int64_t n, float *y); /* to nearest even */
+    bool (*all_finite)(const float *x, int64_t n);           /* any n, any alignment */
 
     /* Attention over one panel of 16 positions of K. bf16: k is [head_dim / 2][16][2], else f32 [head_dim][16].
      * scores[row * ld + position] = sum of q[row * ldq + i] * k[i][position], i ascending. */
     void (*attention_scores)(const float *q, int64_t ldq, int64_t rows, const void *k, bool bf16, int64_t head_dim, float *scores,
                              int64_t ld);
-    /* s: [n] scores of one segment, of which the first `valid` count, n % 16 == 0. Becomes exp(s - max), 0 where not valid,
-     * rounded to bf16 on request; *max, and *sum of what s becomes. */
-    void (*attention_softmax)(float *s, int64_t valid, int64_t n, bool bf16, float *max, float *sum);
+    /* s: [n] scores of one segment, of which first <= i < last count (at least one), n % 16 == 0. Becomes exp(s - max), 0 where
+     * not counted, rounded to bf16 on request; *max, and *sum of what s becomes. */
+    void (*attention_softmax)(float *s, int64_t first, int64_t last, int64_t n, bool bf16, float *max, float *sum);
     /* out[row * ldo + i] = fma(p[row * ldp + t], v[t][i], out) for n positions ascending. bf16: v is [n / 2][width][2],
      * else f32 [n][width]; width % 16 == 0. */
     void (*attention_values)(const float *p, int64_t ldp, int64_t rows, const void *v, bool bf16, int64_t n, int64_t width,

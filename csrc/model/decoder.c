@@ -4,6 +4,8 @@
  * their names. Cancelled, an op skips its work, but all threads still meet at every barrier. */
 #include "model/decoder.h"
 
+#include <string.h>
+
 #include "base/half.h"
 #include "ops/rope.h"
 
@@ -20,7 +22,11 @@ static slm_input input_of(const slm_step *step, float *x, int64_t k, int64_t ldx
     return input;
 }
 
-/* y_i = x W_i^T for all of `linears`. */
+static slm_linear linear_of(const slm_dense *dense, float *y, int64_t ldy) {
+    return (slm_linear){.w = &dense->w, .y = y, .ldy = ldy, .bias = dense->bias};
+}
+
+/* y_i = x W_i^T + bias_i for all of `linears`. */
 static void project(const slm_step *step, slm_team *team, slm_input *input, const slm_linear *linears, int n_linears) {
     const slm_kernels *kernels = step->model->kernels;
     slm_linear_prepare(kernels, team, input, linears, n_linears);
@@ -29,46 +35,103 @@ static void project(const slm_step *step, slm_team *team, slm_input *input, cons
     done(team);
 }
 
-/* hidden = embed_tokens[token], and the angles of the step's positions. */
+/* The angles of position `position` in the rope table of a layer. */
+static float *angles(const slm_step *step, int64_t token, int64_t table) {
+    const slm_config *c = &step->model->config;
+    return step->workspace->rope + (token * c->n_rope_tables + table) * c->rotary_dim;
+}
+
+/* hidden = embed_tokens[token] and what is added to it, and the angles of the step's positions. */
 static void embed(const slm_step *step, slm_team *team) {
     const slm_model *model = step->model;
+    const slm_config *c = &model->config;
     const slm_workspace *w = step->workspace;
-    int64_t begin, end, half = model->config.rotary_dim / 2;
+    const slm_kernels *kernels = model->kernels;
+    int64_t begin, end, half = c->rotary_dim / 2;
     slm_team_range(team, step->n_tokens, &begin, &end);
     for (int64_t t = begin; t < end && !slm_team_cancelled(team); t++) {
-        slm_matrix_row(&model->embed_tokens, step->tokens[t], w->hidden + t * w->hidden_ld);
-        slm_rope_table(model->config.rope_inv_freq, half, step->first_position + t, w->rope + t * half * 2);
+        float *hidden = w->hidden + t * w->hidden_ld, *normed = w->normed + t * w->hidden_ld;
+        int64_t position = step->first_position + t;
+        slm_matrix_row(&model->embed_tokens, step->tokens[t], hidden);
+        if (c->embedding_scale > 0) kernels->scale(hidden, c->embedding_scale, w->hidden_ld);
+        if (model->position_embeddings.data) {
+            slm_matrix_row(&model->position_embeddings, position, normed);
+            kernels->add(hidden, normed, w->hidden_ld);
+        }
+        if (model->token_type_embedding) kernels->add(hidden, model->token_type_embedding, w->hidden_ld);
+        if (model->embedding_norm.weight) slm_norm_run(kernels, &model->embedding_norm, hidden, hidden);
+        for (int64_t i = 0; i < c->n_rope_tables; i++)
+            slm_rope_table(c->rope_inv_freq + i * half, half, position, c->rope_factor > 0 ? c->rope_factor : 1,
+                           angles(step, t, i));
     }
 }
 
-/* hidden += delta (unless NULL); normed = norm(hidden). */
-static void add_and_norm(const slm_step *step, slm_team *team, const float *delta, const float *weight) {
-    const slm_config *config = &step->model->config;
+/* normed = norm(hidden), what a block reads. */
+static void block_input(const slm_step *step, slm_team *team, const slm_norm *norm) {
     const slm_workspace *w = step->workspace;
     int64_t begin, end;
     slm_team_range(team, step->n_tokens, &begin, &end);
     for (int64_t t = begin; t < end && !slm_team_cancelled(team); t++) {
-        float *hidden = w->hidden + t * w->hidden_ld;
-        if (delta) step->model->kernels->add(hidden, delta + t * w->hidden_ld, w->hidden_ld);
-        step->model->kernels->rms_norm(hidden, weight, config->hidden_size, config->rms_norm_eps, w->normed + t * w->hidden_ld);
+        float *hidden = w->hidden + t * w->hidden_ld, *normed = w->normed + t * w->hidden_ld;
+        if (norm->weight) {
+            slm_norm_run(step->model->kernels, norm, hidden, normed);
+        } else {
+            memcpy(normed, hidden, (size_t)w->hidden_ld * sizeof *hidden);
+        }
     }
+}
+
+/* hidden += delta, what a block gives; the block's output norm is taken of delta or of the sum. */
+static void block_output(const slm_step *step, slm_team *team, const slm_norm *norm) {
+    const slm_config *c = &step->model->config;
+    const slm_workspace *w = step->workspace;
+    const slm_kernels *kernels = step->model->kernels;
+    int64_t begin, end;
+    slm_team_range(team, step->n_tokens, &begin, &end);
+    for (int64_t t = begin; t < end && !slm_team_cancelled(team); t++) {
+        float *hidden = w->hidden + t * w->hidden_ld, *delta = w->delta + t * w->hidden_ld;
+        if (norm->weight && !c->norm_after_residual) slm_norm_run(kernels, norm, delta, delta);
+        if (c->residual_scale > 0) kernels->scale(delta, c->residual_scale, w->hidden_ld);
+        kernels->add(hidden, delta, w->hidden_ld);
+        if (norm->weight && c->norm_after_residual) slm_norm_run(kernels, norm, hidden, hidden);
+    }
+}
+
+/* Queries and keys normalised, all heads of a token at once. */
+static void normalize_all_heads(const slm_step *step, slm_team *team, const slm_layer *layer) {
+    const slm_workspace *w = step->workspace;
+    int64_t begin, end;
+    slm_team_range(team, step->n_tokens, &begin, &end);
+    for (int64_t t = begin; t < end && !slm_team_cancelled(team); t++) {
+        float *q = w->q + t * w->q_ld, *k = w->k + t * w->kv_ld;
+        slm_norm_run(step->model->kernels, &layer->q_norm, q, q);
+        slm_norm_run(step->model->kernels, &layer->k_norm, k, k);
+    }
+}
+
+/* Heads of one token, normalised and turned to its position. */
+static void turn(const slm_step *step, const slm_layer *layer, const slm_norm *norm, int64_t token, float *x, int64_t n_heads) {
+    const slm_config *c = &step->model->config;
+    if (norm->weight && norm->width == c->head_dim) slm_norm_heads(step->model->kernels, norm, x, n_heads);
+    for (int64_t i = 0; layer->rope_table >= 0 && i < n_heads; i++)
+        slm_rope(x + i * c->head_dim, angles(step, token, layer->rope_table), c->rotary_dim / 2, c->rope_style);
 }
 
 /* Turns queries and keys to their positions; keys and values enter the cache, queries get its rounding and the scale of the
  * scores. */
-static void rotate_and_cache(const slm_step *step, slm_team *team, int64_t layer) {
+static void rotate_and_cache(const slm_step *step, slm_team *team, int64_t index) {
     const slm_config *c = &step->model->config;
+    const slm_layer *layer = &step->model->layers[index];
     const slm_workspace *w = step->workspace;
-    int64_t begin, end, half = c->rotary_dim / 2, group = c->num_attention_heads / c->num_key_value_heads;
+    int64_t begin, end, group = c->num_attention_heads / c->num_key_value_heads;
     slm_team_range(team, step->n_tokens * c->num_key_value_heads, &begin, &end);
     for (int64_t i = begin; i < end && !slm_team_cancelled(team); i++) {
         int64_t t = i / c->num_key_value_heads, head = i % c->num_key_value_heads;
-        const float *table = w->rope + t * half * 2;
         float *k = w->k + t * w->kv_ld + head * c->head_dim;
-        slm_rope(k, table, half, c->rope_style);
-        slm_kv_write(step->cache, layer, head, step->first_position + t, k, w->v + t * w->kv_ld + head * c->head_dim);
+        turn(step, layer, &layer->k_norm, t, k, 1);
+        slm_kv_write(step->cache, index, head, step->first_position + t, k, w->v + t * w->kv_ld + head * c->head_dim);
         float *q = w->q + t * w->q_ld + head * group * c->head_dim;
-        for (int64_t j = 0; j < group; j++) slm_rope(q + j * c->head_dim, table, half, c->rope_style);
+        turn(step, layer, &layer->q_norm, t, q, group);
         for (int64_t j = 0; j < group * c->head_dim; j++) {
             q[j] *= c->attention_scale;
             if (step->model->kv_shape.bf16) q[j] = slm_bf16_round(q[j]);
@@ -85,8 +148,13 @@ static void attention_block(const slm_step *step, slm_team *team, int64_t index)
 
     slm_input input = input_of(step, w->normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
     project(step, team, &input,
-            (slm_linear[]){{&layer->q_proj, w->q, w->q_ld}, {&layer->k_proj, w->k, w->kv_ld}, {&layer->v_proj, w->v, w->kv_ld}},
+            (slm_linear[]){linear_of(&layer->q_proj, w->q, w->q_ld), linear_of(&layer->k_proj, w->k, w->kv_ld),
+                           linear_of(&layer->v_proj, w->v, w->kv_ld)},
             3);
+    if (layer->q_norm.weight && layer->q_norm.width != head_dim) {
+        normalize_all_heads(step, team, layer);
+        done(team);
+    }
     rotate_and_cache(step, team, index);
     done(team);
     slm_attention attention = {.shape = &model->kv_shape,
@@ -94,6 +162,8 @@ static void attention_block(const slm_step *step, slm_team *team, int64_t index)
                                .n_heads = n_heads,
                                .first_position = step->first_position,
                                .n_tokens = step->n_tokens,
+                               .window = layer->sliding_window,
+                               .soft_cap = model->config.attention_softcap,
                                .q = w->q,
                                .ldq = w->q_ld,
                                .out = w->attended,
@@ -101,26 +171,27 @@ static void attention_block(const slm_step *step, slm_team *team, int64_t index)
     slm_attention_run(model->kernels, team, &attention, &w->attention[team->index]);
     done(team);
     input = input_of(step, w->attended, n_heads * head_dim, w->q_ld, SLM_GROUP);
-    project(step, team, &input, &(slm_linear){&layer->o_proj, w->delta, w->hidden_ld}, 1);
+    project(step, team, &input, (slm_linear[]){linear_of(&layer->o_proj, w->delta, w->hidden_ld)}, 1);
 }
 
-/* delta = down_proj(act(gate_proj(normed)) * up_proj(normed)). */
+/* delta = down_proj(act(gate_proj(normed)) * up_proj(normed)), or down_proj(act(up_proj(normed))). */
 static void mlp_block(const slm_step *step, slm_team *team, int64_t index) {
     const slm_model *model = step->model;
     const slm_layer *layer = &model->layers[index];
     const slm_workspace *w = step->workspace;
 
     slm_input input = input_of(step, w->normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
-    project(step, team, &input, (slm_linear[]){{&layer->gate_proj, w->gate, w->inner_ld}, {&layer->up_proj, w->up, w->inner_ld}},
-            2);
+    bool gated = layer->gate_proj.w.data != NULL;
+    slm_linear up = linear_of(&layer->up_proj, w->up, w->inner_ld), gate = linear_of(&layer->gate_proj, w->gate, w->inner_ld);
+    project(step, team, &input, (slm_linear[]){gated ? gate : up, up}, gated ? 2 : 1);
     int64_t begin, end;
     slm_team_range(team, step->n_tokens, &begin, &end);
     for (int64_t t = begin; t < end && !slm_team_cancelled(team); t++) {
-        float *gate = w->gate + t * w->inner_ld;
-        model->kernels->silu_multiply(gate, w->up + t * w->inner_ld, w->inner_ld, gate);
+        float *product = w->gate + t * w->inner_ld, *other = w->up + t * w->inner_ld;
+        model->kernels->activate(model->config.hidden_act, gated ? product : other, gated ? other : NULL, w->inner_ld, product);
     }
     input = input_of(step, w->gate, model->config.intermediate_size, w->inner_ld, layer->down_proj_group);
-    project(step, team, &input, &(slm_linear){&layer->down_proj, w->delta, w->hidden_ld}, 1);
+    project(step, team, &input, (slm_linear[]){linear_of(&layer->down_proj, w->delta, w->hidden_ld)}, 1);
 }
 
 /* logits = lm_head(normed) of the last n_logits tokens. */
@@ -130,10 +201,13 @@ static void output(slm_step *step, slm_team *team) {
     int64_t vocab_size = model->config.vocab_size, first = step->n_tokens - step->n_logits;
     slm_input input = input_of(step, w->normed + first * w->hidden_ld, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
     input.n_tokens = step->n_logits;
-    project(step, team, &input, &(slm_linear){&model->lm_head, step->logits, vocab_size}, 1);
+    project(step, team, &input, (slm_linear[]){linear_of(&model->lm_head, step->logits, vocab_size)}, 1);
     int64_t begin, end;
     slm_team_range(team, step->n_logits * vocab_size, &begin, &end);
-    if (!model->kernels->all_finite(step->logits + begin, end - begin)) atomic_store(&step->finite, false);
+    float *logits = step->logits + begin, scale = model->config.logits_scale, cap = model->config.logits_softcap;
+    for (int64_t i = 0; scale > 0 && i < end - begin; i++) logits[i] *= scale;
+    if (cap > 0) model->kernels->soft_cap(logits, cap, end - begin);
+    if (!model->kernels->all_finite(logits, end - begin)) atomic_store(&step->finite, false);
 }
 
 /* Without logits NaN would hide in the cache until somebody asks for some. */
@@ -148,17 +222,20 @@ static void check_hidden(slm_step *step, slm_team *team) {
 
 void slm_decoder_step(slm_step *step, slm_team *team) {
     const slm_model *model = step->model;
-    const float *delta = NULL;
     embed(step, team);
     for (int64_t i = 0; i < model->config.num_hidden_layers; i++) {
-        add_and_norm(step, team, delta, model->layers[i].input_layernorm);
+        const slm_layer *layer = &model->layers[i];
+        bool parallel = model->config.parallel_residual, shared = parallel && !layer->post_attention_layernorm.weight;
+        block_input(step, team, &layer->input_layernorm);
         attention_block(step, team, i);
-        delta = step->workspace->delta;
-        add_and_norm(step, team, delta, model->layers[i].post_attention_layernorm);
+        if (parallel && !shared) block_input(step, team, &layer->post_attention_layernorm);
+        block_output(step, team, &layer->attn_output_norm);
+        if (!parallel) block_input(step, team, &layer->post_attention_layernorm);
         mlp_block(step, team, i);
+        block_output(step, team, &layer->mlp_output_norm);
     }
     if (step->n_logits) {
-        add_and_norm(step, team, delta, model->norm);
+        block_input(step, team, &model->norm);
         done(team); /* the last tokens go to other threads now */
         output(step, team);
     } else {

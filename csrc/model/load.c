@@ -15,6 +15,8 @@
 enum {
     READ_BYTES = 1 << 20, /* of the file at a time */
     TURN_ITEMS = 32,      /* pieces of one region: other callers get their turn in between */
+    MODEL_TENSORS = 9,
+    LAYER_TENSORS = 26 /* at most: 13 weights and as many biases */
 };
 
 typedef struct planned {
@@ -22,7 +24,8 @@ typedef struct planned {
     const char *name;
     int layer;          /* -1: none */
     slm_matrix *matrix; /* where it goes, or */
-    float **vector;
+    const float **vector;
+    float added;      /* to each element of a vector */
     slm_matrix shape; /* of the packed matrix; a vector is read as one row */
     size_t at;        /* in the arena */
     int64_t n_items;  /* pieces that threads take */
@@ -42,68 +45,145 @@ typedef struct loading {
     slm_error *error; /* written by whoever sets failed */
 } loading;
 
-static slm_status plan_tensor(loading *l, const slm_tensor *tensor, int64_t rows, int64_t cols, const char *name, int layer,
-                              slm_matrix *matrix, float **vector, slm_error *error) {
-    planned *p = &l->plan[l->n_planned];
-    *p = (planned){.tensor = tensor, .name = name, .layer = layer, .matrix = matrix, .vector = vector};
-    if (tensor->rows != rows || tensor->cols != cols) {
-        return slm_fail(error, SLM_BAD_ARGUMENT, layer, "%s: expected [%lld, %lld], found [%lld, %lld]", name, (long long)rows,
-                        (long long)cols, (long long)tensor->rows, (long long)tensor->cols);
+/* Pieces of rows that lie in different places make up one tensor. */
+static slm_status check_pieces(const planned *p, int64_t rows, int64_t cols, slm_error *error) {
+    int64_t found = 0;
+    for (const slm_tensor *piece = p->tensor; piece; piece = piece->below) {
+        if (piece->rows < 1 || piece->cols != cols || piece->type != p->tensor->type || found > rows - piece->rows ||
+            (piece->transposed_ld && (slm_type_block(piece->type) != 1 || piece->transposed_ld < piece->rows))) {
+            return slm_fail(error, SLM_BAD_ARGUMENT, p->layer, "%s: expected [%lld, %lld], found [%lld, %lld]", p->name,
+                            (long long)rows, (long long)cols, (long long)piece->rows, (long long)piece->cols);
+        }
+        found += piece->rows;
     }
-    slm_status status = slm_matrix_describe(&p->shape, tensor->type, rows, cols, matrix && slm_blas_available(), error);
-    if (status) return status;
-    size_t bytes = matrix ? slm_matrix_bytes(&p->shape) : (size_t)slm_div_up(cols, 16) * 16 * sizeof(float);
-    p->at = l->model->arena_bytes;
-    if (!slm_add_size(l->model->arena_bytes, slm_div_up((int64_t)bytes, 64) * 64, &l->model->arena_bytes))
-        return slm_fail_memory(error);
+    if (found != rows) {
+        return slm_fail(error, SLM_BAD_ARGUMENT, p->layer, "%s: expected %lld rows, found %lld", p->name, (long long)rows,
+                        (long long)found);
+    }
+    return SLM_OK;
+}
+
+static void plan_size(loading *l, planned *p) {
     size_t panel_file_bytes = slm_matrix_row_bytes(&p->shape) * SLM_PANEL_ROWS;
     p->panels_per_item = slm_max64(1, READ_BYTES / (int64_t)panel_file_bytes);
     p->n_items = slm_div_up(p->shape.n_panels, p->panels_per_item);
     size_t item_bytes = (size_t)p->panels_per_item * panel_file_bytes;
     if (item_bytes > l->buffer_bytes) l->buffer_bytes = item_bytes;
     l->n_items += p->n_items;
-    l->total += slm_matrix_row_bytes(&p->shape) * (uint64_t)rows;
+    l->total += slm_matrix_row_bytes(&p->shape) * (uint64_t)p->shape.rows;
+}
+
+/* Checks one tensor and gives it a place in the arena. */
+static slm_status plan_tensor(loading *l, planned request, int64_t rows, int64_t cols, slm_error *error) {
+    planned *p = &l->plan[l->n_planned];
+    *p = request;
+    slm_status status = check_pieces(p, rows, cols, error);
+    if (!status) {
+        bool blas = p->matrix && slm_blas_available();
+        status = slm_matrix_describe(&p->shape, p->tensor->type, rows, cols, blas, error);
+    }
+    if (status) return status;
+    size_t bytes = p->matrix ? slm_matrix_bytes(&p->shape) : (size_t)slm_div_up(cols, 16) * 16 * sizeof(float);
+    p->at = l->model->arena_bytes;
+    if (!slm_add_size(l->model->arena_bytes, slm_div_up((int64_t)bytes, 64) * 64, &l->model->arena_bytes))
+        return slm_fail_memory(error);
+    plan_size(l, p);
     l->n_planned++;
     return SLM_OK;
+}
+
+static slm_status plan_vector(loading *l, const slm_tensor *tensor, int64_t n, const char *name, int layer, float added,
+                              const float **vector, slm_error *error) {
+    if (tensor->type == SLM_TYPE_NONE) return SLM_OK;
+    planned p = {.tensor = tensor, .name = name, .layer = layer, .vector = vector, .added = added};
+    return plan_tensor(l, p, 1, n, error);
+}
+
+static slm_status plan_dense(loading *l, const slm_affine *from, int64_t rows, int64_t cols, const char *name, int layer,
+                             bool optional, slm_dense *to, slm_error *error) {
+    if (optional && from->weight.type == SLM_TYPE_NONE) return SLM_OK;
+    planned p = {.tensor = &from->weight, .name = name, .layer = layer, .matrix = &to->w};
+    slm_status status = plan_tensor(l, p, rows, cols, error);
+    if (!status) status = plan_vector(l, &from->bias, rows, name, layer, 0, &to->bias, error);
+    return status;
+}
+
+static slm_status plan_norm(loading *l, const slm_affine *from, int64_t width, const char *name, int layer, slm_norm *to,
+                            slm_error *error) {
+    const slm_config *c = &l->model->config;
+    *to = (slm_norm){.kind = c->norm_kind, .eps = c->norm_eps, .width = width};
+    slm_status status = plan_vector(l, &from->weight, width, name, layer, c->norm_offset, &to->weight, error);
+    if (!status) status = plan_vector(l, &from->bias, width, name, layer, 0, &to->bias, error);
+    return status;
+}
+
+/* A norm of queries or keys is as wide as one head, or as all of them. */
+static slm_status plan_head_norm(loading *l, const slm_affine *from, int64_t n_heads, const char *name, int layer, slm_norm *to,
+                                 slm_error *error) {
+    int64_t head_dim = l->model->config.head_dim;
+    return plan_norm(l, from, from->weight.cols == head_dim ? head_dim : n_heads * head_dim, name, layer, to, error);
+}
+
+static slm_status plan_layer(loading *l, const slm_layer_weights *from, int i, slm_layer *to, slm_error *error) {
+    const slm_config *c = &l->model->config;
+    int64_t hidden = c->hidden_size, q = c->num_attention_heads * c->head_dim, kv = c->num_key_value_heads * c->head_dim;
+    int64_t inner = c->intermediate_size;
+    const struct {
+        const slm_affine *from;
+        const char *name;
+        slm_norm *to;
+    } norms[] = {
+        {&from->input_layernorm, "input_layernorm", &to->input_layernorm},
+        {&from->attn_output_norm, "attn_output_norm", &to->attn_output_norm},
+        {&from->post_attention_layernorm, "post_attention_layernorm", &to->post_attention_layernorm},
+        {&from->mlp_output_norm, "mlp_output_norm", &to->mlp_output_norm},
+    };
+    const struct {
+        const slm_affine *from;
+        int64_t rows, cols;
+        const char *name;
+        slm_dense *to;
+    } linears[] = {
+        {&from->q_proj, q, hidden, "q_proj", &to->q_proj},
+        {&from->k_proj, kv, hidden, "k_proj", &to->k_proj},
+        {&from->v_proj, kv, hidden, "v_proj", &to->v_proj},
+        {&from->o_proj, hidden, q, "o_proj", &to->o_proj},
+        {&from->gate_proj, inner, hidden, "gate_proj", &to->gate_proj},
+        {&from->up_proj, inner, hidden, "up_proj", &to->up_proj},
+        {&from->down_proj, hidden, inner, "down_proj", &to->down_proj},
+    };
+    slm_status status = SLM_OK;
+    for (size_t j = 0; !status && j < sizeof norms / sizeof *norms; j++)
+        status = plan_norm(l, norms[j].from, hidden, norms[j].name, i, norms[j].to, error);
+    if (!status) status = plan_head_norm(l, &from->q_norm, c->num_attention_heads, "q_norm", i, &to->q_norm, error);
+    if (!status) status = plan_head_norm(l, &from->k_norm, c->num_key_value_heads, "k_norm", i, &to->k_norm, error);
+    for (size_t j = 0; !status && j < sizeof linears / sizeof *linears; j++) {
+        status = plan_dense(l, linears[j].from, linears[j].rows, linears[j].cols, linears[j].name, i,
+                            linears[j].to == &to->gate_proj, linears[j].to, error);
+    }
+    to->down_proj_group = (int)from->down_proj_group;
+    to->sliding_window = from->sliding_window;
+    to->rope_table = from->rope_table;
+    return status;
 }
 
 static slm_status plan_all(loading *l, const slm_weights *w, slm_error *error) {
     slm_model *m = l->model;
     const slm_config *c = &m->config;
-    int64_t hidden = c->hidden_size, q = c->num_attention_heads * c->head_dim, kv = c->num_key_value_heads * c->head_dim;
-    int64_t inner = c->intermediate_size;
-    slm_status status =
-        plan_tensor(l, &w->embed_tokens, c->vocab_size, hidden, "embed_tokens", -1, &m->embed_tokens, NULL, error);
-    if (!status) status = plan_tensor(l, &w->norm, 1, hidden, "norm", -1, NULL, &m->norm, error);
-    if (!status && w->lm_head.type != SLM_TYPE_NONE) {
-        status = plan_tensor(l, &w->lm_head, c->vocab_size, hidden, "lm_head", -1, &m->lm_head, NULL, error);
+    int64_t hidden = c->hidden_size;
+    planned embedding = {.tensor = &w->embed_tokens, .name = "embed_tokens", .layer = -1, .matrix = &m->embed_tokens};
+    planned positions = {
+        .tensor = &w->position_embeddings, .name = "position_embeddings", .layer = -1, .matrix = &m->position_embeddings};
+    slm_status status = plan_tensor(l, embedding, c->vocab_size, hidden, error);
+    if (!status && w->position_embeddings.type != SLM_TYPE_NONE)
+        status = plan_tensor(l, positions, c->max_position_embeddings, hidden, error);
+    if (!status) {
+        status = plan_vector(l, &w->token_type_embedding, hidden, "token_type_embedding", -1, 0, &m->token_type_embedding, error);
     }
-    for (int i = 0; !status && i < c->num_hidden_layers; i++) {
-        const slm_layer_weights *from = &w->layers[i];
-        slm_layer *to = &m->layers[i];
-        const struct {
-            const slm_tensor *tensor;
-            int64_t rows, cols;
-            const char *name;
-            slm_matrix *matrix;
-            float **vector;
-        } tensors[] = {
-            {&from->input_layernorm, 1, hidden, "input_layernorm", NULL, &to->input_layernorm},
-            {&from->q_proj, q, hidden, "q_proj", &to->q_proj, NULL},
-            {&from->k_proj, kv, hidden, "k_proj", &to->k_proj, NULL},
-            {&from->v_proj, kv, hidden, "v_proj", &to->v_proj, NULL},
-            {&from->o_proj, hidden, q, "o_proj", &to->o_proj, NULL},
-            {&from->post_attention_layernorm, 1, hidden, "post_attention_layernorm", NULL, &to->post_attention_layernorm},
-            {&from->gate_proj, inner, hidden, "gate_proj", &to->gate_proj, NULL},
-            {&from->up_proj, inner, hidden, "up_proj", &to->up_proj, NULL},
-            {&from->down_proj, hidden, inner, "down_proj", &to->down_proj, NULL},
-        };
-        for (size_t j = 0; !status && j < sizeof tensors / sizeof *tensors; j++) {
-            status = plan_tensor(l, tensors[j].tensor, tensors[j].rows, tensors[j].cols, tensors[j].name, i, tensors[j].matrix,
-                                 tensors[j].vector, error);
-        }
-        to->down_proj_group = (int)from->down_proj_group;
-    }
+    if (!status) status = plan_norm(l, &w->embedding_norm, hidden, "embedding_norm", -1, &m->embedding_norm, error);
+    if (!status) status = plan_norm(l, &w->norm, hidden, "norm", -1, &m->norm, error);
+    if (!status) status = plan_dense(l, &w->lm_head, c->vocab_size, hidden, "lm_head", -1, true, &m->lm_head, error);
+    for (int i = 0; !status && i < c->num_hidden_layers; i++) status = plan_layer(l, &w->layers[i], i, &m->layers[i], error);
     return status;
 }
 
@@ -120,9 +200,9 @@ static void fail(loading *l, const planned *p, slm_status status, int os_error, 
     l->error->os_error = os_error;
 }
 
-static bool read_fully(loading *l, const planned *p, uint8_t *buffer, size_t size, uint64_t offset) {
+static bool read_fully(loading *l, const planned *p, int fd, uint8_t *buffer, size_t size, uint64_t offset) {
     while (size) {
-        ssize_t n = pread(p->tensor->fd, buffer, size, (off_t)offset);
+        ssize_t n = pread(fd, buffer, size, (off_t)offset);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) {
             fail(l, p, SLM_IO_ERROR, errno, "the file cannot be read");
@@ -139,6 +219,39 @@ static bool read_fully(loading *l, const planned *p, uint8_t *buffer, size_t siz
     return true;
 }
 
+/* Rows row .. row + n - 1 of a piece whose columns are rows in the file: each file row gives one element of every row. */
+static bool read_transposed(loading *l, const planned *p, const slm_tensor *piece, int64_t row, int64_t n, uint8_t *buffer) {
+    size_t element = (size_t)slm_type_block_bytes(piece->type), row_bytes = (size_t)piece->cols * element;
+    uint8_t line[64 * sizeof(float)];
+    for (int64_t begin = 0; begin < n; begin += 64) {
+        int64_t count = slm_min64(64, n - begin);
+        for (int64_t k = 0; k < piece->cols; k++) {
+            uint64_t at = piece->offset + (uint64_t)(k * piece->transposed_ld + row + begin) * element;
+            if (!read_fully(l, p, piece->fd, line, (size_t)count * element, at)) return false;
+            for (int64_t i = 0; i < count; i++)
+                memcpy(buffer + (size_t)(begin + i) * row_bytes + (size_t)k * element, line + (size_t)i * element, element);
+        }
+    }
+    return true;
+}
+
+/* Rows row .. row + n - 1 of a tensor, whichever pieces they lie in. */
+static bool read_rows(loading *l, const planned *p, int64_t row, int64_t n, uint8_t *buffer) {
+    size_t row_bytes = slm_matrix_row_bytes(&p->shape);
+    for (const slm_tensor *piece = p->tensor; n; row -= piece->rows, piece = piece->below) {
+        if (row >= piece->rows) continue;
+        int64_t count = slm_min64(n, piece->rows - row);
+        size_t size = row_bytes * (size_t)count;
+        bool ok = piece->transposed_ld ? read_transposed(l, p, piece, row, count, buffer)
+                                       : read_fully(l, p, piece->fd, buffer, size, piece->offset + row_bytes * (uint64_t)row);
+        if (!ok) return false;
+        buffer += size;
+        row += count;
+        n -= count;
+    }
+    return true;
+}
+
 /* A vector is packed as a one-row matrix in the scratch buffer and read back, so that every type is widened in one place. */
 static bool load_vector(loading *l, const planned *p, uint8_t *buffer) {
     slm_matrix row = p->shape;
@@ -148,7 +261,9 @@ static bool load_vector(loading *l, const planned *p, uint8_t *buffer) {
         return false;
     }
     slm_matrix_pack(&row, 0, 1, buffer, 1);
-    slm_matrix_row(&row, 0, (float *)(l->model->arena + p->at));
+    float *vector = (float *)(l->model->arena + p->at);
+    slm_matrix_row(&row, 0, vector);
+    for (int64_t i = 0; p->added != 0 && i < row.cols; i++) vector[i] += p->added;
     slm_free(row.data);
     return true;
 }
@@ -156,8 +271,8 @@ static bool load_vector(loading *l, const planned *p, uint8_t *buffer) {
 static bool load_item(loading *l, const planned *p, int64_t item, uint8_t *buffer) {
     int64_t panel = item * p->panels_per_item, n_panels = slm_min64(p->panels_per_item, p->shape.n_panels - panel);
     int64_t row = panel * SLM_PANEL_ROWS, n_rows = slm_min64(n_panels * SLM_PANEL_ROWS, p->shape.rows - row);
-    size_t row_bytes = slm_matrix_row_bytes(&p->shape), size = row_bytes * (size_t)n_rows;
-    if (!read_fully(l, p, buffer, size, p->tensor->offset + row_bytes * (uint64_t)row)) return false;
+    size_t size = slm_matrix_row_bytes(&p->shape) * (size_t)n_rows;
+    if (!read_rows(l, p, row, n_rows, buffer)) return false;
     if (p->vector) {
         if (!load_vector(l, p, buffer)) return false;
     } else {
@@ -196,7 +311,7 @@ static slm_status load_all(loading *l, int threads, slm_error *error) {
     for (int64_t i = 0; i < l->n_planned; i++) {
         const planned *p = &l->plan[i];
         if (p->vector) {
-            *p->vector = (float *)(m->arena + p->at);
+            *p->vector = (const float *)(m->arena + p->at);
         } else {
             *p->matrix = p->shape;
             p->matrix->data = m->arena + p->at;
@@ -222,6 +337,7 @@ static slm_status check(const slm_config *c, const slm_weights *w, int64_t conte
         {"head_dim", c->head_dim, 2, SLM_MAX_HEAD_DIM},
         {"max_position_embeddings", c->max_position_embeddings, 1, INT32_MAX},
         {"rotary_dim", c->rotary_dim, 0, c->head_dim},
+        {"n_rope_tables", c->n_rope_tables, 0, 16},
         {"context", context, 1, INT32_MAX},
     };
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
@@ -239,25 +355,52 @@ static slm_status check(const slm_config *c, const slm_weights *w, int64_t conte
         return slm_fail(error, SLM_UNSUPPORTED, -1, "head_dim and rotary_dim: expected even numbers, found %lld and %lld",
                         (long long)c->head_dim, (long long)c->rotary_dim);
     }
-    if (!(c->rms_norm_eps >= 0) || !isfinite(c->rms_norm_eps) || !isfinite(c->attention_scale)) {
-        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "rms_norm_eps and attention_scale: expected finite numbers, found %g and %g",
-                        (double)c->rms_norm_eps, (double)c->attention_scale);
+    const struct {
+        const char *name;
+        float value;
+    } floats[] = {
+        {"norm_eps", c->norm_eps},
+        {"norm_offset", c->norm_offset},
+        {"rope_factor", c->rope_factor},
+        {"attention_scale", c->attention_scale},
+        {"attention_softcap", c->attention_softcap},
+        {"logits_softcap", c->logits_softcap},
+        {"logits_scale", c->logits_scale},
+        {"embedding_scale", c->embedding_scale},
+        {"residual_scale", c->residual_scale},
+    };
+    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++) {
+        if (!isfinite(floats[i].value) || floats[i].value < 0) {
+            return slm_fail(error, SLM_BAD_ARGUMENT, -1, "%s: expected a finite number >= 0, found %g", floats[i].name,
+                            (double)floats[i].value);
+        }
     }
-    if (c->hidden_act != SLM_ACTIVATION_SILU || (c->rope_style != SLM_ROPE_HALF && c->rope_style != SLM_ROPE_INTERLEAVED)) {
+    if (c->hidden_act < SLM_ACTIVATION_SILU || c->hidden_act > SLM_ACTIVATION_RELU2 ||
+        (c->rope_style != SLM_ROPE_HALF && c->rope_style != SLM_ROPE_INTERLEAVED)) {
         return slm_fail(error, SLM_UNSUPPORTED, -1, "hidden_act %d or rope_style %d is unknown", (int)c->hidden_act,
                         (int)c->rope_style);
     }
-    for (int64_t i = 0; i < c->rotary_dim / 2; i++) {
+    for (int64_t i = 0; i < c->n_rope_tables * (c->rotary_dim / 2); i++) {
         if (!isfinite(c->rope_inv_freq[i])) {
             return slm_fail(error, SLM_BAD_ARGUMENT, i, "rope_inv_freq[%lld]: expected a finite number, found %g", (long long)i,
                             (double)c->rope_inv_freq[i]);
         }
     }
     for (int64_t i = 0; i < c->num_hidden_layers; i++) {
-        if (w->layers[i].down_proj_group != 16 && w->layers[i].down_proj_group != 32) {
+        const slm_layer_weights *layer = &w->layers[i];
+        if (layer->down_proj_group != 16 && layer->down_proj_group != 32) {
             return slm_fail(error, SLM_BAD_ARGUMENT, i, "down_proj_group: expected 16 or 32, found %lld",
-                            (long long)w->layers[i].down_proj_group);
+                            (long long)layer->down_proj_group);
         }
+        if (layer->sliding_window < 0 || layer->rope_table < -1 || layer->rope_table >= c->n_rope_tables) {
+            return slm_fail(error, SLM_BAD_ARGUMENT, i,
+                            "sliding_window: expected >= 0, found %lld; rope_table: expected -1 to %lld, found %lld",
+                            (long long)layer->sliding_window, (long long)c->n_rope_tables - 1, (long long)layer->rope_table);
+        }
+    }
+    if (w->position_embeddings.type != SLM_TYPE_NONE && context > c->max_position_embeddings) {
+        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "context: expected at most %lld, the learned positions, found %lld",
+                        (long long)c->max_position_embeddings, (long long)context);
     }
     return SLM_OK;
 }
@@ -265,13 +408,12 @@ static slm_status check(const slm_config *c, const slm_weights *w, int64_t conte
 static bool all_f32(const slm_model *m) {
     for (int64_t i = 0; i < m->config.num_hidden_layers; i++) {
         const slm_layer *l = &m->layers[i];
-        const slm_matrix *matrices[] = {&l->q_proj,    &l->k_proj,  &l->v_proj,   &l->o_proj,
-                                        &l->gate_proj, &l->up_proj, &l->down_proj};
-        for (size_t j = 0; j < sizeof matrices / sizeof *matrices; j++) {
-            if (matrices[j]->type != SLM_TYPE_F32) return false;
+        const slm_dense *linears[] = {&l->q_proj, &l->k_proj, &l->v_proj, &l->o_proj, &l->gate_proj, &l->up_proj, &l->down_proj};
+        for (size_t j = 0; j < sizeof linears / sizeof *linears; j++) {
+            if (linears[j]->w.data && linears[j]->w.type != SLM_TYPE_F32) return false;
         }
     }
-    return m->lm_head.type == SLM_TYPE_F32;
+    return m->lm_head.w.type == SLM_TYPE_F32;
 }
 
 slm_status slm_model_load(const slm_config *config, const slm_weights *weights, int64_t context, slm_kv_type kv,
@@ -280,7 +422,7 @@ slm_status slm_model_load(const slm_config *config, const slm_weights *weights, 
     slm_clock_start(&clock, call);
     slm_status status = check(config, weights, context, error);
     if (status) return status;
-    int64_t n_layers = config->num_hidden_layers, half = config->rotary_dim / 2;
+    int64_t n_layers = config->num_hidden_layers, n_angles = config->n_rope_tables * (config->rotary_dim / 2);
     loading l = {.clock = &clock, .error = error};
     slm_model *m = slm_alloc_zero(1, sizeof *m);
     if (!m) return slm_fail_memory(error);
@@ -289,24 +431,24 @@ slm_status slm_model_load(const slm_config *config, const slm_weights *weights, 
     m->context = context;
     m->kernels = slm_kernels_active();
     m->layers = slm_alloc_zero((size_t)n_layers, sizeof *m->layers);
-    m->rope_inv_freq = slm_alloc_array((size_t)half, sizeof *m->rope_inv_freq);
-    l.plan = slm_alloc_array((size_t)(3 + 9 * n_layers), sizeof *l.plan);
+    m->rope_inv_freq = slm_alloc_array((size_t)n_angles, sizeof *m->rope_inv_freq);
+    l.plan = slm_alloc_array((size_t)(MODEL_TENSORS + LAYER_TENSORS * n_layers), sizeof *l.plan);
     l.model = m;
     if (!m->kernels) {
         status = slm_fail(error, SLM_INTERNAL, -1, "slm_init has not been called");
     } else if (!m->layers || !m->rope_inv_freq || !l.plan) {
         status = slm_fail_memory(error);
     } else {
-        if (half) memcpy(m->rope_inv_freq, config->rope_inv_freq, (size_t)half * sizeof *m->rope_inv_freq);
+        if (n_angles) memcpy(m->rope_inv_freq, config->rope_inv_freq, (size_t)n_angles * sizeof *m->rope_inv_freq);
         m->config.rope_inv_freq = m->rope_inv_freq;
         status = plan_all(&l, weights, error);
         if (!status) status = load_all(&l, call ? call->threads : 0, error);
     }
     if (!status) {
-        if (m->lm_head.data) {
+        if (m->lm_head.w.data) {
             m->token_bytes -= slm_matrix_bytes(&m->embed_tokens); /* only one row of it is read */
         } else {
-            m->lm_head = m->embed_tokens;
+            m->lm_head.w = m->embed_tokens;
         }
         bool bf16 = kv == SLM_KV_BF16 || (kv == SLM_KV_AUTO && !all_f32(m));
         slm_kv_shape_init(&m->kv_shape, n_layers, config->num_key_value_heads, config->head_dim, bf16);

@@ -7,29 +7,36 @@
 
 #include "kernels/kernels.h"
 #include "model/kv_cache.h"
+#include "ops/norm.h"
 
+typedef struct slm_dense {
+    slm_matrix w;      /* w.data NULL: the layer has none */
+    const float *bias; /* [rows, padded to 16 with zeros], or NULL */
+} slm_dense;
+
+/* Shapes: slm_layer_weights in slm.h. */
 typedef struct slm_layer {
-    float *input_layernorm;            /* [hidden_size, padded to 16 with zeros] */
-    slm_matrix q_proj, k_proj, v_proj; /* [heads * head_dim, hidden_size] */
-    slm_matrix o_proj;                 /* [hidden_size, num_attention_heads * head_dim] */
-    float *post_attention_layernorm;   /* [hidden_size, padded] */
-    slm_matrix gate_proj, up_proj;     /* [intermediate_size, hidden_size] */
-    slm_matrix down_proj;              /* [hidden_size, intermediate_size] */
+    slm_norm input_layernorm, attn_output_norm, post_attention_layernorm, mlp_output_norm, q_norm, k_norm;
+    slm_dense q_proj, k_proj, v_proj, o_proj;
+    slm_dense gate_proj, up_proj, down_proj;
     int down_proj_group;
+    int64_t sliding_window, rope_table;
 } slm_layer;
 
 struct slm_model {
     atomic_int references;
     slm_config config;
-    float *rope_inv_freq; /* [rotary_dim / 2] */
+    float *rope_inv_freq; /* [n_rope_tables, rotary_dim / 2] */
     const slm_kernels *kernels;
     int64_t context;
     slm_kv_shape kv_shape;
-    slm_matrix embed_tokens; /* [vocab_size, hidden_size] */
-    slm_matrix lm_head;      /* [vocab_size, hidden_size]; data may be embed_tokens' own */
-    float *norm;             /* [hidden_size, padded] */
-    slm_layer *layers;       /* [num_hidden_layers] */
-    uint8_t *arena;          /* all matrices and vectors */
+    slm_matrix embed_tokens;           /* [vocab_size, hidden_size] */
+    slm_matrix position_embeddings;    /* [max_position_embeddings, hidden_size]; data may be NULL */
+    const float *token_type_embedding; /* [hidden_size, padded], or NULL */
+    slm_norm embedding_norm, norm;
+    slm_dense lm_head; /* [vocab_size, hidden_size]; data may be embed_tokens' own */
+    slm_layer *layers; /* [num_hidden_layers] */
+    uint8_t *arena;    /* all matrices and vectors */
     size_t arena_bytes, token_bytes;
 };
 

@@ -35,7 +35,8 @@ slm_status slm_workspace_create(slm_workspace *w, const slm_model *model, int64_
               (w->q = take(w, n, w->q_ld, sizeof(float))) && (w->k = take(w, n, w->kv_ld, sizeof(float))) &&
               (w->v = take(w, n, w->kv_ld, sizeof(float))) && (w->attended = take(w, n, w->q_ld, sizeof(float))) &&
               (w->gate = take(w, n, w->inner_ld, sizeof(float))) && (w->up = take(w, n, w->inner_ld, sizeof(float))) &&
-              (w->delta = take(w, n, w->hidden_ld, sizeof(float))) && (w->rope = take(w, n, c->rotary_dim, sizeof(float))) &&
+              (w->delta = take(w, n, w->hidden_ld, sizeof(float))) &&
+              (w->rope = take(w, n, slm_max64(1, c->rotary_dim * c->n_rope_tables), sizeof(float))) &&
               (w->rounded = take(w, n, widest, sizeof(float))) && (w->codes.codes = take(w, n, widest, 1)) &&
               (w->codes.sums = take(w, n, groups, sizeof(int32_t))) && (w->codes.scales = take(w, n, groups, sizeof(float))) &&
               (w->codes.scaled_sums = take(w, n, groups, sizeof(float)));

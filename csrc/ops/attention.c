@@ -19,28 +19,36 @@ static const uint8_t *page_of(const slm_attention *a, const block *b, int64_t po
     return a->pages[position / SLM_PAGE_POSITIONS * a->shape->n_layers] + (size_t)b->kv_head * a->shape->head_bytes;
 }
 
-/* How many positions a row sees: up to its own. */
-static int64_t seen_by(const slm_attention *a, const block *b, int64_t row) {
+/* A row sees the positions from .. to - 1. */
+static int64_t seen_to(const slm_attention *a, const block *b, int64_t row) {
     return a->first_position + b->token + row / b->n_heads + 1;
 }
 
-/* Scores of all rows against positions begin .. begin + 16 * n_panels - 1. */
+static int64_t seen_from(const slm_attention *a, const block *b, int64_t row) {
+    return a->window ? slm_max64(0, seen_to(a, b, row) - a->window) : 0;
+}
+
+/* Scores of rows row .. n_rows - 1 against the panels first .. n_panels - 1 of the segment that begins at `begin`. */
 static void score_segment(const slm_kernels *kernels, const slm_attention *a, const block *b, int64_t row, int64_t n_rows,
-                          int64_t begin, int64_t n_panels, const slm_attention_scratch *scratch) {
+                          int64_t begin, int64_t first, int64_t n_panels, const slm_attention_scratch *scratch) {
     const slm_kv_shape *shape = a->shape;
-    for (int64_t panel = 0; panel < n_panels; panel++) {
+    for (int64_t panel = first; panel < n_panels; panel++) {
         int64_t position = begin + panel * 16;
         const uint8_t *k = page_of(a, b, position) + (size_t)(position % SLM_PAGE_POSITIONS / 16) * shape->panel_bytes;
         kernels->attention_scores(scratch->q + row * shape->width, shape->width, n_rows - row, k, shape->bf16, shape->head_dim,
                                   scratch->scores + row * SEGMENT + panel * 16, SEGMENT);
     }
+    for (int64_t r = row; a->soft_cap > 0 && r < n_rows; r++) {
+        kernels->soft_cap(scratch->scores + r * SEGMENT + first * 16, a->soft_cap, (n_panels - first) * 16);
+    }
 }
 
 static void sum_values(const slm_kernels *kernels, const slm_attention *a, const block *b, int64_t row, int64_t n_rows,
-                       int64_t begin, int64_t end, const slm_attention_scratch *scratch) {
+                       int64_t begin, int64_t from, int64_t end, const slm_attention_scratch *scratch) {
     const slm_kv_shape *shape = a->shape;
     memset(scratch->segment, 0, (size_t)(n_rows * shape->width) * sizeof(float));
-    for (int64_t position = begin; position < end; position += SLM_PAGE_POSITIONS) {
+    for (int64_t position = begin + (from - begin) / SLM_PAGE_POSITIONS * SLM_PAGE_POSITIONS; position < end;
+         position += SLM_PAGE_POSITIONS) {
         const uint8_t *v = page_of(a, b, position) + shape->k_bytes;
         int64_t n = slm_min64(SLM_PAGE_POSITIONS, end - position);
         kernels->attention_values(scratch->scores + row * SEGMENT + (position - begin), SEGMENT, n_rows - row, v, shape->bf16, n,
@@ -60,20 +68,22 @@ static void run_block(const slm_kernels *kernels, slm_team *team, const slm_atte
         sum[r] = 0;
     }
     memset(scratch->out, 0, (size_t)(n_rows * width) * sizeof(float));
-    int64_t seen = seen_by(a, b, n_rows - 1);
-    for (int64_t begin = 0, row = 0; begin < seen; begin += SEGMENT) {
+    int64_t seen = seen_to(a, b, n_rows - 1);
+    for (int64_t begin = seen_from(a, b, 0) / SEGMENT * SEGMENT, row = 0; begin < seen; begin += SEGMENT) {
         if (slm_team_cancelled(team)) return;
-        int64_t end = slm_min64(begin + SEGMENT, seen), n_panels = slm_div_up(end - begin, 16);
-        while (seen_by(a, b, row) <= begin) row++; /* the first rows may end before this segment */
-        score_segment(kernels, a, b, row, n_rows, begin, n_panels, scratch);
+        int64_t end = slm_min64(begin + SEGMENT, seen), n_panels = slm_div_up(end - begin, 16), last = n_rows;
+        while (seen_to(a, b, row) <= begin) row++;             /* the first rows may end before this segment */
+        while (seen_from(a, b, last - 1) >= end) last--;       /* the windows of the last rows may begin after it */
+        int64_t from = slm_max64(begin, seen_from(a, b, row)); /* before it every probability is 0 */
+        score_segment(kernels, a, b, row, last, begin, (from - begin) / 16, n_panels, scratch);
         float segment_max[ROWS], segment_sum[ROWS];
-        for (int64_t r = row; r < n_rows; r++) {
-            int64_t valid = slm_min64(seen_by(a, b, r), end) - begin;
-            kernels->attention_softmax(scratch->scores + r * SEGMENT, valid, n_panels * 16, shape->bf16, &segment_max[r],
+        for (int64_t r = row; r < last; r++) {
+            int64_t first = slm_max64(seen_from(a, b, r) - begin, 0), valid = slm_min64(seen_to(a, b, r), end) - begin;
+            kernels->attention_softmax(scratch->scores + r * SEGMENT, first, valid, n_panels * 16, shape->bf16, &segment_max[r],
                                        &segment_sum[r]);
         }
-        sum_values(kernels, a, b, row, n_rows, begin, end, scratch);
-        for (int64_t r = row; r < n_rows; r++) {
+        sum_values(kernels, a, b, row, last, begin, from, end, scratch);
+        for (int64_t r = row; r < last; r++) {
             kernels->attention_merge(&max[r], &sum[r], scratch->out + r * width, segment_max[r], segment_sum[r],
                                      scratch->segment + r * width, width);
         }

@@ -32,14 +32,16 @@ void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *i
 
 /* ---- one column: fixed shares of the panels ----------------------------------------------------------------------- */
 
-static void run_panels(const slm_kernels *kernels, const slm_input *input, const slm_matrix *w, int64_t first, int64_t last,
+static void run_panels(const slm_kernels *kernels, const slm_input *input, const slm_linear *linear, int64_t first, int64_t last,
                        float *y) {
+    const slm_matrix *w = linear->w;
     if (takes_codes(w)) {
         kernels->gemv(w, first, last, &input->codes, 0, y);
     } else {
         const float *x = w->form == SLM_FORM_BF16 ? input->rounded : input->x;
         for (int64_t p = first; p < last; p++) kernels->linear_float(w, p, x, input->ldx, 1, y + (p - first) * 16, 16);
     }
+    if (linear->bias) kernels->add(y, linear->bias + first * 16, (last - first) * 16);
 }
 
 static void run_column(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linear *linear) {
@@ -49,10 +51,10 @@ static void run_column(const slm_kernels *kernels, slm_team *team, const slm_inp
     for (int64_t p = begin; p < end; p += POLL_PANELS) {
         if (slm_team_cancelled(team)) return;
         int64_t last = slm_min64(p + POLL_PANELS, end);
-        run_panels(kernels, input, w, p, slm_min64(last, whole), linear->y + p * 16);
+        run_panels(kernels, input, linear, p, slm_min64(last, whole), linear->y + p * 16);
         if (last > whole) { /* y ends inside the last panel */
             float tail[16];
-            run_panels(kernels, input, w, whole, last, tail);
+            run_panels(kernels, input, linear, whole, last, tail);
             memcpy(linear->y + whole * 16, tail, (size_t)(w->rows - whole * 16) * sizeof *tail);
         }
     }
@@ -60,8 +62,9 @@ static void run_column(const slm_kernels *kernels, slm_team *team, const slm_inp
 
 /* ---- many columns: panels to whoever is free --------------------------------------------------------------------------- */
 
-static void run_panel(const slm_kernels *kernels, const slm_input *input, const slm_matrix *w, int64_t panel, float *y,
+static void run_panel(const slm_kernels *kernels, const slm_input *input, const slm_linear *linear, int64_t panel, float *y,
                       int64_t ldy, const slm_linear_scratch *scratch) {
+    const slm_matrix *w = linear->w;
     if (takes_codes(w)) {
         slm_strip strip;
         kernels->unpack(w, panel, scratch->codes, scratch->d, scratch->m, &strip);
@@ -70,6 +73,7 @@ static void run_panel(const slm_kernels *kernels, const slm_input *input, const 
         const float *x = w->form == SLM_FORM_BF16 ? input->rounded : input->x;
         kernels->linear_float(w, panel, x, input->ldx, input->n_tokens, y, ldy);
     }
+    for (int64_t t = 0; linear->bias && t < input->n_tokens; t++) kernels->add(y + t * ldy, linear->bias + panel * 16, 16);
 }
 
 static int64_t item_count(const slm_matrix *w) {
@@ -80,13 +84,16 @@ static void run_item(const slm_kernels *kernels, const slm_input *input, const s
                      const slm_linear_scratch *scratch) {
     const slm_matrix *w = linear->w;
     if (w->form == SLM_FORM_BLAS) {
-        int64_t row = item * BLAS_ROWS;
-        slm_blas_linear((const float *)w->data + row * w->cols, slm_min64(BLAS_ROWS, w->rows - row), w->cols, input->x,
-                        input->ldx, input->n_tokens, linear->y + row, linear->ldy);
+        int64_t row = item * BLAS_ROWS, n_rows = slm_min64(BLAS_ROWS, w->rows - row);
+        slm_blas_linear((const float *)w->data + row * w->cols, n_rows, w->cols, input->x, input->ldx, input->n_tokens,
+                        linear->y + row, linear->ldy);
+        for (int64_t t = 0; linear->bias && t < input->n_tokens; t++) {
+            for (int64_t r = 0; r < n_rows; r++) linear->y[t * linear->ldy + row + r] += linear->bias[row + r];
+        }
     } else if (item * 16 + 16 <= linear->ldy) {
-        run_panel(kernels, input, w, item, linear->y + item * 16, linear->ldy, scratch);
+        run_panel(kernels, input, linear, item, linear->y + item * 16, linear->ldy, scratch);
     } else {
-        run_panel(kernels, input, w, item, scratch->tail, 16, scratch);
+        run_panel(kernels, input, linear, item, scratch->tail, 16, scratch);
         for (int64_t t = 0; t < input->n_tokens; t++) {
             memcpy(linear->y + t * linear->ldy + item * 16, scratch->tail + t * 16,
                    (size_t)(w->rows - item * 16) * sizeof(float));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * linear.h: y = x W^T for all forms of W. Weights of whole numbers take int8 activations, BF16 ones bf16-rounded activations, the
- * rest f32. All threads of a team call each function; a barrier stands between preparing an input and running linears on it, and
- * between running them and reading y. */
+ * linear.h: y = x W^T + bias for all forms of W. Weights of whole numbers take int8 activations, BF16 ones bf16-rounded
+ * activations, the rest f32. All threads of a team call each function; a barrier stands between preparing an input and running
+ * linears on it, and between running them and reading y. */
 #ifndef SLM_OPS_LINEAR_H
 #define SLM_OPS_LINEAR_H
 
@@ -20,6 +20,7 @@ typedef struct slm_linear {
     const slm_matrix *w; /* [rows, k] */
     float *y;            /* [n_tokens, ldy] */
     int64_t ldy;         /* >= rows; with ldy >= rows rounded up to 16 the rest of the last panel is written as zeros */
+    const float *bias;   /* [rows, padded to 16 with zeros], added to the product; or NULL */
 } slm_linear;
 
 /* What one thread needs while it runs linears. */

@@ -3,11 +3,11 @@
 
 #include <math.h>
 
-void slm_rope_table(const float *inv_freq, int64_t half, int64_t position, float *table) {
+void slm_rope_table(const float *inv_freq, int64_t half, int64_t position, float factor, float *table) {
     for (int64_t i = 0; i < half; i++) {
         float angle = (float)position * inv_freq[i];
-        table[2 * i] = cosf(angle);
-        table[2 * i + 1] = sinf(angle);
+        table[2 * i] = cosf(angle) * factor;
+        table[2 * i + 1] = sinf(angle) * factor;
     }
 }
 

@@ -5,9 +5,9 @@
 
 #include "slm.h"
 
-/* table: [half, 2], cosine and sine of each pair's angle. The angle is a product of two f32, as published models were trained
- * with. */
-void slm_rope_table(const float *inv_freq, int64_t half, int64_t position, float *table);
+/* table: [half, 2], cosine and sine of each pair's angle, times factor. The angle is a product of two f32, as published models
+ * were trained with. */
+void slm_rope_table(const float *inv_freq, int64_t half, int64_t position, float factor, float *table);
 /* Turns the first 2 * half elements of x in place. */
 void slm_rope(float *x, const float *table, int64_t half, slm_rope_style style);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * model.c: slm._core.Model: mappings of config and tensors to the core's structs, and the packed weights they become. */
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -16,32 +17,72 @@ slm_type slm_py_type(const char *name) {
 /* ---- fields of mappings -----------------------------------------------------------------------------------------------------
  */
 
-/* A new reference to mapping[name]; NULL with an exception. */
-static PyObject *field(PyObject *mapping, const char *name) {
-    PyObject *value = PyMapping_GetItemString(mapping, name);
-    if (!value && PyErr_ExceptionMatches(PyExc_KeyError)) PyErr_Format(PyExc_ValueError, "%s: missing", name);
+/* A mapping whose fields are read one by one. n_read: how many were there, so that one nobody asked for is noticed. */
+typedef struct fields {
+    const slm_py_state *state;
+    PyObject *mapping;
+    Py_ssize_t n_read;
+    slm_tensor *pieces; /* where the pieces of tensors go */
+    Py_ssize_t n_pieces;
+} fields;
+
+/* A new reference to mapping[name]; NULL without an exception where there is none. */
+static PyObject *optional_field(fields *f, const char *name) {
+    PyObject *value = PyMapping_GetItemString(f->mapping, name);
+    if (value) f->n_read++;
+    if (!value && PyErr_ExceptionMatches(PyExc_KeyError)) PyErr_Clear();
     return value;
 }
 
-static bool int_field(PyObject *mapping, const char *name, int64_t *out) {
-    PyObject *value = field(mapping, name);
+/* A new reference to mapping[name]; NULL with an exception. */
+static PyObject *field(fields *f, const char *name) {
+    PyObject *value = optional_field(f, name);
+    if (!value && !PyErr_Occurred()) PyErr_Format(PyExc_ValueError, "%s: missing", name);
+    return value;
+}
+
+static bool all_read(const fields *f, const char *what) {
+    Py_ssize_t found = PyMapping_Size(f->mapping);
+    if (found >= 0 && found != f->n_read)
+        PyErr_Format(PyExc_ValueError, "%s: %zd of its %zd fields are not known", what, found - f->n_read, found);
+    return found == f->n_read;
+}
+
+static bool int_field(fields *f, const char *name, int64_t *out) {
+    PyObject *value = field(f, name);
     bool ok = value && slm_py_int(value, name, INT64_MIN, INT64_MAX, out);
     Py_XDECREF(value);
     return ok;
 }
 
-static bool float_field(PyObject *mapping, const char *name, float *out) {
-    PyObject *value = field(mapping, name);
-    double number;
-    bool ok = value && slm_py_float(value, name, &number);
-    if (ok) *out = (float)number;
+/* *out stays as it is where there is no such field. */
+static bool optional_int_field(fields *f, const char *name, int64_t *out) {
+    PyObject *value = optional_field(f, name);
+    bool ok = value ? slm_py_int(value, name, INT64_MIN, INT64_MAX, out) : !PyErr_Occurred();
     Py_XDECREF(value);
     return ok;
 }
 
+static bool optional_float_field(fields *f, const char *name, float *out) {
+    PyObject *value = optional_field(f, name);
+    double number = 0;
+    bool ok = value ? slm_py_float(value, name, &number) : !PyErr_Occurred();
+    if (value && ok) *out = (float)number;
+    Py_XDECREF(value);
+    return ok;
+}
+
+static bool optional_bool_field(fields *f, const char *name, bool *out) {
+    PyObject *value = optional_field(f, name);
+    int truth = value ? PyObject_IsTrue(value) : 0;
+    Py_XDECREF(value);
+    *out = truth > 0;
+    return truth >= 0 && !PyErr_Occurred();
+}
+
 /* The index of mapping[name] in names. */
-static bool enum_field(PyObject *mapping, const char *name, const char *const *names, int *out) {
-    PyObject *value = field(mapping, name);
+static bool enum_field(fields *f, const char *name, const char *const *names, int *out) {
+    PyObject *value = field(f, name);
     if (!value) return false;
     const char *text = PyUnicode_Check(value) ? PyUnicode_AsUTF8AndSize(value, NULL) : NULL;
     for (int i = 0; text && names[i]; i++) {
@@ -56,36 +97,83 @@ static bool enum_field(PyObject *mapping, const char *name, const char *const *n
     return false;
 }
 
-static bool tensor_field(const slm_py_state *state, PyObject *mapping, const char *name, bool optional, slm_tensor *out) {
-    PyObject *value = field(mapping, name);
-    if (!value) return false;
-    bool ok = false;
+/* (type, fd, offset, rows, cols), with a sixth element transposed_ld where the file holds it transposed. */
+static bool read_piece(const slm_py_state *state, PyObject *tuple, const char *name, slm_tensor *out) {
     const char *type;
-    long long offset, rows, cols;
-    memset(out, 0, sizeof *out);
+    long long offset, rows, cols, transposed_ld = 0;
+    if (!PyArg_ParseTuple(tuple, "siLLL|L", &type, &out->fd, &offset, &rows, &cols, &transposed_ld)) return false;
+    out->type = slm_py_type(type);
+    out->offset = (uint64_t)offset;
+    out->rows = rows;
+    out->cols = cols;
+    out->transposed_ld = transposed_ld;
+    if (offset < 0 || transposed_ld < 0) {
+        PyErr_Format(PyExc_ValueError, "%s: expected an offset and a transposed_ld >= 0, found %lld and %lld", name, offset,
+                     transposed_ld);
+        return false;
+    }
+    if (out->type == SLM_TYPE_NONE) {
+        PyErr_Format(state->UnsupportedError, "%s: tensor type %s is not one that slm packs", name, type);
+        return false;
+    }
+    return true;
+}
+
+/* A sequence of pieces whose rows follow each other. */
+static bool read_pieces(fields *f, PyObject *list, const char *name, slm_tensor *out) {
+    Py_ssize_t n = PyList_Size(list);
+    if (n < 1 || (n > 1 && !f->pieces)) {
+        PyErr_Format(PyExc_ValueError, "%s: expected %s, found %zd pieces", name, f->pieces ? "at least one" : "one piece", n);
+        return false;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        slm_tensor *piece = i ? &f->pieces[f->n_pieces++] : out;
+        PyObject *item = PyList_GetItem(list, i);
+        if (!PyTuple_Check(item)) {
+            PyErr_Format(PyExc_TypeError, "%s: expected tuples, found %R", name, (PyObject *)Py_TYPE(item));
+            return false;
+        }
+        if (!read_piece(f->state, item, name, piece)) return false;
+        if (i) (i > 1 ? piece - 1 : out)->below = piece;
+    }
+    return true;
+}
+
+static bool tensor_field(fields *f, const char *name, bool optional, slm_tensor *out) {
+    PyObject *value = optional ? optional_field(f, name) : field(f, name);
+    if (!value) return optional && !PyErr_Occurred();
+    bool ok = false;
     if (value == Py_None && optional) {
         ok = true;
-    } else if (!PyTuple_Check(value)) {
-        PyErr_Format(PyExc_TypeError, "%s: expected (type, fd, offset, rows, cols), found %R", name, (PyObject *)Py_TYPE(value));
-    } else if (PyArg_ParseTuple(value, "siLLL", &type, &out->fd, &offset, &rows, &cols)) {
-        out->type = slm_py_type(type);
-        out->offset = (uint64_t)offset;
-        out->rows = rows;
-        out->cols = cols;
-        ok = out->type != SLM_TYPE_NONE && offset >= 0;
-        if (offset < 0)
-            PyErr_Format(PyExc_ValueError, "%s: expected an offset >= 0, found %lld", name, offset);
-        else if (!ok)
-            PyErr_Format(state->UnsupportedError, "%s: tensor type %s is not one that slm packs", name, type);
+    } else if (PyTuple_Check(value)) {
+        ok = read_piece(f->state, value, name, out);
+    } else if (PyList_Check(value)) {
+        ok = read_pieces(f, value, name, out);
+    } else {
+        PyErr_Format(PyExc_TypeError, "%s: expected (type, fd, offset, rows, cols) or a list of such, found %R", name,
+                     (PyObject *)Py_TYPE(value));
     }
     Py_DECREF(value);
     return ok;
 }
 
+/* A matrix or norm, and <name>_bias. */
+static bool affine_field(fields *f, const char *name, bool optional, slm_affine *out) {
+    char bias[64];
+    snprintf(bias, sizeof bias, "%s_bias", name);
+    return tensor_field(f, name, optional, &out->weight) && tensor_field(f, bias, true, &out->bias);
+}
+
 /* keep: a new reference to what config borrows from. */
-static bool read_config(PyObject *mapping, slm_config *config, PyObject **keep) {
-    static const char *const activations[] = {[SLM_ACTIVATION_SILU] = "silu", NULL};
+static bool read_config(const slm_py_state *state, PyObject *mapping, slm_config *config, PyObject **keep) {
+    static const char *const activations[] = {[SLM_ACTIVATION_SILU] = "silu",
+                                              [SLM_ACTIVATION_GELU] = "gelu",
+                                              [SLM_ACTIVATION_GELU_TANH] = "gelu_tanh",
+                                              [SLM_ACTIVATION_RELU2] = "relu2",
+                                              NULL};
     static const char *const rope_styles[] = {[SLM_ROPE_HALF] = "half", [SLM_ROPE_INTERLEAVED] = "interleaved", NULL};
+    static const char *const norm_kinds[] = {[SLM_NORM_RMS] = "rms", [SLM_NORM_LAYER] = "layer", NULL};
+    fields f = {.state = state, .mapping = mapping};
     const struct {
         const char *name;
         int64_t *out;
@@ -100,72 +188,132 @@ static bool read_config(PyObject *mapping, slm_config *config, PyObject **keep) 
         {"max_position_embeddings", &config->max_position_embeddings},
         {"rotary_dim", &config->rotary_dim},
     };
+    const struct {
+        const char *name;
+        float *out;
+    } floats[] = {
+        {"norm_eps", &config->norm_eps},
+        {"norm_offset", &config->norm_offset},
+        {"rope_factor", &config->rope_factor},
+        {"attention_scale", &config->attention_scale},
+        {"attention_softcap", &config->attention_softcap},
+        {"logits_softcap", &config->logits_softcap},
+        {"logits_scale", &config->logits_scale},
+        {"embedding_scale", &config->embedding_scale},
+        {"residual_scale", &config->residual_scale},
+    };
     for (size_t i = 0; i < sizeof ints / sizeof *ints; i++) {
-        if (!int_field(mapping, ints[i].name, ints[i].out)) return false;
+        if (!int_field(&f, ints[i].name, ints[i].out)) return false;
     }
-    int activation, rope_style;
-    if (!float_field(mapping, "rms_norm_eps", &config->rms_norm_eps) ||
-        !float_field(mapping, "attention_scale", &config->attention_scale) ||
-        !enum_field(mapping, "hidden_act", activations, &activation) ||
-        !enum_field(mapping, "rope_style", rope_styles, &rope_style)) {
+    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++) {
+        if (!optional_float_field(&f, floats[i].name, floats[i].out)) return false;
+    }
+    int activation, rope_style, norm_kind;
+    if (!enum_field(&f, "hidden_act", activations, &activation) || !enum_field(&f, "rope_style", rope_styles, &rope_style) ||
+        !enum_field(&f, "norm_kind", norm_kinds, &norm_kind) ||
+        !optional_bool_field(&f, "parallel_residual", &config->parallel_residual) ||
+        !optional_bool_field(&f, "norm_after_residual", &config->norm_after_residual)) {
         return false;
     }
     config->hidden_act = activation;
     config->rope_style = rope_style;
-    int64_t half;
-    PyObject *value = field(mapping, "rope_inv_freq");
-    config->rope_inv_freq = value ? slm_py_floats(value, "rope_inv_freq", &half, keep) : NULL;
+    config->norm_kind = norm_kind;
+    int64_t n_angles, half = config->rotary_dim / 2;
+    PyObject *value = field(&f, "rope_inv_freq");
+    config->rope_inv_freq = value ? slm_py_floats(value, "rope_inv_freq", &n_angles, keep) : NULL;
     Py_XDECREF(value);
     if (!config->rope_inv_freq) return false;
-    if (half != config->rotary_dim / 2) {
-        PyErr_Format(PyExc_ValueError, "rope_inv_freq: expected rotary_dim / 2 = %lld numbers, found %lld",
-                     (long long)config->rotary_dim / 2, (long long)half);
+    if (half < 1 ? n_angles != 0 : n_angles % half) {
+        PyErr_Format(PyExc_ValueError, "rope_inv_freq: expected a multiple of rotary_dim / 2 = %lld numbers, found %lld",
+                     (long long)half, (long long)n_angles);
         return false;
     }
-    return true;
+    config->n_rope_tables = half < 1 ? 0 : n_angles / half;
+    return all_read(&f, "config");
 }
 
-static bool read_layer(const slm_py_state *state, PyObject *mapping, slm_layer_weights *layer) {
+static bool read_layer(fields *f, slm_layer_weights *layer) {
     const struct {
         const char *name;
-        slm_tensor *out;
+        slm_affine *out;
+        bool optional;
     } tensors[] = {
-        {"input_layernorm", &layer->input_layernorm},
-        {"q_proj", &layer->q_proj},
-        {"k_proj", &layer->k_proj},
-        {"v_proj", &layer->v_proj},
-        {"o_proj", &layer->o_proj},
-        {"post_attention_layernorm", &layer->post_attention_layernorm},
-        {"gate_proj", &layer->gate_proj},
-        {"up_proj", &layer->up_proj},
-        {"down_proj", &layer->down_proj},
+        {"input_layernorm", &layer->input_layernorm, true},
+        {"q_proj", &layer->q_proj, false},
+        {"k_proj", &layer->k_proj, false},
+        {"v_proj", &layer->v_proj, false},
+        {"q_norm", &layer->q_norm, true},
+        {"k_norm", &layer->k_norm, true},
+        {"o_proj", &layer->o_proj, false},
+        {"attn_output_norm", &layer->attn_output_norm, true},
+        {"post_attention_layernorm", &layer->post_attention_layernorm, true},
+        {"gate_proj", &layer->gate_proj, true},
+        {"up_proj", &layer->up_proj, false},
+        {"down_proj", &layer->down_proj, false},
+        {"mlp_output_norm", &layer->mlp_output_norm, true},
     };
     for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) {
-        if (!tensor_field(state, mapping, tensors[i].name, false, tensors[i].out)) return false;
+        if (!affine_field(f, tensors[i].name, tensors[i].optional, tensors[i].out)) return false;
     }
-    return int_field(mapping, "down_proj_group", &layer->down_proj_group);
+    return int_field(f, "down_proj_group", &layer->down_proj_group) &&
+           optional_int_field(f, "sliding_window", &layer->sliding_window) &&
+           optional_int_field(f, "rope_table", &layer->rope_table) && all_read(f, "layers");
+}
+
+/* How many pieces all tensors of a mapping have beyond their first ones; -1 with an exception. */
+static Py_ssize_t count_pieces(PyObject *mapping) {
+    PyObject *values = PyMapping_Values(mapping);
+    if (!values) return -1;
+    Py_ssize_t count = 0;
+    for (Py_ssize_t i = 0; i < PyList_Size(values); i++) {
+        PyObject *value = PyList_GetItem(values, i);
+        count += PyList_Check(value) ? PyList_Size(value) : 0;
+    }
+    Py_DECREF(values);
+    return count;
+}
+
+/* One block holds all layers, and behind them the pieces of their tensors. */
+static slm_layer_weights *alloc_layers(PyObject *list, Py_ssize_t n_layers, slm_tensor **pieces) {
+    size_t n_pieces = 0, layers_bytes = (size_t)n_layers * sizeof(slm_layer_weights);
+    for (Py_ssize_t i = 0; i < n_layers; i++) {
+        PyObject *item = PySequence_GetItem(list, i);
+        Py_ssize_t count = item ? count_pieces(item) : -1;
+        Py_XDECREF(item);
+        if (count < 0) return NULL;
+        n_pieces += (size_t)count;
+    }
+    slm_layer_weights *layers = slm_alloc_zero(1, layers_bytes + n_pieces * sizeof(slm_tensor));
+    if (!layers) return (slm_layer_weights *)PyErr_NoMemory();
+    *pieces = (slm_tensor *)(layers + n_layers);
+    return layers;
 }
 
 /* weights->layers becomes a block to be freed with slm_free, also on failure. */
 static bool read_weights(const slm_py_state *state, PyObject *mapping, int64_t n_layers, slm_weights *weights) {
-    if (!tensor_field(state, mapping, "embed_tokens", false, &weights->embed_tokens) ||
-        !tensor_field(state, mapping, "norm", false, &weights->norm) ||
-        !tensor_field(state, mapping, "lm_head", true, &weights->lm_head)) {
+    fields f = {.state = state, .mapping = mapping};
+    if (!tensor_field(&f, "embed_tokens", false, &weights->embed_tokens) ||
+        !tensor_field(&f, "position_embeddings", true, &weights->position_embeddings) ||
+        !tensor_field(&f, "token_type_embedding", true, &weights->token_type_embedding) ||
+        !affine_field(&f, "embedding_norm", true, &weights->embedding_norm) || !affine_field(&f, "norm", true, &weights->norm) ||
+        !affine_field(&f, "lm_head", true, &weights->lm_head)) {
         return false;
     }
-    PyObject *list = field(mapping, "layers");
+    PyObject *list = field(&f, "layers");
     if (!list) return false;
     Py_ssize_t found = PySequence_Size(list);
-    bool ok = found >= 0 && found == n_layers;
-    if (found >= 0 && !ok)
+    bool ok = found >= 0 && found == n_layers && all_read(&f, "weights");
+    if (found >= 0 && found != n_layers)
         PyErr_Format(PyExc_ValueError, "layers: expected num_hidden_layers = %lld, found %zd", (long long)n_layers, found);
-    slm_layer_weights *layers = ok ? slm_alloc_zero((size_t)found, sizeof *layers) : NULL;
-    if (ok && !layers) PyErr_NoMemory();
+    slm_tensor *pieces = NULL;
+    slm_layer_weights *layers = ok ? alloc_layers(list, found, &pieces) : NULL;
     weights->layers = layers;
     ok = ok && layers;
     for (Py_ssize_t i = 0; ok && i < found; i++) {
         PyObject *item = PySequence_GetItem(list, i);
-        ok = item && read_layer(state, item, &layers[i]);
+        fields layer = {.state = state, .mapping = item, .pieces = pieces};
+        ok = item && read_layer(&layer, &layers[i]);
+        pieces += layer.n_pieces;
         Py_XDECREF(item);
     }
     Py_DECREF(list);
@@ -199,7 +347,8 @@ static int model_init(PyObject *self, PyObject *args, PyObject *kwargs) {
     slm_config config = {0};
     slm_weights weights = {0};
     slm_error error;
-    bool ok = read_config(config_map, &config, &keep) && read_weights(state, weights_map, config.num_hidden_layers, &weights);
+    bool ok =
+        read_config(state, config_map, &config, &keep) && read_weights(state, weights_map, config.num_hidden_layers, &weights);
     if (ok) {
         slm_model *loaded = NULL;
         slm_py_call call = {.call.threads = (int)threads, .progress = progress == Py_None ? NULL : progress};

@@ -19,7 +19,8 @@ class Architecture:
     """One model, ready for `_core.Model(config, weights, ...)`.
 
     config, weights: the fields of slm_config and slm_weights in csrc/slm.h by name; the weights point into an open file.
-    context_length: positions the model was trained for. vocabulary: None when the file holds no tokenizer.
+    context_length: positions the model was trained for. vocabulary: None when the file holds no tokenizer. default_context: what
+    a session holds unless asked otherwise.
     """
 
     family: str
@@ -27,6 +28,7 @@ class Architecture:
     weights: Mapping[str, Any]
     context_length: int
     vocabulary: Vocabulary | None
+    default_context: int
 
 
 class Expected(NamedTuple):
@@ -46,13 +48,15 @@ class Tensors:
         self._check_names(expected)
         self._check_types()
 
-    def __getitem__(self, name: str) -> tuple[str, int, int, int, int] | None:
-        """(type, file descriptor, byte offset, rows, cols), or None for an optional one that is not there."""
+    def rows(self, name: str, start: int, count: int) -> tuple[str, int, int, int, int] | None:
+        """(type, file descriptor, byte offset, rows, cols) of some rows of a matrix, or elements of a vector, which is one row;
+        None for an optional tensor that is not there."""
         info = self._gguf.tensors.get(name)
         if info is None:
             return None
-        rows, cols = (1, *info.shape)[-2:]
-        return info.type.name, info.file.fileno(), info.offset, rows, cols
+        offset = info.offset + start * (info.size // info.shape[0])
+        rows, cols = (count, info.shape[1]) if len(info.shape) > 1 else (1, count)
+        return info.type.name, info.file.fileno(), offset, rows, cols
 
     def _check_names(self, expected: Mapping[str, Expected]) -> None:
         found = self._gguf.tensors

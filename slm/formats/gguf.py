@@ -178,6 +178,13 @@ class GGUF:
             raise self.report.bad("KEY_RANGE", entry.offset, key, wanted, f"{len(entry.value)} elements")
         return entry.value
 
+    def read_f32(self, tensor: TensorInfo) -> NDArray[np.float32]:
+        """The values of a small F32 tensor, flat. Raises FormatError if the file was cut after it was opened."""
+        raw = os.pread(self.fileno(), tensor.size, tensor.offset)
+        if len(raw) != tensor.size:
+            raise self.report.bad("CHANGED", tensor.offset, f"tensor {quoted(tensor.name)}", f"{tensor.size} bytes", len(raw))
+        return np.frombuffer(raw, "<f4")
+
     def offset_of(self, key: str) -> int | None:
         """Where the key stands in the file, for an error about its value; None if it is absent."""
         entry = self.metadata.get(key)

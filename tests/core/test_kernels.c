@@ -162,6 +162,54 @@ static void test_float(const slm_kernels *tier, slm_type type, int64_t rows, int
     }
 }
 
+static double activation(slm_activation act, double v) {
+    switch (act) {
+    case SLM_ACTIVATION_GELU: return v / 2 * erfc(-v / sqrt(2));
+    case SLM_ACTIVATION_GELU_TANH: return v / (1 + exp(-2 * sqrt(2 / M_PI) * (v + 0.044715 * v * v * v)));
+    case SLM_ACTIVATION_RELU2: return v > 0 ? v * v : 0;
+    default: return v / (1 + exp(-v));
+    }
+}
+
+static void test_layer_norm(const slm_kernels *tier, const float *in, const float *weight, int64_t n) {
+    static _Alignas(64) float out[2][528], bias[528];
+    double mean = 0, squares = 0;
+    for (int64_t i = 0; i < n; i++) bias[i] = random_float(), mean += (double)in[i] / (double)n;
+    for (int64_t i = n; i < 528; i++) bias[i] = 0;
+    for (int64_t i = 0; i < n; i++) squares += (in[i] - mean) * (in[i] - mean);
+    for (int with = 0; with < 2; with++) {
+        memset(out, 0, sizeof out);
+        slm_kernels_scalar.layer_norm(in, weight, with ? bias : NULL, n, 1e-5f, out[0]);
+        tier->layer_norm(in, weight, with ? bias : NULL, n, 1e-5f, out[1]);
+        CHECK(same(out[0], out[1], sizeof out[0]));
+        for (int64_t i = 0; i < n; i++) {
+            double expected = (in[i] - mean) / sqrt(squares / (double)n + 1e-5) * weight[i] + (with ? bias[i] : 0);
+            CHECK(fabs(out[1][i] - expected) < 1e-5);
+        }
+        for (int64_t i = n; i < 528; i++) CHECK(out[1][i] == 0);
+    }
+}
+
+/* tanh against libm near 0, where the series changes, and far out; lengths with a tail write nothing behind it. */
+static void test_soft_cap(const slm_kernels *tier) {
+    static float in[1000], out[2][1001];
+    for (int i = 0; i < 1000; i++) in[i] = (i % 2 ? 1.0f : -1.0f) * powf(10, -6 + 0.009f * (float)i);
+    for (int64_t n = 985; n <= 1000; n++) {
+        const slm_kernels *both[2] = {&slm_kernels_scalar, tier};
+        for (int i = 0; i < 2; i++) {
+            memcpy(out[i], in, sizeof in);
+            out[i][1000] = 7;
+            both[i]->soft_cap(out[i], 30, n);
+        }
+        CHECK(same(out[0], out[1], sizeof out[0]) && out[1][1000] == 7);
+        for (int64_t i = 0; i < n; i++) {
+            double expected = 30 * tanh(in[i] / 30.0);
+            CHECK(fabs(out[1][i] - expected) <= 5e-7 * fabs(expected));
+        }
+        for (int64_t i = n; i < 1000; i++) CHECK(out[1][i] == in[i]);
+    }
+}
+
 static void test_vectors(const slm_kernels *tier) {
     static _Alignas(64) float a[2][528], b[528], weight[528];
     for (int64_t n = 1; n <= 520; n = n * 2 + 1) {
@@ -174,9 +222,20 @@ static void test_vectors(const slm_kernels *tier) {
         double squares = 0;
         for (int64_t i = 0; i < n; i++) squares += (double)b[i] * b[i];
         for (int64_t i = 0; i < n; i++) CHECK(fabs(a[1][i] - b[i] / sqrt(squares / (double)n + 1e-5) * weight[i]) < 1e-5);
-        for (int i = 0; i < 2; i++) both[i]->silu_multiply(b, weight, padded, a[i]);
-        CHECK(same(a[0], a[1], sizeof a[0]));
-        for (int64_t i = 0; i < n; i++) CHECK(fabs(a[1][i] - b[i] / (1 + exp(-(double)b[i])) * weight[i]) < 3e-6);
+        test_layer_norm(tier, b, weight, n);
+        for (slm_activation act = SLM_ACTIVATION_SILU; act <= SLM_ACTIVATION_RELU2; act++) {
+            tier->activate(act, b, NULL, padded, a[1]);
+            for (int64_t i = 0; i < n; i++) {
+                double expected = activation(act, b[i]);
+                CHECK(fabs(a[1][i] - expected) < 4e-7 * fabs(expected) + 2e-7);
+            }
+            for (int i = 0; i < 2; i++) both[i]->activate(act, b, weight, padded, a[i]);
+            CHECK(same(a[0], a[1], sizeof a[0]));
+            for (int64_t i = 0; i < n; i++) {
+                double expected = activation(act, b[i]) * weight[i];
+                CHECK(fabs(a[1][i] - expected) < 5e-7 * fabs(expected) + 3e-7);
+            }
+        }
         for (int i = 0; i < 2; i++) both[i]->add(a[i], b, padded), both[i]->scale(a[i], 0.7f, padded);
         CHECK(same(a[0], a[1], sizeof a[0]));
         for (int i = 0; i < 2; i++) both[i]->round_bf16(b, padded, a[i]);
@@ -187,8 +246,11 @@ static void test_vectors(const slm_kernels *tier) {
         CHECK(!tier->all_finite(b, n));
     }
     b[0] = NAN;
-    tier->silu_multiply(b, weight, 16, a[0]);
-    CHECK(isnan(a[0][0]));
+    for (slm_activation act = SLM_ACTIVATION_SILU; act <= SLM_ACTIVATION_RELU2; act++) {
+        tier->activate(act, b, weight, 16, a[0]);
+        CHECK(isnan(a[0][0]));
+    }
+    test_soft_cap(tier);
 }
 
 /* ---- attention --------------------------------------------------------------------------------------------------------------
@@ -231,8 +293,8 @@ static void test_attention(const slm_kernels *tier, bool bf16, int64_t head_dim)
     memset(out, 0, sizeof out);
     for (int t = 0; t < 2; t++) {
         for (int r = 0; r < ROWS; r++)
-            both[t]->attention_softmax(scores[t] + r * POSITIONS, valid, padded, bf16, &max[t], &sum[t]);
-        both[t]->attention_softmax(scores[t], valid, padded, bf16, &max[t],
+            both[t]->attention_softmax(scores[t] + r * POSITIONS, 0, valid, padded, bf16, &max[t], &sum[t]);
+        both[t]->attention_softmax(scores[t], 0, valid, padded, bf16, &max[t],
                                    &sum[t]); /* once more: a distribution of other numbers */
         both[t]->attention_values(scores[t], POSITIONS, ROWS, v_pairs, bf16, n, width, out[t], width);
     }
@@ -258,7 +320,7 @@ static void test_attention(const slm_kernels *tier, bool bf16, int64_t head_dim)
 static void test_softmax_exact(const slm_kernels *tier) {
     float s[64], copy[64], max, sum;
     for (int i = 0; i < 64; i++) s[i] = copy[i] = random_float() * 40;
-    tier->attention_softmax(s, 50, 64, false, &max, &sum);
+    tier->attention_softmax(s, 0, 50, 64, false, &max, &sum);
     double total = 0, top = -INFINITY;
     for (int i = 0; i < 50; i++) top = fmax(top, copy[i]);
     for (int i = 0; i < 50; i++) {

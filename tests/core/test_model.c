@@ -51,19 +51,19 @@ static void write_files(files *f, slm_type type, bool tied) {
     CHECK(f->fd >= 0 && unlink(path) == 0);
     for (int i = 0; i < HEAD_DIM / 2; i++) f->inv_freq[i] = powf(10000, -(float)i / (HEAD_DIM / 2));
     f->weights.embed_tokens = write_tensor(f, type, VOCAB, HIDDEN);
-    f->weights.norm = write_tensor(f, SLM_TYPE_F32, 1, HIDDEN);
-    if (!tied) f->weights.lm_head = write_tensor(f, type, VOCAB, HIDDEN);
+    f->weights.norm.weight = write_tensor(f, SLM_TYPE_F32, 1, HIDDEN);
+    if (!tied) f->weights.lm_head.weight = write_tensor(f, type, VOCAB, HIDDEN);
     for (int i = 0; i < LAYERS; i++) {
         f->layers[i] = (slm_layer_weights){
-            .input_layernorm = write_tensor(f, SLM_TYPE_F32, 1, HIDDEN),
-            .q_proj = write_tensor(f, type, HEADS * HEAD_DIM, HIDDEN),
-            .k_proj = write_tensor(f, type, KV_HEADS * HEAD_DIM, HIDDEN),
-            .v_proj = write_tensor(f, type, KV_HEADS * HEAD_DIM, HIDDEN),
-            .o_proj = write_tensor(f, type, HIDDEN, HEADS * HEAD_DIM),
-            .post_attention_layernorm = write_tensor(f, SLM_TYPE_F32, 1, HIDDEN),
-            .gate_proj = write_tensor(f, type, INNER, HIDDEN),
-            .up_proj = write_tensor(f, type, INNER, HIDDEN),
-            .down_proj = write_tensor(f, type, HIDDEN, INNER),
+            .input_layernorm = {.weight = write_tensor(f, SLM_TYPE_F32, 1, HIDDEN)},
+            .q_proj = {.weight = write_tensor(f, type, HEADS * HEAD_DIM, HIDDEN)},
+            .k_proj = {.weight = write_tensor(f, type, KV_HEADS * HEAD_DIM, HIDDEN)},
+            .v_proj = {.weight = write_tensor(f, type, KV_HEADS * HEAD_DIM, HIDDEN)},
+            .o_proj = {.weight = write_tensor(f, type, HIDDEN, HEADS * HEAD_DIM)},
+            .post_attention_layernorm = {.weight = write_tensor(f, SLM_TYPE_F32, 1, HIDDEN)},
+            .gate_proj = {.weight = write_tensor(f, type, INNER, HIDDEN)},
+            .up_proj = {.weight = write_tensor(f, type, INNER, HIDDEN)},
+            .down_proj = {.weight = write_tensor(f, type, HIDDEN, INNER)},
             .down_proj_group = i % 2 ? 16 : 32,
         };
     }
@@ -76,10 +76,11 @@ static void write_files(files *f, slm_type type, bool tied) {
                              .num_key_value_heads = KV_HEADS,
                              .head_dim = HEAD_DIM,
                              .max_position_embeddings = CONTEXT,
-                             .rms_norm_eps = 1e-5f,
+                             .norm_eps = 1e-5f,
                              .hidden_act = SLM_ACTIVATION_SILU,
                              .rope_style = SLM_ROPE_HALF,
                              .rotary_dim = HEAD_DIM,
+                             .n_rope_tables = 1,
                              .rope_inv_freq = f->inv_freq,
                              .attention_scale = 0.25f};
 }
@@ -268,13 +269,13 @@ static void test_failures(files *f) {
     CHECK(slm_model_load(&bad, &f->weights, CONTEXT, SLM_KV_AUTO, NULL, &model, &error) == SLM_BAD_ARGUMENT && !model);
     CHECK(strstr(error.message, "expected") && strstr(error.message, "found"));
     CHECK(slm_model_load(&f->config, &f->weights, 0, SLM_KV_AUTO, NULL, &model, &error) == SLM_BAD_ARGUMENT);
-    slm_tensor good = f->layers[1].up_proj;
-    f->layers[1].up_proj.offset = f->end;
+    slm_tensor good = f->layers[1].up_proj.weight;
+    f->layers[1].up_proj.weight.offset = f->end;
     CHECK(slm_model_load(&f->config, &f->weights, CONTEXT, SLM_KV_AUTO, NULL, &model, &error) == SLM_BAD_DATA);
     CHECK(strstr(error.message, "up_proj") && error.index == 1);
-    f->layers[1].up_proj.fd = -1;
+    f->layers[1].up_proj.weight.fd = -1;
     CHECK(slm_model_load(&f->config, &f->weights, CONTEXT, SLM_KV_AUTO, NULL, &model, &error) == SLM_IO_ERROR && error.os_error);
-    f->layers[1].up_proj = good;
+    f->layers[1].up_proj.weight = good;
     int events = 0;
     slm_call stop = {.event = always_stop, .user = &events};
     CHECK(slm_model_load(&f->config, &f->weights, CONTEXT, SLM_KV_AUTO, &stop, &model, &error) == SLM_CANCELLED && !model &&
@@ -302,7 +303,7 @@ static void test_not_a_number(void) {
     files f;
     write_files(&f, SLM_TYPE_Q8_0, true);
     uint16_t nan = 0x7e00;
-    CHECK(pwrite(f.fd, &nan, 2, (off_t)f.layers[0].up_proj.offset + 34 * 9) == 2);
+    CHECK(pwrite(f.fd, &nan, 2, (off_t)f.layers[0].up_proj.weight.offset + 34 * 9) == 2);
     slm_model *model = NULL;
     slm_session *session = NULL;
     slm_error error;

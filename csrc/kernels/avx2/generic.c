@@ -4,6 +4,7 @@
 #include <immintrin.h>
 #include <math.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "kernels/avx2/int8.h"
 #include "kernels/isa.h"

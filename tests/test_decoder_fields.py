@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the fixtures of families are too small for, or cannot express: windows across segments of attention, tensors in pieces,
+fields that nobody asked for."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+import tiny_models
+
+from slm import _core
+
+N_TOKENS = 700  # three segments of 256 positions
+
+
+def long_model() -> tiny_models.TinyModel:
+    model = tiny_models.load("llama_gqa_tied")
+    ids = np.random.default_rng(5).integers(0, model.config.vocab_size, N_TOKENS)
+    return replace(model, config=replace(model.config, max_position_embeddings=N_TOKENS), ids=ids)
+
+
+@pytest.mark.parametrize("window", [1, 5, 64, 200, 256, 257, 300, 699])
+@pytest.mark.parametrize("kv", ["f32", "bf16"])
+def test_windows_of_any_size(window, kv, tmp_path):
+    model = long_model()
+    with tiny_models.open_tensors(model.weights, "F16", tmp_path / "weights") as tensors:
+        layers = [tensors["layers"][0] | {"sliding_window": window}, tensors["layers"][1]]
+        core = _core.Model(tiny_models.core_config(model.config), tensors | {"layers": layers}, N_TOKENS, kv)
+    whole = core.session().forward(model.ids, "all")
+    for chunk in (7, 64, 300):
+        np.testing.assert_array_equal(core.session().forward(model.ids, "all", 2, chunk), whole)
+    if kv == "f32":
+        expected = reference.forward(model.config, model.weights, model.ids, windows=[window, 0])
+        assert np.abs(whole - expected).max() < 5e-5 * np.abs(expected).max()
+
+
+def rewritten(core_tensors: dict[str, Any], path: Path, arrays: dict[str, np.ndarray], file: Any) -> dict[str, Any]:
+    """q_proj as heads in reverse order on disk, gate_proj and up_proj as columns of one transposed matrix."""
+    q, gate, up = arrays["q_proj"], arrays["gate_proj"], arrays["up_proj"]
+    both = np.ascontiguousarray(np.concatenate([gate, up]).T)  # [hidden, 2 * intermediate]
+    data = q.reshape(-1, 16, q.shape[1])[::-1].tobytes() + both.tobytes()
+    path.write_bytes(data)
+    heads, row_bytes = len(q) // 16, 4 * q.shape[1]
+    pieces = [("F32", file.fileno(), (heads - 1 - i) * 16 * row_bytes, 16, q.shape[1]) for i in range(heads)]
+    inner, ld = len(gate), 2 * len(gate)
+    columns = [("F32", file.fileno(), q.nbytes + 4 * first, inner, gate.shape[1], ld) for first in (0, inner)]
+    return core_tensors | {"q_proj": pieces, "gate_proj": columns[0], "up_proj": [columns[1]]}
+
+
+def test_tensors_in_pieces_and_transposed(tmp_path):
+    model = tiny_models.load("llama_gqa_tied")
+    other = tmp_path / "pieces"
+    other.touch()
+    with tiny_models.open_tensors(model.weights, "F32", tmp_path / "weights") as tensors, open(other, "rb") as file:
+        config = tiny_models.core_config(model.config)
+        plain = _core.Model(config, tensors, 128, "f32").session().forward(model.ids, "all")
+        layers = [rewritten(tensors["layers"][0], other, model.weights["layers"][0], file), tensors["layers"][1]]
+        pieces = _core.Model(config, tensors | {"layers": layers}, 128, "f32").session().forward(model.ids, "all")
+        np.testing.assert_array_equal(pieces, plain)
+        wrong = [layers[0] | {"q_proj": layers[0]["q_proj"][1:]}, layers[1]]
+        with pytest.raises(ValueError, match=r"q_proj: expected 96 rows, found 80"):
+            _core.Model(config, tensors | {"layers": wrong}, 128, "f32")
+
+
+@pytest.mark.parametrize("where", ["config", "weights", "layers"])
+def test_a_field_that_nobody_asked_for_is_an_error(where, tmp_path):
+    model = tiny_models.load("llama_gqa_tied")
+    with tiny_models.open_tensors(model.weights, "F32", tmp_path / "weights") as tensors:
+        config = tiny_models.core_config(model.config)
+        if where == "config":
+            config["surprise"] = 1
+        elif where == "weights":
+            tensors["surprise"] = None
+        else:
+            tensors["layers"][1]["surprise"] = None
+        with pytest.raises(ValueError, match=f"{where}: 1 of its .* not known"):
+            _core.Model(config, tensors, 128, "f32")
