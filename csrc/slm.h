@@ -273,10 +273,15 @@ typedef struct slm_pretokenizer {
     uint8_t number_length;    /* \p{N}{1,number_length} for \p{N}+; 0: no limit */
 } slm_pretokenizer;
 
-typedef struct slm_tokenizer_spec { /* byte-level BPE */
-    slm_strings pieces;             /* [vocab_size] in the byte-level alphabet of GPT-2; added tokens as plain text */
-    const uint8_t *kinds;           /* [vocab_size] slm_token_kind */
-    slm_strings merges;             /* "left right" in the same alphabet; the index is the rank */
+/* BPE in one of two forms. Byte-level: words are merged from bytes, in the order of `merges`. By scores, as SentencePiece does:
+ * text is merged from characters, the piece of the highest score first; what is no piece becomes byte tokens. */
+typedef struct slm_tokenizer_spec {
+    slm_strings pieces;    /* [vocab_size] added tokens as plain text; others in the byte-level alphabet of GPT-2, or by scores
+                              with U+2581 for a space, a byte token as <0x00> to <0xFF> */
+    const uint8_t *kinds;  /* [vocab_size] slm_token_kind */
+    const float *scores;   /* [vocab_size]; NULL: byte-level */
+    bool add_space_prefix; /* by scores: a space goes before a text, and before what follows an added token */
+    slm_strings merges;    /* byte-level, as the next two: "left right" in the same alphabet; the index is the rank */
     slm_pretokenizer pretokenizer;
     bool ignore_merges; /* a word that is a piece is that token, whatever the merges would make of it */
     bool add_bos, add_eos;
@@ -318,6 +323,8 @@ slm_status slm_tokenizer_encode(const slm_tokenizer *tokenizer, const char *text
 slm_status slm_tokenizer_decode(const slm_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special,
                                 slm_text *text, slm_error *error);
 int64_t slm_tokenizer_size(const slm_tokenizer *tokenizer);
+/* Does encoding put a space before a text, which the text of a whole decoded sequence is to lose again? */
+bool slm_tokenizer_adds_space(const slm_tokenizer *tokenizer);
 slm_token_kind slm_tokenizer_kind(const slm_tokenizer *tokenizer, int32_t id); /* 0 <= id < size */
 /* The id whose piece is exactly this text, an added token or a published piece; -1: none. */
 int32_t slm_tokenizer_find(const slm_tokenizer *tokenizer, const char *piece, size_t size);

@@ -116,12 +116,14 @@ class Generation:
     def close(self) -> None: ...
 
 class Tokenizer:
-    """Byte-level BPE. Immutable and shareable."""
+    """Byte pair encoding: byte-level by `merges`, or with `scores` from characters as SentencePiece. Immutable and shareable."""
 
     def __init__(
         self,
         pieces: Strings,
         kinds: bytes,  # [vocab_size] slm_token_kind
+        scores: bytes | None,  # [vocab_size] float32
+        add_space_prefix: bool,  # by scores only
         merges: Strings,
         pretokenizer: Mapping[str, bool | int],  # the fields of slm_pretokenizer that are not zero
         ignore_merges: bool,
@@ -145,7 +147,7 @@ class Tokenizer:
         """
 
     def decode(self, ids: Sequence[int] | NDArray[np.integer], skip_special_tokens: bool = False) -> str:
-        """Text of the tokens; bytes that are not UTF-8 become U+FFFD."""
+        """Text of the tokens without the space that encoding adds; bytes that are not UTF-8 become U+FFFD."""
 
     def token_bytes(self, id: int) -> bytes: ...
     def kind(self, id: int) -> int: ...

@@ -651,7 +651,7 @@ def test_vocabulary_of_a_model(tmp_path):
     joined, offsets = vocabulary.pieces
     assert [joined[a:b].decode() for a, b in pairwise(offsets)] == tokens
     assert set(vocabulary.core_arguments()) == {
-        "pieces", "kinds", "merges", "pretokenizer", "ignore_merges", "add_bos", "add_eos", "bos", "eos"
+        "pieces", "kinds", "scores", "add_space_prefix", "merges", "pretokenizer", "ignore_merges", "add_bos", "add_eos", "bos", "eos"
     }  # fmt: skip
 
 

@@ -93,7 +93,9 @@ def strings(items: list[str]) -> tuple[bytes, np.ndarray]:
 
 def make_ours(v: Vocabulary, single_digits: bool = False, add_bos=False, add_eos=False, bos=-1, eos=-1) -> _core.Tokenizer:
     rules = {"single_digits": single_digits, "gpt2_words": True}
-    return _core.Tokenizer(strings(v.pieces), bytes(v.kinds), strings(v.merges), rules, False, add_bos, add_eos, bos, eos)
+    return _core.Tokenizer(
+        strings(v.pieces), bytes(v.kinds), None, False, strings(v.merges), rules, False, add_bos, add_eos, bos, eos
+    )
 
 
 def make_theirs(v: Vocabulary, single_digits: bool = False) -> tokenizers.Tokenizer:
@@ -405,6 +407,8 @@ def test_wrong_vocabularies():
     good |= {
         "pretokenizer": {"gpt2_words": True},
         "ignore_merges": False,
+        "scores": None,
+        "add_space_prefix": False,
         "add_bos": False,
         "add_eos": False,
         "bos": -1,

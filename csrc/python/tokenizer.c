@@ -77,17 +77,19 @@ static bool read_rules(PyObject *mapping, slm_pretokenizer *rules) {
 }
 
 static PyObject *tokenizer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"pieces",  "kinds",   "merges", "pretokenizer", "ignore_merges",
-                            "add_bos", "add_eos", "bos",    "eos",          NULL};
-    PyObject *pieces, *kinds, *merges, *rules, *ignore_merges, *add_bos, *add_eos, *bos, *eos;
+    static char *names[] = {"pieces",  "kinds",        "scores",        "add_space_prefix",
+                            "merges",  "pretokenizer", "ignore_merges", "add_bos",
+                            "add_eos", "bos",          "eos",           NULL};
+    PyObject *pieces, *kinds, *scores, *add_space_prefix, *merges, *rules, *ignore_merges, *add_bos, *add_eos, *bos, *eos;
     PyObject *keep_pieces = NULL, *keep_merges = NULL, *self = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OSOOOOOOO:Tokenizer", names, &pieces, &kinds, &merges, &rules, &ignore_merges,
-                                     &add_bos, &add_eos, &bos, &eos))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OSOOOOOOOOO:Tokenizer", names, &pieces, &kinds, &scores, &add_space_prefix,
+                                     &merges, &rules, &ignore_merges, &add_bos, &add_eos, &bos, &eos))
         return NULL;
     slm_tokenizer_spec spec = {.kinds = (const uint8_t *)PyBytes_AsString(kinds)};
     int64_t bos_id, eos_id;
     if (!slm_py_strings(pieces, "pieces", &spec.pieces, &keep_pieces) ||
         !slm_py_strings(merges, "merges", &spec.merges, &keep_merges) || !read_rules(rules, &spec.pretokenizer) ||
+        !read_bool(add_space_prefix, "add_space_prefix", &spec.add_space_prefix) ||
         !read_bool(ignore_merges, "ignore_merges", &spec.ignore_merges) || !read_bool(add_bos, "add_bos", &spec.add_bos) ||
         !read_bool(add_eos, "add_eos", &spec.add_eos) || !slm_py_int(bos, "bos", -1, INT32_MAX, &bos_id) ||
         !slm_py_int(eos, "eos", -1, INT32_MAX, &eos_id))
@@ -98,6 +100,13 @@ static PyObject *tokenizer_new(PyTypeObject *type, PyObject *args, PyObject *kwa
         PyErr_Format(PyExc_ValueError, "kinds: expected %zu bytes, one for each piece, found %zd", spec.pieces.count,
                      PyBytes_Size(kinds));
         goto done;
+    }
+    if (scores != Py_None) {
+        if (!PyBytes_Check(scores) || (size_t)PyBytes_Size(scores) != spec.pieces.count * sizeof(float)) {
+            PyErr_Format(PyExc_ValueError, "scores: expected the bytes of %zu float32, or None", spec.pieces.count);
+            goto done;
+        }
+        spec.scores = (const float *)PyBytes_AsString(scores);
     }
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     self = allocate(type, 0);
@@ -204,9 +213,16 @@ static PyObject *tokenizer_encode(PyObject *self, PyObject *args, PyObject *kwar
     return list;
 }
 
-PyDoc_STRVAR(decode_doc, "decode($self, /, ids, skip_special_tokens=False)\n--\n\n"
-                         "Text of a flat sequence or integer array of token ids; bytes that are not UTF-8 become U+FFFD.\n"
-                         "An id outside the vocabulary raises ValueError.");
+static PyObject *without_prefix(const slm_tokenizer *tokenizer, const slm_text *text) {
+    size_t start = slm_tokenizer_adds_space(tokenizer) && text->size && text->bytes[0] == ' ';
+    return PyUnicode_DecodeUTF8(text->bytes + start, (Py_ssize_t)(text->size - start), "replace");
+}
+
+PyDoc_STRVAR(decode_doc,
+             "decode($self, /, ids, skip_special_tokens=False)\n--\n\n"
+             "Text of a flat sequence or integer array of token ids; bytes that are not UTF-8 become U+FFFD. It loses the space\n"
+             "at its start that encoding adds, where the vocabulary asks for one.\n"
+             "An id outside the vocabulary raises ValueError.");
 
 static PyObject *tokenizer_decode(PyObject *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"ids", "skip_special_tokens", NULL};
@@ -223,7 +239,7 @@ static PyObject *tokenizer_decode(PyObject *self, PyObject *args, PyObject *kwar
     if (slm_tokenizer_decode(tokenizer_of(self), ids, (size_t)count, skip, &text, &error))
         slm_py_raise(slm_py_state_of(Py_TYPE(self)), &error);
     else
-        result = PyUnicode_DecodeUTF8(text.bytes, (Py_ssize_t)text.size, "replace");
+        result = without_prefix(tokenizer_of(self), &text);
     slm_text_free(&text);
     slm_free(ids);
     return result;
@@ -323,7 +339,7 @@ static PyGetSetDef tokenizer_getset[] = {
 };
 
 static PyType_Slot tokenizer_slots[] = {
-    {Py_tp_doc, "Byte-level BPE. Immutable and shareable."},
+    {Py_tp_doc, "Byte pair encoding. Immutable and shareable."},
     {Py_tp_new, tokenizer_new},
     {Py_tp_dealloc, tokenizer_dealloc},
     {Py_tp_methods, tokenizer_methods},

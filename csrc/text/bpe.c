@@ -6,6 +6,7 @@
 
 #include "text/bpe_table.h"
 #include "text/buffers.h"
+#include "text/utf8.h"
 
 /* Up to here moving arrays costs less than a heap. */
 enum { SHORT_WORD = 48 };
@@ -43,6 +44,24 @@ static size_t byte_tokens(const slm_bpe *bpe, const uint8_t *word, size_t size, 
     return count;
 }
 
+/* The same from characters. */
+static size_t character_tokens(const slm_bpe *bpe, const uint8_t *word, size_t size, int32_t *ids) {
+    size_t count = 0, length;
+    for (size_t at = 0; at < size; at += length) {
+        length = 1;
+        int32_t id = bpe->character_ids[word[at]];
+        if (word[at] >= 0x80) {
+            slm_utf8_read(word + at, size - at, &length);
+            id = slm_vocabulary_find(bpe->vocabulary, SLM_SPELLING_BYTES, word + at, length);
+        }
+        if (id >= 0)
+            ids[count++] = id;
+        else
+            for (size_t i = 0; i < length; i++) ids[count++] = bpe->byte_ids[word[at + i]];
+    }
+    return count;
+}
+
 /* A word that is a token whole needs no merging once it is known that merging would make that token, or need not. */
 static bool known_whole(const slm_bpe *bpe, int32_t id) {
     if (id < 0) return false;
@@ -60,7 +79,8 @@ slm_status slm_bpe_encode(const slm_bpe *bpe, const uint8_t *word, size_t size, 
         tokens->count++;
         return SLM_OK;
     }
-    size_t count = byte_tokens(bpe, word, size, ids), dropped = size - count;
+    size_t count = bpe->by_characters ? character_tokens(bpe, word, size, ids) : byte_tokens(bpe, word, size, ids);
+    size_t dropped = bpe->by_characters ? 0 : size - count;
     if (count <= SHORT_WORD) {
         count = merge_short(bpe, ids, count);
     } else {

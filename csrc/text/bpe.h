@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * bpe.h: byte pair encoding of one word: as long as some neighbours have a merge, the pair of the lowest rank becomes one token,
- * the leftmost first. (Sennrich, Haddow, Birch 2016, arXiv:1508.07909, over bytes as in GPT-2.) */
+ * the leftmost first. (Sennrich, Haddow, Birch 2016, arXiv:1508.07909; over bytes as in GPT-2, or over characters as in
+ * SentencePiece.) */
 #ifndef SLM_TEXT_BPE_H
 #define SLM_TEXT_BPE_H
 
@@ -16,8 +17,11 @@ typedef struct slm_merge {
 
 typedef struct slm_bpe {
     const slm_vocabulary *vocabulary;
-    int32_t byte_ids[256]; /* -1: the vocabulary has no piece for this byte */
-    slm_merge *merges;     /* [merge_mask + 1], at most half full, open addressing */
+    bool by_characters;         /* merging starts from characters; those without a piece are byte tokens, which never merge */
+    bool whole_text;            /* by characters: merges may cross from a word into the space behind it */
+    int32_t byte_ids[256];      /* -1: the vocabulary has no piece for this byte */
+    int32_t character_ids[256]; /* by characters: of the ASCII character; -1: none */
+    slm_merge *merges;          /* [merge_mask + 1], at most half full, open addressing */
     size_t merge_mask;
     int32_t *results; /* [n_merges] what the merge of each rank makes */
     size_t n_merges;
@@ -30,6 +34,8 @@ typedef struct slm_bpe {
 /* bpe: zeroed. The vocabulary must outlive it. SLM_BAD_DATA: error.index is the merge. */
 slm_status slm_bpe_create(const slm_vocabulary *vocabulary, const slm_strings *merges, bool ignore_merges, slm_bpe *bpe,
                           slm_error *error);
+/* By characters: the merges follow from the scores, [vocabulary size]. SLM_BAD_DATA: error.index is the piece. */
+slm_status slm_bpe_create_scored(const slm_vocabulary *vocabulary, const float *scores, slm_bpe *bpe, slm_error *error);
 void slm_bpe_destroy(slm_bpe *bpe); /* zeroed or half made is fine */
 
 /* What long words need; reused from word to word. Zero it first. Its parts are private to bpe_long.c. */

@@ -7,7 +7,7 @@
 #include "text/bpe_table.h"
 #include "text/byte_alphabet.h"
 
-static slm_status allocate(slm_bpe *bpe, size_t n_merges, slm_error *error) {
+slm_status slm_bpe_allocate(slm_bpe *bpe, size_t n_merges, slm_error *error) {
     if (n_merges >= SLM_NO_MERGE / 4)
         return slm_fail(error, SLM_BAD_DATA, -1, "merges: expected fewer than 2^30 of them, found %zu", n_merges);
     size_t n_slots = 16;
@@ -84,7 +84,7 @@ slm_status slm_bpe_create(const slm_vocabulary *vocabulary, const slm_strings *m
                           slm_error *error) {
     bpe->vocabulary = vocabulary;
     bpe->ignore_merges = ignore_merges;
-    slm_status status = allocate(bpe, merges->count, error);
+    slm_status status = slm_bpe_allocate(bpe, merges->count, error);
     if (status) return status;
     for (int byte = 0; byte < 256; byte++) {
         uint8_t text = (uint8_t)byte;

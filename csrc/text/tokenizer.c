@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * tokenizer.c: the public object. Text goes through three stages: added tokens are found, what lies between them is cut into
- * words, each word is merged. Vocabulary, added tokens and decoding are the same for every kind of tokenizer; the last stage is
- * bpe.c. */
+ * words, each word is merged. Vocabulary, added tokens, merging and decoding are the same for both forms of BPE. */
 #include <stdatomic.h>
 #include <string.h>
 
@@ -12,6 +11,7 @@
 #include "text/bpe.h"
 #include "text/buffers.h"
 #include "text/pretokenize.h"
+#include "text/space_marker.h"
 
 enum { WORDS_PER_TICK = 1024 };
 
@@ -21,6 +21,7 @@ struct slm_tokenizer {
     slm_added added;
     slm_pretokenizer pretokenizer;
     slm_bpe bpe;
+    bool add_space_prefix;
     int32_t bos, eos; /* what special tokens are added; -1: none */
 };
 
@@ -38,13 +39,16 @@ slm_status slm_tokenizer_create(const slm_tokenizer_spec *spec, slm_tokenizer **
     if (!t) return slm_fail_memory(error);
     atomic_init(&t->references, 1);
     t->pretokenizer = spec->pretokenizer;
+    t->add_space_prefix = spec->scores && spec->add_space_prefix;
     t->bos = spec->add_bos ? spec->bos : -1;
     t->eos = spec->add_eos ? spec->eos : -1;
-    slm_status status = slm_vocabulary_create(&spec->pieces, spec->kinds, &t->vocabulary, error);
+    slm_status status = slm_vocabulary_create(&spec->pieces, spec->kinds,
+                                              spec->scores ? SLM_ALPHABET_CHARACTERS : SLM_ALPHABET_BYTES, &t->vocabulary, error);
     if (!status) status = check_special("bos", spec->add_bos, spec->bos, t->vocabulary.size, error);
     if (!status) status = check_special("eos", spec->add_eos, spec->eos, t->vocabulary.size, error);
     if (!status) status = slm_added_create(&t->vocabulary, &t->added, error);
-    if (!status) status = slm_bpe_create(&t->vocabulary, &spec->merges, spec->ignore_merges, &t->bpe, error);
+    if (!status && spec->scores) status = slm_bpe_create_scored(&t->vocabulary, spec->scores, &t->bpe, error);
+    if (!status && !spec->scores) status = slm_bpe_create(&t->vocabulary, &spec->merges, spec->ignore_merges, &t->bpe, error);
     if (status) {
         slm_tokenizer_release(t);
         return status;
@@ -70,6 +74,10 @@ int64_t slm_tokenizer_size(const slm_tokenizer *tokenizer) {
     return tokenizer->vocabulary.size;
 }
 
+bool slm_tokenizer_adds_space(const slm_tokenizer *tokenizer) {
+    return tokenizer->add_space_prefix;
+}
+
 slm_token_kind slm_tokenizer_kind(const slm_tokenizer *tokenizer, int32_t id) {
     return slm_vocabulary_kind(&tokenizer->vocabulary, id);
 }
@@ -84,13 +92,39 @@ typedef struct encoding {
     slm_bpe_scratch scratch;
     slm_clock clock;
     slm_tokens *tokens;
+    slm_text spaced; /* by characters: a stretch of text with its prefix, and a space for every space marker */
     size_t words;
 } encoding;
 
+/* Up to where no merge by characters can reach across: a word with the spaces before it, or the whole text. */
+static size_t spaced_word(const slm_bpe *bpe, const uint8_t *text, size_t size) {
+    if (bpe->whole_text) return size;
+    size_t at = 0;
+    while (at < size && text[at] == ' ') at++;
+    const uint8_t *end = at < size ? memchr(text + at, ' ', size - at) : NULL;
+    return end ? (size_t)(end - text) : size;
+}
+
+static slm_status add_spaces(encoding *e, const uint8_t **text, size_t *size, slm_error *error) {
+    e->spaced.size = 0;
+    slm_status status = slm_text_reserve(&e->spaced, *size + 1, error);
+    if (status) return status;
+    uint8_t *out = (uint8_t *)e->spaced.bytes;
+    if (e->tokenizer->add_space_prefix) *out++ = ' ';
+    out += slm_space_marker_decode(*text, *size, out);
+    *text = (const uint8_t *)e->spaced.bytes;
+    *size = (size_t)(out - *text);
+    return SLM_OK;
+}
+
 static slm_status encode_words(encoding *e, const uint8_t *text, size_t size, slm_error *error) {
+    const slm_bpe *bpe = &e->tokenizer->bpe;
+    slm_status spaced = bpe->by_characters && size ? add_spaces(e, &text, &size, error) : SLM_OK;
+    if (spaced) return spaced;
     while (size) {
-        size_t n = slm_pretokenize_word(&e->tokenizer->pretokenizer, text, size);
-        slm_status status = slm_bpe_encode(&e->tokenizer->bpe, text, n, &e->scratch, &e->clock, e->tokens, error);
+        size_t n =
+            bpe->by_characters ? spaced_word(bpe, text, size) : slm_pretokenize_word(&e->tokenizer->pretokenizer, text, size);
+        slm_status status = slm_bpe_encode(bpe, text, n, &e->scratch, &e->clock, e->tokens, error);
         if (status) return status;
         text += n;
         size -= n;
@@ -142,6 +176,7 @@ slm_status slm_tokenizer_encode(const slm_tokenizer *tokenizer, const char *text
     if (!status) status = encode_text(&e, (const uint8_t *)text, size, options, error);
     if (!status && options->add_special_tokens && tokenizer->eos >= 0) status = push(tokens, tokenizer->eos, error);
     slm_bpe_scratch_free(&e.scratch);
+    slm_text_free(&e.spaced);
     if (status) {
         tokens->count = count;
         tokens->dropped = dropped;

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/status.h"
 #include "text/byte_alphabet.h"
+#include "text/space_marker.h"
 
 /* Longer runs of occupied slots do not occur by chance in a table at most half full: a file that makes one was made for it, and
  * would cost quadratic time. */
@@ -56,11 +57,34 @@ int32_t slm_vocabulary_find(const slm_vocabulary *v, slm_spelling spelling, cons
     return slot ? slot->id : -1;
 }
 
+static int hex_digit(uint8_t c) {
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* The byte that "<0x0A>" names; -1: the piece is not written so. */
+static int byte_named(const uint8_t *piece, size_t size) {
+    if (size != 6 || memcmp(piece, "<0x", 3) != 0 || piece[5] != '>') return -1;
+    int high = hex_digit(piece[3]), low = hex_digit(piece[4]);
+    return high < 0 || low < 0 ? -1 : 16 * high + low;
+}
+
+/* Translates a piece from the alphabet into the bytes meant; bytes: [size]. false: some of it is not of the alphabet. */
+static bool decode_piece(slm_alphabet alphabet, const uint8_t *piece, size_t size, uint8_t *bytes, size_t *n_bytes) {
+    if (alphabet == SLM_ALPHABET_BYTES) return slm_byte_alphabet_decode(piece, size, bytes, n_bytes);
+    *n_bytes = slm_space_marker_decode(piece, size, bytes);
+    return true;
+}
+
 int32_t slm_vocabulary_find_piece(const slm_vocabulary *v, const uint8_t *piece, size_t size) {
     uint8_t bytes[SLM_PIECE_MAX];
     if (size > SLM_PIECE_MAX) return -1;
     int32_t id = slm_vocabulary_find(v, SLM_SPELLING_PLAIN, piece, size);
-    if (id < 0 && slm_byte_alphabet_decode(piece, size, bytes, &size))
+    int named = v->alphabet == SLM_ALPHABET_CHARACTERS ? byte_named(piece, size) : -1;
+    if (id < 0 && named >= 0) {
+        bytes[0] = (uint8_t)named;
+        return slm_vocabulary_find(v, SLM_SPELLING_BYTE, bytes, 1);
+    }
+    if (id < 0 && decode_piece(v->alphabet, piece, size, bytes, &size))
         id = slm_vocabulary_find(v, SLM_SPELLING_BYTES, bytes, size);
     return id;
 }
@@ -122,7 +146,32 @@ static slm_status check_spellings(const slm_vocabulary *v, slm_error *error) {
     return SLM_OK;
 }
 
-slm_status slm_vocabulary_create(const slm_strings *pieces, const uint8_t *kinds, slm_vocabulary *v, slm_error *error) {
+/* Writes the bytes of a token to `bytes`, [size], and says how it is spelled. */
+static slm_status read_piece(const slm_vocabulary *v, int32_t id, slm_token_kind kind, const uint8_t *piece, size_t size,
+                             uint8_t *bytes, slm_vocabulary_token *token, slm_error *error) {
+    size_t n_bytes = size;
+    if (v->alphabet == SLM_ALPHABET_CHARACTERS && kind == SLM_TOKEN_BYTE) {
+        int named = byte_named(piece, size);
+        if (named < 0)
+            return slm_fail(error, SLM_BAD_DATA, id, "pieces[%d]: expected <0x00> to <0xFF>, as its kind says that it is a byte",
+                            (int)id);
+        bytes[0] = (uint8_t)named;
+        n_bytes = 1;
+        token->spelling = SLM_SPELLING_BYTE;
+    } else if (slm_token_is_added(kind) || (v->alphabet == SLM_ALPHABET_CHARACTERS && kind == SLM_TOKEN_UNKNOWN) ||
+               !decode_piece(v->alphabet, piece, size, bytes, &n_bytes)) {
+        if (size) memcpy(bytes, piece, size);
+        token->spelling = SLM_SPELLING_PLAIN;
+    } else {
+        token->spelling = SLM_SPELLING_BYTES;
+    }
+    token->size = (uint16_t)n_bytes;
+    return SLM_OK;
+}
+
+slm_status slm_vocabulary_create(const slm_strings *pieces, const uint8_t *kinds, slm_alphabet alphabet, slm_vocabulary *v,
+                                 slm_error *error) {
+    v->alphabet = alphabet;
     slm_status status = allocate(pieces, v, error);
     if (status) return status;
     uint32_t end = 0;
@@ -131,20 +180,17 @@ slm_status slm_vocabulary_create(const slm_strings *pieces, const uint8_t *kinds
             return slm_fail(error, SLM_BAD_DATA, id, "kinds[%d]: expected %d to %d, found %d", (int)id, SLM_TOKEN_NORMAL,
                             SLM_TOKEN_BYTE, (int)kinds[id]);
         const uint8_t *piece = (const uint8_t *)pieces->bytes + pieces->offsets[id];
-        size_t size = (size_t)(pieces->offsets[id + 1] - pieces->offsets[id]), n_bytes = size;
-        bool plain =
-            slm_token_is_added((slm_token_kind)kinds[id]) || !slm_byte_alphabet_decode(piece, size, v->bytes + end, &n_bytes);
-        if (plain && size) memcpy(v->bytes + end, piece, size);
-        v->tokens[id] = (slm_vocabulary_token){.offset = end,
-                                               .size = (uint16_t)n_bytes,
-                                               .kind = kinds[id],
-                                               .spelling = plain ? SLM_SPELLING_PLAIN : SLM_SPELLING_BYTES};
-        end += (uint32_t)n_bytes;
-        if (n_bytes > v->longest) v->longest = n_bytes;
+        size_t size = (size_t)(pieces->offsets[id + 1] - pieces->offsets[id]);
+        slm_vocabulary_token *token = &v->tokens[id];
+        *token = (slm_vocabulary_token){.offset = end, .kind = kinds[id]};
+        status = read_piece(v, id, (slm_token_kind)kinds[id], piece, size, v->bytes + end, token, error);
+        if (status) return status;
+        end += token->size;
+        if (token->size > v->longest) v->longest = token->size;
         status = insert(v, id, error);
         if (status) return status;
     }
-    return check_spellings(v, error);
+    return alphabet == SLM_ALPHABET_BYTES ? check_spellings(v, error) : SLM_OK;
 }
 
 void slm_vocabulary_destroy(slm_vocabulary *v) {

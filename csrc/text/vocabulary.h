@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * vocabulary.h: the tokens of any kind of tokenizer: the bytes each stands for, what it is, and the way back from bytes to id.
  *
- * Published pieces come in two spellings. Added tokens, and pieces that are not of the byte alphabet, are PLAIN text; all others
- * are spelled in the byte alphabet. Both can stand for the same bytes ("Ġx" and an added " x"), so a look-up names the spelling.
+ * Published pieces come in three spellings. Added tokens, and pieces that are not of the vocabulary's alphabet, are PLAIN text;
+ * all others are spelled in the alphabet: that of GPT-2's bytes, or characters with a marker for the space; there, byte tokens
+ * ("<0x0A>") are the third. Two can stand for the same bytes ("Ġx" and an added " x"), so a look-up names the spelling.
  */
 #ifndef SLM_TEXT_VOCABULARY_H
 #define SLM_TEXT_VOCABULARY_H
@@ -11,7 +12,9 @@
 
 enum { SLM_PIECE_MAX = 4096 }; /* bytes of a published piece */
 
-typedef enum slm_spelling { SLM_SPELLING_BYTES, SLM_SPELLING_PLAIN } slm_spelling;
+typedef enum slm_spelling { SLM_SPELLING_BYTES, SLM_SPELLING_PLAIN, SLM_SPELLING_BYTE } slm_spelling;
+
+typedef enum slm_alphabet { SLM_ALPHABET_BYTES, SLM_ALPHABET_CHARACTERS } slm_alphabet;
 
 typedef struct slm_vocabulary_slot {
     uint32_t hash;
@@ -27,6 +30,7 @@ typedef struct slm_vocabulary_token {
 } slm_vocabulary_token;
 
 typedef struct slm_vocabulary {
+    slm_alphabet alphabet;
     int32_t size;
     slm_vocabulary_token *tokens; /* [size] */
     uint8_t *bytes;               /* what the tokens decode to, one behind the other */
@@ -36,7 +40,8 @@ typedef struct slm_vocabulary {
 } slm_vocabulary;
 
 /* vocabulary: zeroed. Fails with SLM_BAD_DATA and the index of the piece that is too long, a duplicate or of no known kind. */
-slm_status slm_vocabulary_create(const slm_strings *pieces, const uint8_t *kinds, slm_vocabulary *vocabulary, slm_error *error);
+slm_status slm_vocabulary_create(const slm_strings *pieces, const uint8_t *kinds, slm_alphabet alphabet,
+                                 slm_vocabulary *vocabulary, slm_error *error);
 void slm_vocabulary_destroy(slm_vocabulary *vocabulary); /* zeroed or half made is fine */
 
 /* The id of these bytes in this spelling; -1: none. */

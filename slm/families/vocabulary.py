@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from slm.errors import quoted
-from slm.families.pretokenizers import PRETOKENIZERS
+from slm.families.pretokenizers import PRETOKENIZERS, Pretokenizer
 from slm.formats.cursor import Strings
 from slm.formats.gguf import GGUF
 
@@ -16,6 +16,9 @@ MAX_VOCAB = 1 << 20
 MAX_MERGES = 4 << 20
 MAX_PIECE = 4096  # bytes
 NORMAL, CONTROL, LAST_KIND = 1, 3, 6  # slm_token_kind
+
+NO_STRINGS: Strings = (b"", np.zeros(1, np.uint64))
+SCORED = Pretokenizer({}, add_bos=True)  # text begins with bos where the file does not say
 
 # Control tokens that end a turn although the file may name only one of them as its end of sequence.
 TURN_ENDS = frozenset(
@@ -35,13 +38,16 @@ OTHER_ENDS = ("tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Byte-level BPE. pieces, kinds, ... eos are what `_core.Tokenizer` takes; the rest is for whoever talks to the model.
+    """BPE, byte-level or, where there are scores, by scores. pieces, kinds, ... eos are what `_core.Tokenizer` takes; the rest
+    is for whoever talks to the model.
 
     special_ids: "bos_token", "eos_token", ... -> id. end_tokens: ids that end a generation.
     """
 
     pieces: Strings
     kinds: bytes
+    scores: bytes | None
+    add_space_prefix: bool
     merges: Strings
     pretokenizer: Mapping[str, bool | int]
     ignore_merges: bool
@@ -60,6 +66,8 @@ class Vocabulary:
         return {
             "pieces": self.pieces,
             "kinds": self.kinds,
+            "scores": self.scores,
+            "add_space_prefix": self.add_space_prefix,
             "merges": self.merges,
             "pretokenizer": self.pretokenizer,
             "ignore_merges": self.ignore_merges,
@@ -75,26 +83,24 @@ def read_vocabulary(gguf: GGUF) -> Vocabulary | None:
     model = gguf.get_string("tokenizer.ggml.model", default="no_vocab")
     if model == "no_vocab":  # the writers' own word for a file without one
         return None
-    if model != "gpt2":
-        key = "tokenizer.ggml.model"
-        raise gguf.report.unsupported("TOKENIZER", gguf.offset_of(key), key, "'gpt2' (byte-level BPE)", quoted(model))
-    # Without the key nobody knows how the vocabulary cuts text.
-    pre = gguf.get_string("tokenizer.ggml.pre", default="default")
-    if pre not in PRETOKENIZERS:
-        key, known = "tokenizer.ggml.pre", ", ".join(map(repr, PRETOKENIZERS))
-        raise gguf.report.unsupported("PRETOKENIZER", gguf.offset_of(key), key, known, quoted(pre))
+    if model not in ("gpt2", "llama"):
+        key, known = "tokenizer.ggml.model", "'gpt2' (byte-level BPE) or 'llama' (SentencePiece BPE)"
+        raise gguf.report.unsupported("TOKENIZER", gguf.offset_of(key), key, known, quoted(model))
+    pretokenizer = SCORED if model == "llama" else read_pretokenizer(gguf)
 
     key = "tokenizer.ggml.tokens"
     pieces = gguf.get_strings(key)
     size = check_count(gguf, key, pieces, MAX_VOCAB, MAX_PIECE)
     if size == 0:
         raise gguf.report.bad("KEY_RANGE", gguf.offset_of(key), key, "at least one token", "none")
-    key = "tokenizer.ggml.merges"
-    merges = gguf.get_strings(key)
-    check_count(gguf, key, merges, MAX_MERGES, MAX_PIECE + 1 + MAX_PIECE)  # two pieces and a space
+    merges = NO_STRINGS
+    if model == "gpt2":
+        key = "tokenizer.ggml.merges"
+        merges = gguf.get_strings(key)
+        check_count(gguf, key, merges, MAX_MERGES, MAX_PIECE + 1 + MAX_PIECE)  # two pieces and a space
     kinds = read_kinds(gguf, size)
     special_ids = {name: id for name, key in SPECIAL_TOKENS.items() if (id := read_id(gguf, key, size)) is not None}
-    defaults = {"bos": PRETOKENIZERS[pre].add_bos and "bos_token" in special_ids, "eos": False}
+    defaults = {"bos": pretokenizer.add_bos and "bos_token" in special_ids, "eos": False}
     add = {end: gguf.get_bool(f"tokenizer.ggml.add_{end}_token", default=default) for end, default in defaults.items()}
     for end, wanted in add.items():
         if wanted and f"{end}_token" not in special_ids:
@@ -104,15 +110,37 @@ def read_vocabulary(gguf: GGUF) -> Vocabulary | None:
     return Vocabulary(
         pieces=pieces,
         kinds=kinds.tobytes(),
+        scores=read_scores(gguf, size) if model == "llama" else None,
+        add_space_prefix=model == "llama" and gguf.get_bool("tokenizer.ggml.add_space_prefix", default=True),
         merges=merges,
-        pretokenizer=PRETOKENIZERS[pre].rules,
-        ignore_merges=PRETOKENIZERS[pre].ignore_merges,
+        pretokenizer=pretokenizer.rules,
+        ignore_merges=pretokenizer.ignore_merges,
         add_bos=add["bos"],
         add_eos=add["eos"],
         special_ids=special_ids,
         end_tokens=tuple(sorted(ends - {None})),
         chat_template=gguf.get_string("tokenizer.chat_template", default=None),
     )
+
+
+def read_pretokenizer(gguf: GGUF) -> Pretokenizer:
+    # Without the key nobody knows how the vocabulary cuts text.
+    pre = gguf.get_string("tokenizer.ggml.pre", default="default")
+    if pre not in PRETOKENIZERS:
+        key, known = "tokenizer.ggml.pre", ", ".join(map(repr, PRETOKENIZERS))
+        raise gguf.report.unsupported("PRETOKENIZER", gguf.offset_of(key), key, known, quoted(pre))
+    return PRETOKENIZERS[pre]
+
+
+def read_scores(gguf: GGUF, size: int) -> bytes:
+    """[size] float32, as bytes."""
+    key = "tokenizer.ggml.scores"
+    scores = gguf.get_array(key, "float", size).astype(np.float32)
+    wrong = np.flatnonzero(np.isnan(scores))
+    if len(wrong):
+        index = int(wrong[0])
+        raise gguf.report.bad("KEY_RANGE", gguf.offset_of(key), f"{key}[{index}]", "a number", "NaN", index=index)
+    return scores.tobytes()
 
 
 def check_count(gguf: GGUF, key: str, strings: Strings, maximum: int, longest: int) -> int:
