@@ -651,8 +651,9 @@ def test_vocabulary_of_a_model(tmp_path):
     joined, offsets = vocabulary.pieces
     assert [joined[a:b].decode() for a, b in pairwise(offsets)] == tokens
     assert set(vocabulary.core_arguments()) == {
-        "pieces", "kinds", "scores", "add_space_prefix", "merges", "pretokenizer", "ignore_merges", "add_bos", "add_eos", "bos", "eos"
-    }  # fmt: skip
+        *("pieces", "kinds", "scores", "add_space_prefix", "merges", "pretokenizer", "ignore_merges"),
+        *("add_bos", "add_eos", "bos", "eos"),
+    }
 
 
 def test_a_model_without_vocabulary(tmp_path):
