@@ -93,7 +93,7 @@ def build_parser() -> Parser:
 def run(args: argparse.Namespace) -> None:
     prompt = given_text(args.prompt, "prompt")
     with open_model(args) as model:
-        templated = not args.raw and model.tokenizer is not None and model.tokenizer.chat_template is not None
+        templated = not args.raw and model.tokenizer is not None and "default" in model.tokenizer.chat_templates
         if args.system is not None and not templated:
             raise ValueError("--system needs a model with a chat template, and no --raw")
         if not args.raw and not templated:

@@ -24,12 +24,13 @@ class Tokenizer:
 
     bos_id, eos_id: None when the vocabulary names none. end_ids: all ids that end a generation.
     control_ids: of the tokens that steer the model, which no text from outside may become.
+    chat_templates: name -> Jinja source; the one for every conversation is "default".
     """
 
     def __init__(self, vocabulary: "Vocabulary") -> None:
         self._core = _core.Tokenizer(**vocabulary.core_arguments())
         self._special_ids = dict(vocabulary.special_ids)
-        self.chat_template = vocabulary.chat_template
+        self.chat_templates = dict(vocabulary.chat_templates)
         self.bos_id = self._special_ids.get("bos_token")
         self.eos_id = self._special_ids.get("eos_token")
         self.end_ids = tuple(vocabulary.end_tokens)
@@ -83,14 +84,14 @@ class Tokenizer:
 
     @cached_property
     def _chat(self) -> ChatTemplate:
-        if self.chat_template is None:
+        if "default" not in self.chat_templates:
             raise TemplateError("the model has no chat template: it completes text, use generate() or stream()")
         variables = {name: self.token_bytes(id).decode("utf-8", "replace") for name, id in self._special_ids.items()}
         try:
             control = [self.token_bytes(id).decode() for id in self.control_ids]
         except UnicodeDecodeError as error:
             raise TemplateError("a control token of the vocabulary is not UTF-8, so text cannot be kept apart from it") from error
-        return ChatTemplate(self.chat_template, variables, control)
+        return ChatTemplate(self.chat_templates["default"], variables, control)
 
     @overload
     def apply_chat_template(

@@ -316,7 +316,7 @@ def test_chat_is_the_template_and_generate(smollm2):
 
 def test_chat_without_template(smollm2, monkeypatch):
     base = slm.load_tokenizer(smollm2.info.path)
-    base.chat_template = None
+    base.chat_templates = {}
     monkeypatch.setattr(smollm2, "tokenizer", base)
     with pytest.raises(slm.TemplateError, match="no chat template"):
         smollm2.chat("Hi")

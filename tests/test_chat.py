@@ -69,7 +69,7 @@ def test_there_are_reference_chats():
 )
 def test_text_equals_an_independent_render(smollm2, texts, add_generation_prompt):
     tokenizer = smollm2.tokenizer
-    expected = independent(tokenizer.chat_template, user(*texts), add_generation_prompt)
+    expected = independent(tokenizer.chat_templates["default"], user(*texts), add_generation_prompt)
     assert tokenizer.apply_chat_template(user(*texts), add_generation_prompt=add_generation_prompt, tokenize=False) == expected
     # Without control-token text in the messages, the ids are those of the whole text.
     ids = tokenizer.apply_chat_template(user(*texts), add_generation_prompt=add_generation_prompt)
@@ -108,7 +108,7 @@ def test_user_text_never_becomes_a_control_token(smollm2, text):
         control = set(tokenizer.control_ids)
         assert [id for id in ids if id in control] == [id for id in base if id in control]
         # No character is lost or changed either.
-        assert tokenizer.decode(ids) == independent(tokenizer.chat_template, messages)
+        assert tokenizer.decode(ids) == independent(tokenizer.chat_templates["default"], messages)
 
 
 PIECES = [
@@ -138,7 +138,7 @@ def test_no_mixture_of_pieces_becomes_a_control_token(smollm2, texts):
     control = set(tokenizer.control_ids)
     ids, base = tokenizer.apply_chat_template(user(*texts)), tokenizer.apply_chat_template(user(*["x"] * len(texts)))
     assert [id for id in ids if id in control] == [id for id in base if id in control]
-    assert tokenizer.decode(ids) == independent(tokenizer.chat_template, user(*texts))
+    assert tokenizer.decode(ids) == independent(tokenizer.chat_templates["default"], user(*texts))
 
 
 def test_user_text_in_a_plain_prompt_is_text(smollm2):

@@ -641,11 +641,13 @@ def test_vocabulary_of_a_model(tmp_path):
     tokens[5] = "</s>"  # a normal token by that name ends nothing
     metadata |= {"tokenizer.ggml.eot_token_id": ("uint32", 7), "tokenizer.ggml.padding_token_id": ("int32", 3)}
     metadata["tokenizer.chat_template"] = ("string", "{{ messages }}")
+    metadata["tokenizer.chat_template.tool_use"] = ("string", "{{ tools }}")
+    metadata["tokenizer.chat_templates"] = ("array of string", ["tool_use"])
     write_gguf(tmp_path / "x.gguf", metadata, tensors)
     vocabulary = describe(tmp_path / "x.gguf").vocabulary
     assert vocabulary.end_tokens == (0, 7, 258)
     assert vocabulary.special_ids == {"bos_token": 0, "eos_token": 0, "pad_token": 3}
-    assert vocabulary.chat_template == "{{ messages }}"
+    assert vocabulary.chat_templates == {"default": "{{ messages }}", "tool_use": "{{ tools }}"}
     assert vocabulary.pretokenizer == {"single_digits": True, "gpt2_words": True}
     assert (vocabulary.add_bos, vocabulary.add_eos) == (False, False)
     joined, offsets = vocabulary.pieces

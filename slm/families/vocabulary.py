@@ -33,6 +33,7 @@ SPECIAL_TOKENS = {
     "pad_token": "tokenizer.ggml.padding_token_id",
     "sep_token": "tokenizer.ggml.seperator_token_id",  # spelt so in the format
 }
+CHAT_TEMPLATE = "tokenizer.chat_template"
 OTHER_ENDS = ("tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
 
 
@@ -42,6 +43,7 @@ class Vocabulary:
     is for whoever talks to the model.
 
     special_ids: "bos_token", "eos_token", ... -> id. end_tokens: ids that end a generation.
+    chat_templates: name -> source, "default" the one for every conversation; empty when there is none.
     """
 
     pieces: Strings
@@ -55,7 +57,7 @@ class Vocabulary:
     add_eos: bool
     special_ids: Mapping[str, int]
     end_tokens: tuple[int, ...]
-    chat_template: str | None
+    chat_templates: Mapping[str, str]
 
     @property
     def size(self) -> int:
@@ -119,7 +121,7 @@ def read_vocabulary(gguf: GGUF) -> Vocabulary | None:
         add_eos=add["eos"],
         special_ids=special_ids,
         end_tokens=tuple(sorted(ends - {None})),
-        chat_template=gguf.get_string("tokenizer.chat_template", default=None),
+        chat_templates=read_chat_templates(gguf),
     )
 
 
@@ -175,6 +177,14 @@ def read_id(gguf: GGUF, key: str, size: int) -> int | None:
     if id is not None and id >= size:
         raise gguf.report.bad("KEY_RANGE", gguf.offset_of(key), key, f"an id below {size}, the size of the vocabulary", id)
     return id
+
+
+def read_chat_templates(gguf: GGUF) -> dict[str, str]:
+    """The default one is tokenizer.chat_template, others such as "tool_use" are tokenizer.chat_template.NAME."""
+    keys = {key.removeprefix(f"{CHAT_TEMPLATE}."): key for key in gguf.metadata if key.startswith(f"{CHAT_TEMPLATE}.")}
+    if CHAT_TEMPLATE in gguf.metadata:
+        keys["default"] = CHAT_TEMPLATE
+    return {name: gguf.get_string(key) for name, key in keys.items()}
 
 
 def turn_ends(pieces: Strings, kinds: np.ndarray) -> list[int]:
