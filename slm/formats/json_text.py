@@ -103,13 +103,20 @@ class Object:
         return tuple(ids)
 
 
-def read_object(path: str | os.PathLike[str], report: Report, max_bytes: int = MAX_CONFIG) -> Object:
+def read_object(
+    path: str | os.PathLike[str],
+    report: Report,
+    max_bytes: int = MAX_CONFIG,
+    *,
+    max_values: int = MAX_VALUES,
+    max_objects: int = MAX_VALUES,
+) -> Object:
     """The object that a whole file holds. Raises OSError, FormatError, LimitError, UnsupportedError (no regular file)."""
     with InputFile(path, report) as file:
         if file.size > max_bytes:
             raise report.limit("LIMIT", None, "file size", file.size, max_bytes)
         with open(file.fileno(), "rb", closefd=False) as stream:
-            return parse_object(stream.read(max_bytes), report)
+            return parse_object(stream.read(max_bytes), report, max_values=max_values, max_objects=max_objects)
 
 
 def parse_object(data: bytes, report: Report, *, max_values: int = MAX_VALUES, max_objects: int = MAX_VALUES) -> Object:
