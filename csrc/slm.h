@@ -273,19 +273,78 @@ typedef struct slm_pretokenizer {
     uint8_t number_length;    /* \p{N}{1,number_length} for \p{N}+; 0: no limit */
 } slm_pretokenizer;
 
-/* BPE in one of two forms. Byte-level: words are merged from bytes, in the order of `merges`. By scores, as SentencePiece does:
- * text is merged from characters, the piece of the highest score first; what is no piece becomes byte tokens. */
+/* What makes tokens of a word. */
+typedef enum slm_tokenizer_model {
+    SLM_TOKENIZER_BYTE_BPE, /* merges from bytes, in the order of `merges` */
+    SLM_TOKENIZER_BPE, /* merges from characters, by `scores` (the piece of the highest first) or in the order of `merges`; what
+                          is no piece becomes byte tokens */
+    SLM_TOKENIZER_UNIGRAM,   /* the pieces whose scores have the largest sum */
+    SLM_TOKENIZER_WORDPIECE, /* the longest piece first; those inside a word begin with continuing_prefix */
+} slm_tokenizer_model;
+
+/* Of an added token; as Hugging Face's AddedToken. */
+enum slm_token_flag {
+    SLM_TOKEN_LSTRIP = 1,      /* takes the white space before it along */
+    SLM_TOKEN_RSTRIP = 2,      /* and behind it */
+    SLM_TOKEN_SINGLE_WORD = 4, /* only where no word character is on either side */
+    SLM_TOKEN_NORMALIZED = 8,  /* looked for in the text once it is normalized */
+};
+
+typedef enum slm_normalizer_kind {
+    SLM_NORMALIZER_NFC,
+    SLM_NORMALIZER_NFD,
+    SLM_NORMALIZER_NFKC,
+    SLM_NORMALIZER_NFKD,
+    SLM_NORMALIZER_LOWERCASE,
+    SLM_NORMALIZER_STRIP_MARKS,      /* removes \p{M} */
+    SLM_NORMALIZER_STRIP_NONSPACING, /* removes \p{Mn} */
+    SLM_NORMALIZER_CLEAN,            /* removes NUL, U+FFFD and control characters; white space becomes a space */
+    SLM_NORMALIZER_SPACE_CJK,        /* a space on either side of every CJK ideograph */
+    SLM_NORMALIZER_REPLACE,          /* a by b */
+    SLM_NORMALIZER_COLLAPSE,         /* two or more spaces by b */
+    SLM_NORMALIZER_PREPEND,          /* b in front, unless the text is empty */
+    SLM_NORMALIZER_STRIP_LEFT,       /* white space */
+    SLM_NORMALIZER_STRIP_RIGHT,
+    SLM_NORMALIZER_CHARSMAP, /* a: SentencePiece's precompiled_charsmap */
+} slm_normalizer_kind;
+
+typedef struct slm_normalizer {
+    slm_normalizer_kind kind;
+    const uint8_t *a, *b; /* [a_size], [b_size] UTF-8 */
+    size_t a_size, b_size;
+} slm_normalizer;
+
+/* Where a space is put in front of text. Text: what lies between added tokens, if it is not empty. */
+typedef enum slm_space_prefix {
+    SLM_SPACE_PREFIX_NONE,
+    SLM_SPACE_PREFIX_ALWAYS,
+    SLM_SPACE_PREFIX_MISSING, /* unless a space is there */
+    SLM_SPACE_PREFIX_FIRST,   /* the same, and only where the whole text begins */
+} slm_space_prefix;
+
+/* Text goes through added tokens, normalizers, the space prefix, the pre-tokenizer, the model, in this order. Pieces of all
+ * models but byte-level BPE and WordPiece have U+2581 for a space. */
 typedef struct slm_tokenizer_spec {
-    slm_strings pieces;    /* [vocab_size] added tokens as plain text; others in the byte-level alphabet of GPT-2, or by scores
-                              with U+2581 for a space, a byte token as <0x00> to <0xFF> */
-    const uint8_t *kinds;  /* [vocab_size] slm_token_kind */
-    const float *scores;   /* [vocab_size]; NULL: byte-level */
-    bool add_space_prefix; /* by scores: a space goes before a text, and before what follows an added token */
-    slm_strings merges;    /* byte-level, as the next two: "left right" in the same alphabet; the index is the rank */
+    slm_tokenizer_model model;
+    slm_strings pieces;   /* [vocab_size] added tokens as plain text; others in the byte-level alphabet of GPT-2, or characters; a
+                             byte token as <0x00> to <0xFF> */
+    const uint8_t *kinds; /* [vocab_size] slm_token_kind */
+    const uint8_t *flags; /* [vocab_size] slm_token_flag; NULL: none */
+    const slm_normalizer *normalizers; /* [n_normalizers], each of what the one before it gives */
+    size_t n_normalizers;
+    slm_space_prefix space_prefix;
     slm_pretokenizer pretokenizer;
-    bool ignore_merges; /* a word that is a piece is that token, whatever the merges would make of it */
-    bool add_bos, add_eos;
-    int32_t bos, eos; /* -1: none */
+    const float *scores;              /* [vocab_size]; NULL: none */
+    slm_strings merges;               /* "left right" in the alphabet of pieces; the index is the rank */
+    bool ignore_merges;               /* a word that is a piece is that token, whatever the merges would make of it */
+    int32_t unk;                      /* the token of what is no piece; -1: none */
+    bool byte_fallback;               /* what is no piece becomes byte tokens, if there is one for each of its bytes */
+    bool fuse_unk;                    /* neighbouring unk become one */
+    const uint8_t *continuing_prefix; /* [continuing_size] WordPiece: "##" */
+    size_t continuing_size;
+    int32_t max_word_length;        /* WordPiece: characters; a longer word is unk */
+    const int32_t *prefix, *suffix; /* [n_prefix], [n_suffix] tokens put around a text, such as bos */
+    size_t n_prefix, n_suffix;
 } slm_tokenizer_spec;
 
 typedef struct slm_tokenizer slm_tokenizer;
@@ -296,7 +355,7 @@ slm_tokenizer *slm_tokenizer_retain(slm_tokenizer *tokenizer);
 void slm_tokenizer_release(slm_tokenizer *tokenizer); /* NULL is fine */
 
 typedef struct slm_encode_options {
-    bool add_special_tokens; /* bos and eos as the vocabulary asks */
+    bool add_special_tokens; /* prefix and suffix */
     bool parse_special;      /* control tokens written in the text become control tokens ... */
     const uint64_t *guards;  /* ... but none that would cover both bytes text[g - 1] and text[g], for each guard g */
     size_t n_guards;         /* ascending byte offsets */
@@ -323,8 +382,8 @@ slm_status slm_tokenizer_encode(const slm_tokenizer *tokenizer, const char *text
 slm_status slm_tokenizer_decode(const slm_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special,
                                 slm_text *text, slm_error *error);
 int64_t slm_tokenizer_size(const slm_tokenizer *tokenizer);
-/* Does encoding put a space before a text, which the text of a whole decoded sequence is to lose again? */
-bool slm_tokenizer_adds_space(const slm_tokenizer *tokenizer);
+/* Is the text of a whole decoded sequence to lose one space at its start, which encoding has put there? */
+bool slm_tokenizer_strips_space(const slm_tokenizer *tokenizer);
 slm_token_kind slm_tokenizer_kind(const slm_tokenizer *tokenizer, int32_t id); /* 0 <= id < size */
 /* The id whose piece is exactly this text, an added token or a published piece; -1: none. */
 int32_t slm_tokenizer_find(const slm_tokenizer *tokenizer, const char *piece, size_t size);

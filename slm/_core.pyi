@@ -116,21 +116,28 @@ class Generation:
     def close(self) -> None: ...
 
 class Tokenizer:
-    """Byte pair encoding: byte-level by `merges`, or with `scores` from characters as SentencePiece. Immutable and shareable."""
+    """A vocabulary and its rules. Immutable and shareable. Arguments: the fields of slm_tokenizer_spec in csrc/slm.h."""
 
     def __init__(
         self,
+        *,
+        model: Literal["byte_bpe", "bpe", "unigram", "wordpiece"],
         pieces: Strings,
         kinds: bytes,  # [vocab_size] slm_token_kind
-        scores: bytes | None,  # [vocab_size] float32
-        add_space_prefix: bool,  # by scores only
-        merges: Strings,
         pretokenizer: Mapping[str, bool | int],  # the fields of slm_pretokenizer that are not zero
-        ignore_merges: bool,
-        add_bos: bool,
-        add_eos: bool,
-        bos: int,
-        eos: int,
+        flags: bytes | None = None,  # [vocab_size] slm_token_flag
+        normalizers: tuple[tuple[str, *tuple[bytes, ...]], ...] = (),  # name of slm_normalizer_kind in lower case, operands
+        space_prefix: Literal["none", "always", "missing", "first"] = "none",
+        scores: bytes | None = None,  # [vocab_size] float32
+        merges: Strings = ...,
+        ignore_merges: bool = False,
+        unk: int = -1,
+        byte_fallback: bool = False,
+        fuse_unk: bool = False,
+        continuing_prefix: bytes = b"",
+        max_word_length: int = 100,
+        prefix: Sequence[int] = (),  # token ids
+        suffix: Sequence[int] = (),
     ) -> None: ...
     @property
     def vocab_size(self) -> int: ...

@@ -3,7 +3,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 
@@ -11,12 +11,9 @@ from slm import _core
 from slm.chat import ChatTemplate, Messages
 from slm.errors import LimitError, TemplateError
 from slm.options import check_bool, check_ids, check_int, refuse_type
-
-if TYPE_CHECKING:
-    from slm.families import Vocabulary
+from slm.vocabulary import CONTROL, Vocabulary
 
 MAX_TEXT_BYTES = 64 << 20
-CONTROL = 3  # slm_token_kind
 
 
 class Tokenizer:
@@ -27,7 +24,7 @@ class Tokenizer:
     chat_templates: name -> Jinja source; the one for every conversation is "default".
     """
 
-    def __init__(self, vocabulary: "Vocabulary") -> None:
+    def __init__(self, vocabulary: Vocabulary) -> None:
         self._core = _core.Tokenizer(**vocabulary.core_arguments())
         self._special_ids = dict(vocabulary.special_ids)
         self.chat_templates = dict(vocabulary.chat_templates)

@@ -63,7 +63,7 @@ def test_words_are_cut_as_published(pairs, name):
     level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     theirs.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([split, level])
     rules = PRETOKENIZERS[name].rules
-    ours = _core.Tokenizer(strings(pieces), b"\1" * len(pieces), None, False, strings(merges), rules, False, False, False, -1, -1)
+    ours = _core.Tokenizer("byte_bpe", strings(pieces), b"\1" * len(pieces), rules, merges=strings(merges))
     inputs = texts()
     assert len(inputs) > 20_000
     for text, expected in zip(inputs, theirs.encode_batch_fast(inputs), strict=True):
@@ -91,19 +91,9 @@ def test_published_vectors(name):
 def test_a_word_that_is_a_piece_need_not_come_of_merges(pairs):
     pieces, merges = pairs
     for ignore_merges, count in ((True, 1), (False, 3)):
-        arguments = (
-            b"\1" * (len(pieces) + 1),
-            None,
-            False,
-            strings(merges),
-            {"gpt2_words": True},
-            ignore_merges,
-            False,
-            False,
-            -1,
-            -1,
-        )
-        ours = _core.Tokenizer(strings([*pieces, "abcde"]), *arguments)
+        arguments = {"merges": strings(merges), "ignore_merges": ignore_merges}
+        kinds = b"\1" * (len(pieces) + 1)
+        ours = _core.Tokenizer("byte_bpe", strings([*pieces, "abcde"]), kinds, {"gpt2_words": True}, **arguments)
         assert len(ours.encode("abcde")) == count
         assert len(ours.encode("abcdef")) > 1
 
@@ -111,4 +101,4 @@ def test_a_word_that_is_a_piece_need_not_come_of_merges(pairs):
 @pytest.mark.parametrize("name", ["cased_words", "number_length"])
 def test_wrong_rules(pairs, name):
     with pytest.raises((TypeError, ValueError), match=name):
-        _core.Tokenizer(strings(["a"]), b"\1", None, False, strings([]), {name: 256}, False, False, False, -1, -1)
+        _core.Tokenizer("byte_bpe", strings(["a"]), b"\1", {name: 256})

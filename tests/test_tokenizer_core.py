@@ -91,11 +91,9 @@ def strings(items: list[str]) -> tuple[bytes, np.ndarray]:
     return b"".join(encoded), np.cumsum([0, *map(len, encoded)], dtype=np.uint64)
 
 
-def make_ours(v: Vocabulary, single_digits: bool = False, add_bos=False, add_eos=False, bos=-1, eos=-1) -> _core.Tokenizer:
+def make_ours(v: Vocabulary, single_digits: bool = False, **arguments) -> _core.Tokenizer:
     rules = {"single_digits": single_digits, "gpt2_words": True}
-    return _core.Tokenizer(
-        strings(v.pieces), bytes(v.kinds), None, False, strings(v.merges), rules, False, add_bos, add_eos, bos, eos
-    )
+    return _core.Tokenizer("byte_bpe", strings(v.pieces), bytes(v.kinds), rules, merges=strings(v.merges), **arguments)
 
 
 def make_theirs(v: Vocabulary, single_digits: bool = False) -> tokenizers.Tokenizer:
@@ -267,7 +265,7 @@ def test_guards(smollm):
 
 
 def test_bos_and_eos(gpt2):
-    ours = make_ours(gpt2.vocabulary, add_bos=True, add_eos=True, bos=50256, eos=0)
+    ours = make_ours(gpt2.vocabulary, prefix=[50256], suffix=[0])
     assert ours.encode("Hello") == [50256, *gpt2.ours.encode("Hello"), 0]
     assert ours.encode("Hello", add_special_tokens=False) == gpt2.ours.encode("Hello")
     assert ours.encode("") == [50256, 0]
@@ -404,16 +402,7 @@ def test_wrong_arguments(gpt2, call, error, message):
 def test_wrong_vocabularies():
     letters = [letter for _, letter in sorted(alphabet().items())]
     good = {"pieces": strings(letters), "kinds": b"\1" * len(letters), "merges": strings([])}
-    good |= {
-        "pretokenizer": {"gpt2_words": True},
-        "ignore_merges": False,
-        "scores": None,
-        "add_space_prefix": False,
-        "add_bos": False,
-        "add_eos": False,
-        "bos": -1,
-        "eos": -1,
-    }
+    good |= {"model": "byte_bpe", "pretokenizer": {"gpt2_words": True}}
     assert _core.Tokenizer(**good).vocab_size == len(letters)
     for change, error, message in [
         ({"pieces": (b"a", [0, 2])}, ValueError, "pieces"),
@@ -423,10 +412,17 @@ def test_wrong_vocabularies():
         ({"pretokenizer": {"gpt3_words": True}}, TypeError, "gpt3_words"),
         ({"pretokenizer": {"gpt2_words": 1}}, TypeError, "gpt2_words: expected a bool"),
         ({"pretokenizer": {3: True}}, TypeError, "pretokenizer"),
-        ({"add_bos": 0}, TypeError, "add_bos: expected a bool"),
-        ({"bos": -2}, ValueError, "bos"),
-        ({"eos": None}, TypeError, "eos"),
-        ({"add_eos": True}, FormatError, "add_eos"),
+        ({"model": "bpe3"}, ValueError, "model: found 'bpe3'"),
+        ({"ignore_merges": 0}, TypeError, "ignore_merges: expected a bool"),
+        ({"flags": b"\0"}, ValueError, "flags: expected the bytes of"),
+        ({"normalizers": (("nfx",),)}, ValueError, "normalizers: found 'nfx'"),
+        ({"normalizers": (("replace", b"a"),)}, TypeError, "'replace' takes 2 operands, found 1"),
+        ({"normalizers": ["nfc"]}, TypeError, "normalizers: expected a tuple"),
+        ({"space_prefix": "some"}, ValueError, "space_prefix: found 'some'"),
+        ({"unk": -2}, ValueError, "unk"),
+        ({"unk": len(letters)}, FormatError, "unk: expected an id below"),
+        ({"prefix": None}, TypeError, "prefix"),
+        ({"suffix": [0, len(letters)]}, FormatError, r"suffix\[1\]: expected an id from 0"),
         ({"kinds": bytes([9] * len(letters))}, FormatError, r"kinds\[0\]: expected 1 to 6, found 9"),
     ]:
         with pytest.raises(error, match=message):

@@ -49,6 +49,7 @@ bool slm_py_call_end(slm_py_call *call);
 /* ---- arguments
  * ------------------------------------------------------------------------------------------------------------------ */
 
+bool slm_py_bool(PyObject *object, const char *name, bool *out);
 /* A Python or NumPy integer, no bool, least .. most. False with TypeError or ValueError naming it. */
 bool slm_py_int(PyObject *object, const char *name, int64_t least, int64_t most, int64_t *out);
 /* The same for 0 .. 2^64 - 1. */

@@ -105,6 +105,15 @@ bool slm_py_call_end(slm_py_call *call) {
 /* ---- arguments --------------------------------------------------------------------------------------------------------------
  */
 
+bool slm_py_bool(PyObject *object, const char *name, bool *out) {
+    if (!PyBool_Check(object)) {
+        PyErr_Format(PyExc_TypeError, "%s: expected a bool, found %R", name, (PyObject *)Py_TYPE(object));
+        return false;
+    }
+    *out = object == Py_True;
+    return true;
+}
+
 bool slm_py_int(PyObject *object, const char *name, int64_t least, int64_t most, int64_t *out) {
     PyObject *number = PyBool_Check(object) ? NULL : PyNumber_Index(object);
     if (!number) {

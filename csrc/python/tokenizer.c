@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "python/python.h"
+#include "python/tokenizer_spec.h"
 
 /* Below this encoding takes some 50 us, and handing the GIL over costs more than it gives. */
 enum { RELEASE_GIL_FROM = 4096 };
@@ -22,15 +22,6 @@ slm_tokenizer *slm_py_tokenizer(const slm_py_state *state, PyObject *object) {
     return NULL;
 }
 
-static bool read_bool(PyObject *object, const char *name, bool *out) {
-    if (!PyBool_Check(object)) {
-        PyErr_Format(PyExc_TypeError, "%s: expected a bool, found %R", name, (PyObject *)Py_TYPE(object));
-        return false;
-    }
-    *out = object == Py_True;
-    return true;
-}
-
 /* The UTF-8 of a str, or a bytes object as it is; borrowed from object. A lone surrogate raises UnicodeEncodeError. */
 static bool read_text(PyObject *object, const char *name, const char **text, Py_ssize_t *size) {
     if (PyUnicode_Check(object)) return (*text = PyUnicode_AsUTF8AndSize(object, size)) != NULL;
@@ -39,86 +30,20 @@ static bool read_text(PyObject *object, const char *name, const char **text, Py_
     return false;
 }
 
-static bool read_rule(PyObject *name, PyObject *value, slm_pretokenizer *rules) {
-    const struct {
-        const char *name;
-        bool *rule;
-    } known[] = {{"single_digits", &rules->single_digits},
-                 {"gpt2_words", &rules->gpt2_words},
-                 {"line_words", &rules->line_words},
-                 {"contractions", &rules->contractions},
-                 {"marks_are_letters", &rules->marks_are_letters},
-                 {"cased_words", &rules->cased_words},
-                 {"contractions_at_end", &rules->contractions_at_end},
-                 {"slashes_at_end", &rules->slashes_at_end}};
-    for (size_t i = 0; PyUnicode_Check(name) && i < sizeof known / sizeof *known; i++)
-        if (PyUnicode_CompareWithASCIIString(name, known[i].name) == 0) return read_bool(value, known[i].name, known[i].rule);
-    if (PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "number_length") == 0) {
-        int64_t length;
-        bool ok = slm_py_int(value, "number_length", 0, UINT8_MAX, &length);
-        if (ok) rules->number_length = (uint8_t)length;
-        return ok;
-    }
-    PyErr_Format(PyExc_TypeError, "pretokenizer: expected the fields of slm_pretokenizer, found %R", name);
-    return false;
-}
-
-static bool read_rules(PyObject *mapping, slm_pretokenizer *rules) {
-    PyObject *names = PyMapping_Keys(mapping);
-    Py_ssize_t n = names ? PyList_Size(names) : -1;
-    for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *name = PyList_GetItem(names, i), *value = PyObject_GetItem(mapping, name);
-        bool known = value && read_rule(name, value, rules);
-        Py_XDECREF(value);
-        if (!known) n = -1;
-    }
-    Py_XDECREF(names);
-    return n >= 0;
-}
-
 static PyObject *tokenizer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"pieces",  "kinds",        "scores",        "add_space_prefix",
-                            "merges",  "pretokenizer", "ignore_merges", "add_bos",
-                            "add_eos", "bos",          "eos",           NULL};
-    PyObject *pieces, *kinds, *scores, *add_space_prefix, *merges, *rules, *ignore_merges, *add_bos, *add_eos, *bos, *eos;
-    PyObject *keep_pieces = NULL, *keep_merges = NULL, *self = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OSOOOOOOOOO:Tokenizer", names, &pieces, &kinds, &scores, &add_space_prefix,
-                                     &merges, &rules, &ignore_merges, &add_bos, &add_eos, &bos, &eos))
-        return NULL;
-    slm_tokenizer_spec spec = {.kinds = (const uint8_t *)PyBytes_AsString(kinds)};
-    int64_t bos_id, eos_id;
-    if (!slm_py_strings(pieces, "pieces", &spec.pieces, &keep_pieces) ||
-        !slm_py_strings(merges, "merges", &spec.merges, &keep_merges) || !read_rules(rules, &spec.pretokenizer) ||
-        !read_bool(add_space_prefix, "add_space_prefix", &spec.add_space_prefix) ||
-        !read_bool(ignore_merges, "ignore_merges", &spec.ignore_merges) || !read_bool(add_bos, "add_bos", &spec.add_bos) ||
-        !read_bool(add_eos, "add_eos", &spec.add_eos) || !slm_py_int(bos, "bos", -1, INT32_MAX, &bos_id) ||
-        !slm_py_int(eos, "eos", -1, INT32_MAX, &eos_id))
-        goto done;
-    spec.bos = (int32_t)bos_id;
-    spec.eos = (int32_t)eos_id;
-    if ((size_t)PyBytes_Size(kinds) != spec.pieces.count) {
-        PyErr_Format(PyExc_ValueError, "kinds: expected %zu bytes, one for each piece, found %zd", spec.pieces.count,
-                     PyBytes_Size(kinds));
-        goto done;
-    }
-    if (scores != Py_None) {
-        if (!PyBytes_Check(scores) || (size_t)PyBytes_Size(scores) != spec.pieces.count * sizeof(float)) {
-            PyErr_Format(PyExc_ValueError, "scores: expected the bytes of %zu float32, or None", spec.pieces.count);
-            goto done;
-        }
-        spec.scores = (const float *)PyBytes_AsString(scores);
-    }
+    slm_py_tokenizer_spec read = {0};
+    PyObject *self = NULL;
+    if (!slm_py_read_tokenizer_spec(args, kwargs, &read)) goto done;
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     self = allocate(type, 0);
     if (!self) goto done;
     slm_error error;
-    if (slm_tokenizer_create(&spec, &((tokenizer_object *)self)->tokenizer, &error)) {
+    if (slm_tokenizer_create(&read.spec, &((tokenizer_object *)self)->tokenizer, &error)) {
         slm_py_raise(slm_py_state_of(type), &error);
         Py_CLEAR(self);
     }
 done:
-    Py_XDECREF(keep_merges);
-    Py_XDECREF(keep_pieces);
+    slm_py_release_tokenizer_spec(&read);
     return self;
 }
 
@@ -186,8 +111,9 @@ static PyObject *tokenizer_encode(PyObject *self, PyObject *args, PyObject *kwar
     Py_ssize_t size;
     slm_encode_options options = {0};
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOO:encode", names, &object, &add_special, &parse_special, &guards) ||
-        !read_text(object, "text", &text, &size) || !read_bool(add_special, "add_special_tokens", &options.add_special_tokens) ||
-        !read_bool(parse_special, "parse_special", &options.parse_special) ||
+        !read_text(object, "text", &text, &size) ||
+        !slm_py_bool(add_special, "add_special_tokens", &options.add_special_tokens) ||
+        !slm_py_bool(parse_special, "parse_special", &options.parse_special) ||
         (guards && !(options.guards = read_guards(guards, &options.n_guards))))
         return NULL;
 
@@ -214,7 +140,7 @@ static PyObject *tokenizer_encode(PyObject *self, PyObject *args, PyObject *kwar
 }
 
 static PyObject *without_prefix(const slm_tokenizer *tokenizer, const slm_text *text) {
-    size_t start = slm_tokenizer_adds_space(tokenizer) && text->size && text->bytes[0] == ' ';
+    size_t start = slm_tokenizer_strips_space(tokenizer) && text->size && text->bytes[0] == ' ';
     return PyUnicode_DecodeUTF8(text->bytes + start, (Py_ssize_t)(text->size - start), "replace");
 }
 
@@ -230,7 +156,7 @@ static PyObject *tokenizer_decode(PyObject *self, PyObject *args, PyObject *kwar
     bool skip;
     int64_t count;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:decode", names, &object, &skip_special) ||
-        !read_bool(skip_special, "skip_special_tokens", &skip))
+        !slm_py_bool(skip_special, "skip_special_tokens", &skip))
         return NULL;
     int32_t *ids = slm_py_tokens(object, "ids", &count);
     if (!ids) return NULL;
@@ -339,7 +265,7 @@ static PyGetSetDef tokenizer_getset[] = {
 };
 
 static PyType_Slot tokenizer_slots[] = {
-    {Py_tp_doc, "Byte pair encoding. Immutable and shareable."},
+    {Py_tp_doc, "A vocabulary and its rules. Immutable and shareable."},
     {Py_tp_new, tokenizer_new},
     {Py_tp_dealloc, tokenizer_dealloc},
     {Py_tp_methods, tokenizer_methods},

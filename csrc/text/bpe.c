@@ -44,20 +44,34 @@ static size_t byte_tokens(const slm_bpe *bpe, const uint8_t *word, size_t size, 
     return count;
 }
 
+/* The token of the character of `length` bytes, or -1. */
+static int32_t character_token(const slm_bpe *bpe, const uint8_t *text, size_t length) {
+    return text[0] < 0x80 ? bpe->character_ids[text[0]] : slm_vocabulary_find(bpe->vocabulary, SLM_SPELLING_BYTES, text, length);
+}
+
 /* The same from characters. */
-static size_t character_tokens(const slm_bpe *bpe, const uint8_t *word, size_t size, int32_t *ids) {
+static size_t character_tokens(const slm_bpe *bpe, const uint8_t *word, size_t size, int32_t *ids, size_t *dropped) {
     size_t count = 0, length;
+    bool unknown = false;
     for (size_t at = 0; at < size; at += length) {
+        bool was_unknown = unknown, bytes = true;
         length = 1;
-        int32_t id = bpe->character_ids[word[at]];
-        if (word[at] >= 0x80) {
-            slm_utf8_read(word + at, size - at, &length);
-            id = slm_vocabulary_find(bpe->vocabulary, SLM_SPELLING_BYTES, word + at, length);
-        }
-        if (id >= 0)
+        if (word[at] >= 0x80) slm_utf8_read(word + at, size - at, &length);
+        int32_t id = character_token(bpe, word + at, length);
+        unknown = false;
+        if (id >= 0) {
             ids[count++] = id;
-        else
+            continue;
+        }
+        for (size_t i = 0; i < length; i++) bytes = bytes && bpe->byte_ids[word[at + i]] >= 0;
+        if (bytes) {
             for (size_t i = 0; i < length; i++) ids[count++] = bpe->byte_ids[word[at + i]];
+        } else if (bpe->unk >= 0) {
+            unknown = true;
+            if (!was_unknown || !bpe->fuse_unk) ids[count++] = bpe->unk;
+        } else {
+            *dropped += length;
+        }
     }
     return count;
 }
@@ -79,8 +93,11 @@ slm_status slm_bpe_encode(const slm_bpe *bpe, const uint8_t *word, size_t size, 
         tokens->count++;
         return SLM_OK;
     }
-    size_t count = bpe->by_characters ? character_tokens(bpe, word, size, ids) : byte_tokens(bpe, word, size, ids);
-    size_t dropped = bpe->by_characters ? 0 : size - count;
+    size_t dropped = 0, count;
+    if (bpe->by_characters)
+        count = character_tokens(bpe, word, size, ids, &dropped);
+    else
+        dropped = size - (count = byte_tokens(bpe, word, size, ids));
     if (count <= SHORT_WORD) {
         count = merge_short(bpe, ids, count);
     } else {

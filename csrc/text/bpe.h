@@ -17,8 +17,10 @@ typedef struct slm_merge {
 
 typedef struct slm_bpe {
     const slm_vocabulary *vocabulary;
-    bool by_characters;         /* merging starts from characters; those without a piece are byte tokens, which never merge */
-    bool whole_text;            /* by characters: merges may cross from a word into the space behind it */
+    bool by_characters; /* merging starts from characters; those without a piece are byte tokens or unk, which never merge */
+    bool whole_text;    /* by characters: merges may cross from a word into the space behind it */
+    int32_t unk;        /* by characters; -1: none */
+    bool fuse_unk;
     int32_t byte_ids[256];      /* -1: the vocabulary has no piece for this byte */
     int32_t character_ids[256]; /* by characters: of the ASCII character; -1: none */
     slm_merge *merges;          /* [merge_mask + 1], at most half full, open addressing */
@@ -31,11 +33,8 @@ typedef struct slm_bpe {
     atomic_uchar *reachable;
 } slm_bpe;
 
-/* bpe: zeroed. The vocabulary must outlive it. SLM_BAD_DATA: error.index is the merge. */
-slm_status slm_bpe_create(const slm_vocabulary *vocabulary, const slm_strings *merges, bool ignore_merges, slm_bpe *bpe,
-                          slm_error *error);
-/* By characters: the merges follow from the scores, [vocabulary size]. SLM_BAD_DATA: error.index is the piece. */
-slm_status slm_bpe_create_scored(const slm_vocabulary *vocabulary, const float *scores, slm_bpe *bpe, slm_error *error);
+/* bpe: zeroed. The vocabulary must outlive it. SLM_BAD_DATA: error.index is the merge, or the piece where there are scores. */
+slm_status slm_bpe_create(const slm_vocabulary *vocabulary, const slm_tokenizer_spec *spec, slm_bpe *bpe, slm_error *error);
 void slm_bpe_destroy(slm_bpe *bpe); /* zeroed or half made is fine */
 
 /* What long words need; reused from word to word. Zero it first. Its parts are private to bpe_long.c. */

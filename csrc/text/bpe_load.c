@@ -5,7 +5,6 @@
 #include "base/alloc.h"
 #include "base/status.h"
 #include "text/bpe_table.h"
-#include "text/byte_alphabet.h"
 
 slm_status slm_bpe_allocate(slm_bpe *bpe, size_t n_merges, slm_error *error) {
     if (n_merges >= SLM_NO_MERGE / 4)
@@ -55,9 +54,9 @@ static slm_status add_merge(slm_bpe *bpe, size_t i, const uint8_t *text, uint64_
     memcpy(piece + n_left, space + 1, n_right);
 
     part l = {.what = "left part", .piece = piece, .bytes = bytes, .size = n_left};
-    l.is_bytes = slm_byte_alphabet_decode(l.piece, l.size, bytes, &l.n_bytes);
+    l.is_bytes = slm_vocabulary_decode_piece(bpe->vocabulary, l.piece, l.size, bytes, &l.n_bytes);
     part r = {.what = "right part", .piece = piece + n_left, .bytes = bytes + l.n_bytes, .size = n_right};
-    r.is_bytes = slm_byte_alphabet_decode(r.piece, r.size, bytes + l.n_bytes, &r.n_bytes);
+    r.is_bytes = slm_vocabulary_decode_piece(bpe->vocabulary, r.piece, r.size, bytes + l.n_bytes, &r.n_bytes);
     part both = {.what = "result",
                  .piece = piece,
                  .bytes = bytes,
@@ -80,22 +79,44 @@ static slm_status add_merge(slm_bpe *bpe, size_t i, const uint8_t *text, uint64_
     return SLM_OK;
 }
 
-slm_status slm_bpe_create(const slm_vocabulary *vocabulary, const slm_strings *merges, bool ignore_merges, slm_bpe *bpe,
-                          slm_error *error) {
-    bpe->vocabulary = vocabulary;
-    bpe->ignore_merges = ignore_merges;
-    slm_status status = slm_bpe_allocate(bpe, merges->count, error);
-    if (status) return status;
+/* Does some piece hold a space behind another character? */
+static bool a_piece_crosses_words(const slm_vocabulary *v) {
+    for (int32_t id = 0; id < v->size; id++) {
+        size_t size;
+        const uint8_t *bytes = slm_vocabulary_bytes(v, id, &size);
+        if (v->tokens[id].spelling != SLM_SPELLING_BYTES) continue;
+        for (size_t i = 1; i < size; i++)
+            if (bytes[i] == ' ' && bytes[i - 1] != ' ') return true;
+    }
+    return false;
+}
+
+static void find_bytes(const slm_tokenizer_spec *spec, slm_bpe *bpe) {
+    slm_spelling spelling = bpe->by_characters ? SLM_SPELLING_BYTE : SLM_SPELLING_BYTES;
     for (int byte = 0; byte < 256; byte++) {
         uint8_t text = (uint8_t)byte;
-        bpe->byte_ids[byte] = slm_vocabulary_find(vocabulary, SLM_SPELLING_BYTES, &text, 1);
+        bool wanted = !bpe->by_characters || spec->byte_fallback;
+        bpe->byte_ids[byte] = wanted ? slm_vocabulary_find(bpe->vocabulary, spelling, &text, 1) : -1;
+        bpe->character_ids[byte] = byte < 0x80 ? slm_vocabulary_find(bpe->vocabulary, SLM_SPELLING_BYTES, &text, 1) : -1;
     }
-    for (size_t i = 0; i < merges->count; i++) {
+}
+
+slm_status slm_bpe_create(const slm_vocabulary *vocabulary, const slm_tokenizer_spec *spec, slm_bpe *bpe, slm_error *error) {
+    bpe->vocabulary = vocabulary;
+    bpe->by_characters = spec->model == SLM_TOKENIZER_BPE;
+    bpe->whole_text = bpe->by_characters && a_piece_crosses_words(vocabulary);
+    bpe->ignore_merges = spec->ignore_merges;
+    bpe->unk = spec->unk;
+    bpe->fuse_unk = spec->fuse_unk;
+    find_bytes(spec, bpe);
+    if (spec->scores) return slm_bpe_load_scores(spec->scores, bpe, error);
+    const slm_strings *merges = &spec->merges;
+    slm_status status = slm_bpe_allocate(bpe, merges->count, error);
+    for (size_t i = 0; i < merges->count && !status; i++) {
         const uint64_t *offset = merges->offsets + i;
         status = add_merge(bpe, i, (const uint8_t *)merges->bytes + offset[0], offset[1] - offset[0], error);
-        if (status) return status;
     }
-    return SLM_OK;
+    return status;
 }
 
 void slm_bpe_destroy(slm_bpe *bpe) {

@@ -59,36 +59,9 @@ static slm_status fill_table(slm_bpe *bpe, const splits *found, slm_error *error
     return SLM_OK;
 }
 
-static slm_status find_bytes(const slm_vocabulary *v, slm_bpe *bpe, slm_error *error) {
-    for (int byte = 0; byte < 256; byte++) {
-        uint8_t text = (uint8_t)byte;
-        bpe->byte_ids[byte] = slm_vocabulary_find(v, SLM_SPELLING_BYTE, &text, 1);
-        if (bpe->byte_ids[byte] < 0)
-            return slm_fail(error, SLM_BAD_DATA, -1,
-                            "pieces: expected a byte token <0x00> to <0xFF> for every byte, found no <0x%02X>", (unsigned)byte);
-        bpe->character_ids[byte] = byte < 0x80 ? slm_vocabulary_find(v, SLM_SPELLING_BYTES, &text, 1) : -1;
-    }
-    return SLM_OK;
-}
-
-/* Does some piece hold a space behind another character? */
-static bool a_piece_crosses_words(const slm_vocabulary *v) {
-    for (int32_t id = 0; id < v->size; id++) {
-        size_t size;
-        const uint8_t *bytes = slm_vocabulary_bytes(v, id, &size);
-        if (v->tokens[id].spelling != SLM_SPELLING_BYTES) continue;
-        for (size_t i = 1; i < size; i++)
-            if (bytes[i] == ' ' && bytes[i - 1] != ' ') return true;
-    }
-    return false;
-}
-
-slm_status slm_bpe_create_scored(const slm_vocabulary *v, const float *scores, slm_bpe *bpe, slm_error *error) {
-    bpe->by_characters = true;
-    bpe->whole_text = a_piece_crosses_words(v);
-    bpe->vocabulary = v;
-    slm_status status = find_bytes(v, bpe, error);
-    if (status) return status;
+slm_status slm_bpe_load_scores(const float *scores, slm_bpe *bpe, slm_error *error) {
+    const slm_vocabulary *v = bpe->vocabulary;
+    slm_status status = SLM_OK;
     scored *order = slm_alloc_array((size_t)v->size, sizeof *order);
     if (!order) return slm_fail_memory(error);
     size_t n = 0;

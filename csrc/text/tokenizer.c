@@ -21,34 +21,62 @@ struct slm_tokenizer {
     slm_added added;
     slm_pretokenizer pretokenizer;
     slm_bpe bpe;
-    bool add_space_prefix;
-    int32_t bos, eos; /* what special tokens are added; -1: none */
+    slm_space_prefix space_prefix;
+    int32_t *affixes; /* [n_prefix + n_suffix] what special tokens are put before a text, then what behind it */
+    size_t n_prefix, n_suffix;
 };
 
-static slm_status check_special(const char *name, bool add, int32_t id, int32_t size, slm_error *error) {
-    if (id < -1 || id >= size)
-        return slm_fail(error, SLM_BAD_DATA, id, "%s: expected an id from 0 to %d, or -1 for none, found %d", name, (int)size - 1,
-                        (int)id);
-    if (add && id < 0)
-        return slm_fail(error, SLM_BAD_DATA, -1, "add_%s: the vocabulary asks for it but names no %s token", name, name);
+static slm_status copy_affixes(const slm_tokenizer_spec *spec, slm_tokenizer *t, slm_error *error) {
+    size_t n;
+    if (!slm_add_size(spec->n_prefix, spec->n_suffix, &n) || !(t->affixes = slm_alloc_array(n, sizeof *t->affixes)))
+        return slm_fail_memory(error);
+    t->n_prefix = spec->n_prefix;
+    t->n_suffix = spec->n_suffix;
+    for (size_t i = 0; i < n; i++) {
+        bool before = i < spec->n_prefix;
+        size_t index = before ? i : i - spec->n_prefix;
+        t->affixes[i] = before ? spec->prefix[index] : spec->suffix[index];
+        if (t->affixes[i] < 0 || t->affixes[i] >= t->vocabulary.size)
+            return slm_fail(error, SLM_BAD_DATA, (int64_t)index, "%s[%zu]: expected an id from 0 to %d, found %d",
+                            before ? "prefix" : "suffix", index, (int)t->vocabulary.size - 1, (int)t->affixes[i]);
+    }
     return SLM_OK;
 }
 
+/* What is not written yet is refused by its name. */
+static slm_status check_supported(const slm_tokenizer_spec *spec, slm_error *error) {
+    const char *missing = spec->model == SLM_TOKENIZER_UNIGRAM     ? "unigram"
+                          : spec->model == SLM_TOKENIZER_WORDPIECE ? "WordPiece"
+                          : spec->n_normalizers                    ? "normalizers"
+                                                                   : NULL;
+    for (size_t id = 0; spec->flags && id < spec->pieces.count; id++)
+        if (spec->flags[id]) missing = "added tokens with flags";
+    if (spec->space_prefix != SLM_SPACE_PREFIX_NONE &&
+        (spec->model != SLM_TOKENIZER_BPE || spec->space_prefix != SLM_SPACE_PREFIX_ALWAYS))
+        missing = "this space prefix";
+    return missing ? slm_fail(error, SLM_UNSUPPORTED, -1, "tokenizer: %s", missing) : SLM_OK;
+}
+
+static slm_status check_spec(const slm_tokenizer_spec *spec, slm_error *error) {
+    if (spec->unk < -1 || spec->unk >= (int64_t)spec->pieces.count)
+        return slm_fail(error, SLM_BAD_DATA, spec->unk, "unk: expected an id below %zu, or -1 for none, found %d",
+                        spec->pieces.count, (int)spec->unk);
+    return check_supported(spec, error);
+}
+
 slm_status slm_tokenizer_create(const slm_tokenizer_spec *spec, slm_tokenizer **tokenizer, slm_error *error) {
+    slm_status status = check_spec(spec, error);
+    if (status) return status;
     slm_tokenizer *t = slm_alloc_zero(1, sizeof *t);
     if (!t) return slm_fail_memory(error);
     atomic_init(&t->references, 1);
     t->pretokenizer = spec->pretokenizer;
-    t->add_space_prefix = spec->scores && spec->add_space_prefix;
-    t->bos = spec->add_bos ? spec->bos : -1;
-    t->eos = spec->add_eos ? spec->eos : -1;
-    slm_status status = slm_vocabulary_create(&spec->pieces, spec->kinds,
-                                              spec->scores ? SLM_ALPHABET_CHARACTERS : SLM_ALPHABET_BYTES, &t->vocabulary, error);
-    if (!status) status = check_special("bos", spec->add_bos, spec->bos, t->vocabulary.size, error);
-    if (!status) status = check_special("eos", spec->add_eos, spec->eos, t->vocabulary.size, error);
+    t->space_prefix = spec->space_prefix;
+    slm_alphabet alphabet = spec->model == SLM_TOKENIZER_BYTE_BPE ? SLM_ALPHABET_BYTES : SLM_ALPHABET_CHARACTERS;
+    status = slm_vocabulary_create(&spec->pieces, spec->kinds, alphabet, &t->vocabulary, error);
+    if (!status) status = copy_affixes(spec, t, error);
     if (!status) status = slm_added_create(&t->vocabulary, &t->added, error);
-    if (!status && spec->scores) status = slm_bpe_create_scored(&t->vocabulary, spec->scores, &t->bpe, error);
-    if (!status && !spec->scores) status = slm_bpe_create(&t->vocabulary, &spec->merges, spec->ignore_merges, &t->bpe, error);
+    if (!status) status = slm_bpe_create(&t->vocabulary, spec, &t->bpe, error);
     if (status) {
         slm_tokenizer_release(t);
         return status;
@@ -65,6 +93,7 @@ slm_tokenizer *slm_tokenizer_retain(slm_tokenizer *tokenizer) {
 void slm_tokenizer_release(slm_tokenizer *t) {
     if (!t || atomic_fetch_sub_explicit(&t->references, 1, memory_order_acq_rel) > 1) return;
     slm_bpe_destroy(&t->bpe);
+    slm_free(t->affixes);
     slm_added_destroy(&t->added);
     slm_vocabulary_destroy(&t->vocabulary);
     slm_free(t);
@@ -74,8 +103,8 @@ int64_t slm_tokenizer_size(const slm_tokenizer *tokenizer) {
     return tokenizer->vocabulary.size;
 }
 
-bool slm_tokenizer_adds_space(const slm_tokenizer *tokenizer) {
-    return tokenizer->add_space_prefix;
+bool slm_tokenizer_strips_space(const slm_tokenizer *tokenizer) {
+    return tokenizer->space_prefix != SLM_SPACE_PREFIX_NONE;
 }
 
 slm_token_kind slm_tokenizer_kind(const slm_tokenizer *tokenizer, int32_t id) {
@@ -110,7 +139,7 @@ static slm_status add_spaces(encoding *e, const uint8_t **text, size_t *size, sl
     slm_status status = slm_text_reserve(&e->spaced, *size + 1, error);
     if (status) return status;
     uint8_t *out = (uint8_t *)e->spaced.bytes;
-    if (e->tokenizer->add_space_prefix) *out++ = ' ';
+    if (e->tokenizer->space_prefix != SLM_SPACE_PREFIX_NONE) *out++ = ' ';
     out += slm_space_marker_decode(*text, *size, out);
     *text = (const uint8_t *)e->spaced.bytes;
     *size = (size_t)(out - *text);
@@ -133,10 +162,12 @@ static slm_status encode_words(encoding *e, const uint8_t *text, size_t size, sl
     return SLM_OK;
 }
 
-static slm_status push(slm_tokens *tokens, int32_t id, slm_error *error) {
-    slm_status status = slm_tokens_reserve(tokens, 1, error);
-    if (!status) tokens->ids[tokens->count++] = id;
-    return status;
+static slm_status push(slm_tokens *tokens, const int32_t *ids, size_t count, slm_error *error) {
+    slm_status status = slm_tokens_reserve(tokens, count, error);
+    if (status || !count) return status;
+    memcpy(tokens->ids + tokens->count, ids, count * sizeof *ids);
+    tokens->count += count;
+    return SLM_OK;
 }
 
 static slm_status encode_text(encoding *e, const uint8_t *text, size_t size, const slm_encode_options *options,
@@ -147,7 +178,7 @@ static slm_status encode_text(encoding *e, const uint8_t *text, size_t size, con
     int32_t id;
     while (!status && slm_added_next(&search, &start, &id)) {
         status = encode_words(e, text + done, start - done, error);
-        if (!status) status = push(e->tokens, id, error);
+        if (!status) status = push(e->tokens, &id, 1, error);
         done = search.at;
     }
     if (!status && e->clock.cancelled) status = slm_fail_cancelled(error);
@@ -172,9 +203,10 @@ slm_status slm_tokenizer_encode(const slm_tokenizer *tokenizer, const char *text
     size_t count = tokens->count, dropped = tokens->dropped;
     encoding e = {.tokenizer = tokenizer, .tokens = tokens};
     slm_clock_start(&e.clock, call);
-    if (options->add_special_tokens && tokenizer->bos >= 0) status = push(tokens, tokenizer->bos, error);
+    if (options->add_special_tokens) status = push(tokens, tokenizer->affixes, tokenizer->n_prefix, error);
     if (!status) status = encode_text(&e, (const uint8_t *)text, size, options, error);
-    if (!status && options->add_special_tokens && tokenizer->eos >= 0) status = push(tokens, tokenizer->eos, error);
+    if (!status && options->add_special_tokens)
+        status = push(tokens, tokenizer->affixes + tokenizer->n_prefix, tokenizer->n_suffix, error);
     slm_bpe_scratch_free(&e.scratch);
     slm_text_free(&e.spaced);
     if (status) {

@@ -68,9 +68,8 @@ static int byte_named(const uint8_t *piece, size_t size) {
     return high < 0 || low < 0 ? -1 : 16 * high + low;
 }
 
-/* Translates a piece from the alphabet into the bytes meant; bytes: [size]. false: some of it is not of the alphabet. */
-static bool decode_piece(slm_alphabet alphabet, const uint8_t *piece, size_t size, uint8_t *bytes, size_t *n_bytes) {
-    if (alphabet == SLM_ALPHABET_BYTES) return slm_byte_alphabet_decode(piece, size, bytes, n_bytes);
+bool slm_vocabulary_decode_piece(const slm_vocabulary *v, const uint8_t *piece, size_t size, uint8_t *bytes, size_t *n_bytes) {
+    if (v->alphabet == SLM_ALPHABET_BYTES) return slm_byte_alphabet_decode(piece, size, bytes, n_bytes);
     *n_bytes = slm_space_marker_decode(piece, size, bytes);
     return true;
 }
@@ -84,7 +83,7 @@ int32_t slm_vocabulary_find_piece(const slm_vocabulary *v, const uint8_t *piece,
         bytes[0] = (uint8_t)named;
         return slm_vocabulary_find(v, SLM_SPELLING_BYTE, bytes, 1);
     }
-    if (id < 0 && decode_piece(v->alphabet, piece, size, bytes, &size))
+    if (id < 0 && slm_vocabulary_decode_piece(v, piece, size, bytes, &size))
         id = slm_vocabulary_find(v, SLM_SPELLING_BYTES, bytes, size);
     return id;
 }
@@ -159,7 +158,7 @@ static slm_status read_piece(const slm_vocabulary *v, int32_t id, slm_token_kind
         n_bytes = 1;
         token->spelling = SLM_SPELLING_BYTE;
     } else if (slm_token_is_added(kind) || (v->alphabet == SLM_ALPHABET_CHARACTERS && kind == SLM_TOKEN_UNKNOWN) ||
-               !decode_piece(v->alphabet, piece, size, bytes, &n_bytes)) {
+               !slm_vocabulary_decode_piece(v, piece, size, bytes, &n_bytes)) {
         if (size) memcpy(bytes, piece, size);
         token->spelling = SLM_SPELLING_PLAIN;
     } else {

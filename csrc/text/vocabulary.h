@@ -44,6 +44,9 @@ slm_status slm_vocabulary_create(const slm_strings *pieces, const uint8_t *kinds
                                  slm_vocabulary *vocabulary, slm_error *error);
 void slm_vocabulary_destroy(slm_vocabulary *vocabulary); /* zeroed or half made is fine */
 
+/* Translates a piece from the alphabet into the bytes meant; bytes: [size]. false: some of it is not of the alphabet. */
+bool slm_vocabulary_decode_piece(const slm_vocabulary *vocabulary, const uint8_t *piece, size_t size, uint8_t *bytes,
+                                 size_t *n_bytes);
 /* The id of these bytes in this spelling; -1: none. */
 int32_t slm_vocabulary_find(const slm_vocabulary *vocabulary, slm_spelling spelling, const uint8_t *bytes, size_t size);
 /* The id of a piece as it is published; -1: none. An added token comes before another piece of the same text. */

@@ -1,29 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The vocabulary in a GGUF file, which all families write alike -> a description for the core's tokenizer."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 
 from slm.errors import quoted
 from slm.families.pretokenizers import PRETOKENIZERS, Pretokenizer
 from slm.formats.cursor import Strings
 from slm.formats.gguf import GGUF
+from slm.vocabulary import BYTE, MAX_MERGES, MAX_PIECE, MAX_VOCAB, NO_STRINGS, NORMAL, Vocabulary, turn_ends
 
-MAX_VOCAB = 1 << 20
-MAX_MERGES = 4 << 20
-MAX_PIECE = 4096  # bytes
-NORMAL, CONTROL, LAST_KIND = 1, 3, 6  # slm_token_kind
-
-NO_STRINGS: Strings = (b"", np.zeros(1, np.uint64))
 SCORED = Pretokenizer({}, add_bos=True)  # text begins with bos where the file does not say
-
-# Control tokens that end a turn although the file may name only one of them as its end of sequence.
-TURN_ENDS = frozenset(
-    b"<|im_end|> <|endoftext|> <|end_of_text|> <|eot_id|> <|eom_id|> <|eot|> <|end|> <end_of_turn> </s>".split()
-)
 
 # Template variable -> key of the id, the names that Hugging Face's templates use
 SPECIAL_TOKENS = {
@@ -35,49 +21,6 @@ SPECIAL_TOKENS = {
 }
 CHAT_TEMPLATE = "tokenizer.chat_template"
 OTHER_ENDS = ("tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """BPE, byte-level or, where there are scores, by scores. pieces, kinds, ... eos are what `_core.Tokenizer` takes; the rest
-    is for whoever talks to the model.
-
-    special_ids: "bos_token", "eos_token", ... -> id. end_tokens: ids that end a generation.
-    chat_templates: name -> source, "default" the one for every conversation; empty when there is none.
-    """
-
-    pieces: Strings
-    kinds: bytes
-    scores: bytes | None
-    add_space_prefix: bool
-    merges: Strings
-    pretokenizer: Mapping[str, bool | int]
-    ignore_merges: bool
-    add_bos: bool
-    add_eos: bool
-    special_ids: Mapping[str, int]
-    end_tokens: tuple[int, ...]
-    chat_templates: Mapping[str, str]
-
-    @property
-    def size(self) -> int:
-        return len(self.kinds)
-
-    def core_arguments(self) -> dict[str, Any]:
-        """Keyword arguments of `_core.Tokenizer`."""
-        return {
-            "pieces": self.pieces,
-            "kinds": self.kinds,
-            "scores": self.scores,
-            "add_space_prefix": self.add_space_prefix,
-            "merges": self.merges,
-            "pretokenizer": self.pretokenizer,
-            "ignore_merges": self.ignore_merges,
-            "add_bos": self.add_bos,
-            "add_eos": self.add_eos,
-            "bos": self.special_ids.get("bos_token", -1),
-            "eos": self.special_ids.get("eos_token", -1),
-        }
 
 
 def read_vocabulary(gguf: GGUF) -> Vocabulary | None:
@@ -109,16 +52,21 @@ def read_vocabulary(gguf: GGUF) -> Vocabulary | None:
             key, needed = f"tokenizer.ggml.add_{end}_token", f"tokenizer.ggml.{end}_token_id to go with it"
             raise gguf.report.bad("KEY_MISSING", gguf.offset_of(key), key, needed, "no such key")
     ends = {special_ids.get("eos_token"), *(read_id(gguf, key, size) for key in OTHER_ENDS), *turn_ends(pieces, kinds)}
+    spaced = model == "llama" and gguf.get_bool("tokenizer.ggml.add_space_prefix", default=True)
     return Vocabulary(
+        model="bpe" if model == "llama" else "byte_bpe",
         pieces=pieces,
         kinds=kinds.tobytes(),
-        scores=read_scores(gguf, size) if model == "llama" else None,
-        add_space_prefix=model == "llama" and gguf.get_bool("tokenizer.ggml.add_space_prefix", default=True),
-        merges=merges,
+        space_prefix="always" if spaced else "none",
         pretokenizer=pretokenizer.rules,
+        scores=read_scores(gguf, size) if model == "llama" else None,
+        merges=merges,
         ignore_merges=pretokenizer.ignore_merges,
-        add_bos=add["bos"],
-        add_eos=add["eos"],
+        unk=special_ids.get("unk_token", -1) if model == "llama" else -1,
+        byte_fallback=model == "llama",
+        fuse_unk=model == "llama",
+        prefix=(special_ids["bos_token"],) if add["bos"] else (),
+        suffix=(special_ids["eos_token"],) if add["eos"] else (),
         special_ids=special_ids,
         end_tokens=tuple(sorted(ends - {None})),
         chat_templates=read_chat_templates(gguf),
@@ -163,11 +111,11 @@ def read_kinds(gguf: GGUF, size: int) -> np.ndarray:
     kinds = gguf.get_array(key, "int", size, default=None)
     if kinds is None:
         return np.full(size, NORMAL, np.uint8)
-    wrong = np.flatnonzero((kinds < NORMAL) | (kinds > LAST_KIND))
+    wrong = np.flatnonzero((kinds < NORMAL) | (kinds > BYTE))
     if len(wrong):
         index = int(wrong[0])
         raise gguf.report.bad(
-            "KEY_RANGE", gguf.offset_of(key), f"{key}[{index}]", f"{NORMAL} to {LAST_KIND}", kinds[index], index=index
+            "KEY_RANGE", gguf.offset_of(key), f"{key}[{index}]", f"{NORMAL} to {BYTE}", kinds[index], index=index
         )
     return kinds.astype(np.uint8)
 
@@ -185,10 +133,3 @@ def read_chat_templates(gguf: GGUF) -> dict[str, str]:
     if CHAT_TEMPLATE in gguf.metadata:
         keys["default"] = CHAT_TEMPLATE
     return {name: gguf.get_string(key) for name, key in keys.items()}
-
-
-def turn_ends(pieces: Strings, kinds: np.ndarray) -> list[int]:
-    joined, offsets = pieces
-    longest = max(map(len, TURN_ENDS))
-    control = np.flatnonzero((kinds == CONTROL) & (np.diff(offsets) <= longest))
-    return [id for id in control.tolist() if joined[offsets[id] : offsets[id + 1]] in TURN_ENDS]

@@ -77,7 +77,7 @@ static maker *maker_new(void) {
         alphabet(byte, piece);
         add_piece(m, piece, SLM_TOKEN_NORMAL);
     }
-    m->spec.bos = m->spec.eos = -1;
+    m->spec.unk = -1;
     m->spec.pretokenizer.gpt2_words = true;
     return m;
 }
@@ -227,8 +227,9 @@ static void test_words(void) {
     slm_tokenizer_release(t);
     slm_tokenizer_release(NULL);
 
-    m->spec.add_bos = m->spec.add_eos = true;
-    m->spec.bos = 1, m->spec.eos = 2;
+    m->spec.prefix = (const int32_t[]){1};
+    m->spec.suffix = (const int32_t[]){2};
+    m->spec.n_prefix = m->spec.n_suffix = 1;
     m->spec.pretokenizer = (slm_pretokenizer){0}; /* the text is one word */
     t = made(m);
     slm_encode_options special = {.add_special_tokens = true};
@@ -435,14 +436,16 @@ static void test_bad_vocabularies(void) {
         expect_bad(m, 7, "kinds[7]");
     }
     m = maker_new();
-    m->spec.bos = 256;
-    expect_bad(m, 256, "bos");
+    m->spec.prefix = (const int32_t[]){0, 256};
+    m->spec.n_prefix = 2;
+    expect_bad(m, 1, "prefix[1]");
     m = maker_new();
-    m->spec.eos = -2;
-    expect_bad(m, -2, "eos");
+    m->spec.suffix = (const int32_t[]){-1};
+    m->spec.n_suffix = 1;
+    expect_bad(m, 0, "suffix[0]");
     m = maker_new();
-    m->spec.add_bos = true;
-    expect_bad(m, -1, "add_bos");
+    m->spec.unk = 256;
+    expect_bad(m, 256, "unk");
     static const char *const merges[] = {"ab", "", " ", "a ", " b", "a b ", "a  b", "a b c", "q\xC4\xA0 a", "a zz", "x y", "a C"};
     for (size_t i = 0; i < sizeof merges / sizeof *merges; i++) {
         m = maker_new();
@@ -548,8 +551,9 @@ static slm_status all_operations(maker *m, const char *text, size_t size, slm_er
 static void test_no_memory(void) {
     enum { SIZE = 5000 };
     maker *m = maker_new();
-    m->spec.bos = add_piece(m, "<c>", SLM_TOKEN_CONTROL);
-    m->spec.add_bos = true;
+    const int32_t control = add_piece(m, "<c>", SLM_TOKEN_CONTROL);
+    m->spec.prefix = &control;
+    m->spec.n_prefix = 1;
     add_piece(m, "aa", SLM_TOKEN_NORMAL);
     add_merge(m, "a a");
     static char text[SIZE];

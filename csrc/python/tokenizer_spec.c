@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * tokenizer_spec.c: the keyword arguments of slm._core.Tokenizer -> slm_tokenizer_spec. */
+#include "python/tokenizer_spec.h"
+
+#include <string.h>
+
+#include "base/alloc.h"
+
+/* The index of a str among names, which end with NULL; -1 with an exception. */
+static int read_name(PyObject *object, const char *what, const char *const *names) {
+    for (int i = 0; PyUnicode_Check(object) && names[i]; i++)
+        if (PyUnicode_CompareWithASCIIString(object, names[i]) == 0) return i;
+    PyErr_Format(PyExc_ValueError, "%s: found %R, which is none of those that slm has", what, object);
+    return -1;
+}
+
+static bool read_rule(PyObject *name, PyObject *value, slm_pretokenizer *rules) {
+    const struct {
+        const char *name;
+        bool *rule;
+    } known[] = {{"single_digits", &rules->single_digits},
+                 {"gpt2_words", &rules->gpt2_words},
+                 {"line_words", &rules->line_words},
+                 {"contractions", &rules->contractions},
+                 {"marks_are_letters", &rules->marks_are_letters},
+                 {"cased_words", &rules->cased_words},
+                 {"contractions_at_end", &rules->contractions_at_end},
+                 {"slashes_at_end", &rules->slashes_at_end}};
+    for (size_t i = 0; PyUnicode_Check(name) && i < sizeof known / sizeof *known; i++)
+        if (PyUnicode_CompareWithASCIIString(name, known[i].name) == 0) return slm_py_bool(value, known[i].name, known[i].rule);
+    if (PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "number_length") == 0) {
+        int64_t length;
+        bool ok = slm_py_int(value, "number_length", 0, UINT8_MAX, &length);
+        if (ok) rules->number_length = (uint8_t)length;
+        return ok;
+    }
+    PyErr_Format(PyExc_TypeError, "pretokenizer: expected the fields of slm_pretokenizer, found %R", name);
+    return false;
+}
+
+static bool read_rules(PyObject *mapping, slm_pretokenizer *rules) {
+    PyObject *names = PyMapping_Keys(mapping);
+    Py_ssize_t n = names ? PyList_Size(names) : -1;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *name = PyList_GetItem(names, i), *value = PyObject_GetItem(mapping, name);
+        bool known = value && read_rule(name, value, rules);
+        Py_XDECREF(value);
+        if (!known) n = -1;
+    }
+    Py_XDECREF(names);
+    return n >= 0;
+}
+
+static bool read_bytes(PyObject *object, const char *name, const uint8_t **bytes, size_t *size) {
+    char *data;
+    Py_ssize_t n;
+    if (!PyBytes_Check(object)) {
+        PyErr_Format(PyExc_TypeError, "%s: expected bytes, found %R", name, (PyObject *)Py_TYPE(object));
+        return false;
+    }
+    if (PyBytes_AsStringAndSize(object, &data, &n)) return false;
+    *bytes = (const uint8_t *)data;
+    *size = (size_t)n;
+    return true;
+}
+
+/* Of one element for each piece; None: NULL. */
+static bool read_array(PyObject *object, const char *name, const char *element, size_t count, size_t size, const void **data) {
+    if (object == Py_None) return true;
+    const uint8_t *bytes;
+    size_t n;
+    if (!read_bytes(object, name, &bytes, &n)) return false;
+    if (n != count * size) {
+        PyErr_Format(PyExc_ValueError, "%s: expected the bytes of %zu %s, one for each piece, found %zu bytes", name, count,
+                     element, n);
+        return false;
+    }
+    *data = bytes;
+    return true;
+}
+
+/* Numbers are those of slm_normalizer_kind. operands: which of a and b it takes. */
+static const struct {
+    const char *name;
+    bool a, b;
+} normalizers[] = {
+    [SLM_NORMALIZER_NFC] = {"nfc", false, false},
+    [SLM_NORMALIZER_NFD] = {"nfd", false, false},
+    [SLM_NORMALIZER_NFKC] = {"nfkc", false, false},
+    [SLM_NORMALIZER_NFKD] = {"nfkd", false, false},
+    [SLM_NORMALIZER_LOWERCASE] = {"lowercase", false, false},
+    [SLM_NORMALIZER_STRIP_MARKS] = {"strip_marks", false, false},
+    [SLM_NORMALIZER_STRIP_NONSPACING] = {"strip_nonspacing", false, false},
+    [SLM_NORMALIZER_CLEAN] = {"clean", false, false},
+    [SLM_NORMALIZER_SPACE_CJK] = {"space_cjk", false, false},
+    [SLM_NORMALIZER_REPLACE] = {"replace", true, true},
+    [SLM_NORMALIZER_COLLAPSE] = {"collapse", false, true},
+    [SLM_NORMALIZER_PREPEND] = {"prepend", false, true},
+    [SLM_NORMALIZER_STRIP_LEFT] = {"strip_left", false, false},
+    [SLM_NORMALIZER_STRIP_RIGHT] = {"strip_right", false, false},
+    [SLM_NORMALIZER_CHARSMAP] = {"charsmap", true, false},
+};
+
+static bool read_normalizer(PyObject *item, slm_normalizer *out) {
+    if (!PyTuple_Check(item) || PyTuple_Size(item) < 1) {
+        PyErr_SetString(PyExc_TypeError, "normalizers: expected tuples of a name and its operands");
+        return false;
+    }
+    PyObject *name = PyTuple_GetItem(item, 0);
+    for (size_t kind = 0; PyUnicode_Check(name) && kind < sizeof normalizers / sizeof *normalizers; kind++) {
+        if (PyUnicode_CompareWithASCIIString(name, normalizers[kind].name) != 0) continue;
+        bool a = normalizers[kind].a, b = normalizers[kind].b;
+        if (PyTuple_Size(item) != 1 + a + b) {
+            PyErr_Format(PyExc_TypeError, "normalizers: %R takes %d operands, found %zd", name, a + b, PyTuple_Size(item) - 1);
+            return false;
+        }
+        out->kind = (slm_normalizer_kind)kind;
+        return (!a || read_bytes(PyTuple_GetItem(item, 1), "normalizers", &out->a, &out->a_size)) &&
+               (!b || read_bytes(PyTuple_GetItem(item, 1 + a), "normalizers", &out->b, &out->b_size));
+    }
+    PyErr_Format(PyExc_ValueError, "normalizers: found %R, which is none of those that slm has", name);
+    return false;
+}
+
+static bool read_normalizers(PyObject *tuple, slm_py_tokenizer_spec *read) {
+    if (!PyTuple_Check(tuple)) {
+        PyErr_Format(PyExc_TypeError, "normalizers: expected a tuple, found %R", (PyObject *)Py_TYPE(tuple));
+        return false;
+    }
+    size_t n = (size_t)PyTuple_Size(tuple);
+    slm_normalizer *steps = slm_alloc_zero(n, sizeof *steps);
+    read->spec.normalizers = steps;
+    if (!steps) PyErr_NoMemory();
+    for (size_t i = 0; steps && i < n; i++)
+        if (!read_normalizer(PyTuple_GetItem(tuple, (Py_ssize_t)i), &steps[i])) return false;
+    read->spec.n_normalizers = n;
+    return steps != NULL;
+}
+
+static bool read_ids(PyObject *object, const char *name, const int32_t **ids, size_t *count) {
+    int64_t n = 0;
+    *ids = slm_py_tokens(object, name, &n);
+    *count = (size_t)n;
+    return *ids != NULL;
+}
+
+static bool read_int32(PyObject *object, const char *name, int64_t least, int32_t *out) {
+    int64_t value;
+    if (!slm_py_int(object, name, least, INT32_MAX, &value)) return false;
+    *out = (int32_t)value;
+    return true;
+}
+
+/* Each reads one argument that is there into the spec. */
+static bool read_optional(PyObject *const *optional, slm_py_tokenizer_spec *read) {
+    static const char *const space_prefixes[] = {"none", "always", "missing", "first", NULL};
+    slm_tokenizer_spec *spec = &read->spec;
+    size_t count = spec->pieces.count;
+    int space_prefix = optional[2] ? read_name(optional[2], "space_prefix", space_prefixes) : 0;
+    if (space_prefix < 0) return false;
+    spec->space_prefix = (slm_space_prefix)space_prefix;
+    PyObject *const *o = optional;
+    return (!o[0] || read_array(o[0], "flags", "uint8", count, 1, (const void **)&spec->flags)) &&
+           (!o[1] || read_normalizers(o[1], read)) &&
+           (!o[3] || read_array(o[3], "scores", "float32", count, sizeof(float), (const void **)&spec->scores)) &&
+           (!o[4] || slm_py_strings(o[4], "merges", &spec->merges, &read->keep_merges)) &&
+           (!o[5] || slm_py_bool(o[5], "ignore_merges", &spec->ignore_merges)) &&
+           (!o[6] || read_int32(o[6], "unk", -1, &spec->unk)) &&
+           (!o[7] || slm_py_bool(o[7], "byte_fallback", &spec->byte_fallback)) &&
+           (!o[8] || slm_py_bool(o[8], "fuse_unk", &spec->fuse_unk)) &&
+           (!o[9] || read_bytes(o[9], "continuing_prefix", &spec->continuing_prefix, &spec->continuing_size)) &&
+           (!o[10] || read_int32(o[10], "max_word_length", 1, &spec->max_word_length)) &&
+           (!o[11] || read_ids(o[11], "prefix", &spec->prefix, &spec->n_prefix)) &&
+           (!o[12] || read_ids(o[12], "suffix", &spec->suffix, &spec->n_suffix));
+}
+
+bool slm_py_read_tokenizer_spec(PyObject *args, PyObject *kwargs, slm_py_tokenizer_spec *read) {
+    static char *names[] = {"model",
+                            "pieces",
+                            "kinds",
+                            "pretokenizer",
+                            "flags",
+                            "normalizers",
+                            "space_prefix",
+                            "scores",
+                            "merges",
+                            "ignore_merges",
+                            "unk",
+                            "byte_fallback",
+                            "fuse_unk",
+                            "continuing_prefix",
+                            "max_word_length",
+                            "prefix",
+                            "suffix",
+                            NULL};
+    static const char *const models[] = {"byte_bpe", "bpe", "unigram", "wordpiece", NULL};
+    static const uint64_t no_offsets[1] = {0};
+    PyObject *model, *pieces, *kinds, *rules, *o[13] = {NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOSO|$OOOOOOOOOOOOO:Tokenizer", names, &model, &pieces, &kinds, &rules, &o[0],
+                                     &o[1], &o[2], &o[3], &o[4], &o[5], &o[6], &o[7], &o[8], &o[9], &o[10], &o[11], &o[12]))
+        return false;
+    slm_tokenizer_spec *spec = &read->spec;
+    *spec = (slm_tokenizer_spec){.merges = {.bytes = "", .offsets = no_offsets}, .unk = -1, .max_word_length = 100};
+    int index = read_name(model, "model", models);
+    if (index < 0) return false;
+    spec->model = (slm_tokenizer_model)index;
+    return slm_py_strings(pieces, "pieces", &spec->pieces, &read->keep_pieces) &&
+           read_array(kinds, "kinds", "uint8", spec->pieces.count, 1, (const void **)&spec->kinds) &&
+           read_rules(rules, &spec->pretokenizer) && read_optional(o, read);
+}
+
+void slm_py_release_tokenizer_spec(slm_py_tokenizer_spec *read) {
+    slm_py_free((void *)read->spec.prefix);
+    slm_py_free((void *)read->spec.suffix);
+    slm_free((void *)read->spec.normalizers);
+    Py_XDECREF(read->keep_merges);
+    Py_XDECREF(read->keep_pieces);
+}
