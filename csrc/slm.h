@@ -188,16 +188,28 @@ typedef struct slm_weights {
 /* ---- model: immutable, shareable ----------------------------------------------------------------------------- */
 
 typedef enum slm_kv_type {
-    SLM_KV_AUTO, /* f32 when every linear weight is F32, else bf16 */
+    SLM_KV_AUTO, /* f32 in high precision and when every linear weight is F32, else bf16 */
     SLM_KV_F32,
     SLM_KV_BF16,
 } slm_kv_type;
 
+/* What linears with weights of fewer than 32 bits multiply them with. F32 weights are run in f32 either way. */
+typedef enum slm_precision {
+    SLM_PRECISION_DEFAULT, /* block types: activations in int8, in groups; BF16: in bf16; F16: in f32 */
+    SLM_PRECISION_HIGH,    /* activations in f32, weights widened to f32 without loss */
+} slm_precision;
+
+/* How a model is made from weights. Zeroed but for the context: as the file has them, run as fast as the types allow. */
+typedef struct slm_load_options {
+    int64_t context; /* the most positions a session may hold, >= 1 */
+    slm_kv_type kv;
+    slm_precision precision;
+} slm_load_options;
+
 typedef struct slm_model slm_model;
 
-/* Reads and packs all weights. config and weights are only read during the call. The files may be closed afterwards.
- * context: the most positions a session may hold, 1 <= context. */
-slm_status slm_model_load(const slm_config *config, const slm_weights *weights, int64_t context, slm_kv_type kv,
+/* Reads and packs all weights. config, weights and options are only read during the call. The files may be closed afterwards. */
+slm_status slm_model_load(const slm_config *config, const slm_weights *weights, const slm_load_options *options,
                           const slm_call *call, slm_model **model, slm_error *error);
 slm_model *slm_model_retain(slm_model *model);
 void slm_model_release(slm_model *model); /* NULL is fine */
@@ -208,6 +220,7 @@ typedef struct slm_model_stats {
     size_t kv_bytes_per_token; /* of one position in all layers */
     int64_t context, vocab_size;
     slm_kv_type kv;
+    slm_precision precision;
 } slm_model_stats;
 void slm_model_describe(const slm_model *model, slm_model_stats *stats);
 

@@ -35,6 +35,7 @@ class Stats(TypedDict):
     context: int
     vocab_size: int
     kv: Literal["f32", "bf16"]
+    precision: Literal["default", "high"]
 
 def cpu_info() -> CpuInfo: ...
 def measure_bandwidth(size: int = 1 << 30, sweeps: int = 5, threads: int = 0) -> float:
@@ -64,7 +65,9 @@ class Model:
         # mappings with the fields of slm_layer_weights. A field that is not one of them raises ValueError.
         weights: Mapping[str, Any],
         context: int,
-        kv: Literal["auto", "f32", "bf16"],
+        *,
+        kv: Literal["auto", "f32", "bf16"] = "auto",
+        precision: Literal["default", "high"] = "default",
         threads: int = 0,
         progress: Callable[[int, int], None] | None = None,  # (bytes done, bytes in all)
     ) -> None: ...

@@ -18,7 +18,7 @@ from slm.generation import Stream
 from slm.options import MAX_TEMPERATURE
 
 BAR_DELAY = 0.7  # seconds a load may take before it shows a bar
-LOAD_OPTIONS = ("context", "kv", "threads", "offline")
+LOAD_OPTIONS = ("context", "kv", "precision", "threads", "offline")
 GENERATE_OPTIONS = tuple(field.name for field in fields(slm.GenerateOptions))
 
 
@@ -46,7 +46,12 @@ def build_parser() -> Parser:
     running = Parser(add_help=False, parents=[model])
     group = running.add_argument_group("running")
     group.add_argument("--context", type=int, metavar="N", help="most tokens of prompt and answer together (default: as trained)")
-    group.add_argument("--kv", choices=("f32", "bf16"), help="type of the KV cache (default f32 with F32 weights, else bf16)")
+    group.add_argument(
+        "--kv", choices=("f32", "bf16"), help="type of the KV cache (default f32 for F32 weights and high precision, else bf16)"
+    )
+    group.add_argument(
+        "--precision", choices=("default", "high"), default="default", help="high: exact, slower (default %(default)s)"
+    )
     group.add_argument("--threads", type=int, metavar="N", help="threads to use (default: all that the process may use)")
     group = running.add_argument_group("answer", "greedy unless --temperature is given")
     group.add_argument("--max-tokens", type=int, metavar="N", help="most tokens to answer with (default 256)")

@@ -144,6 +144,7 @@ def load(
     *,
     context: int | None = None,
     kv: Literal["f32", "bf16"] | None = None,
+    precision: Literal["default", "high"] = "default",
     threads: int | None = None,
     offline: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -152,12 +153,14 @@ def load(
     """Open a model: a path to a GGUF file, or a name that `slm models` lists (fetched once, unless offline).
 
     context: most positions of a prompt and its answer; None: what the model was trained for.
-    kv:      type of the KV cache; None: "f32" for models with F32 weights, else "bf16".
+    kv:      type of the KV cache; None: "f32" for F32 weights and in high precision, else "bf16".
+    precision: "default" multiplies quantized weights with int8 activations and BF16 weights with bf16 ones; "high" keeps all
+             activations in f32, which is slower and as exact as f32 arithmetic on the dequantized weights.
     threads: how many threads a call uses; None: what the process may use.
     progress: called with (bytes done, bytes in all) while the weights are read.
     Raises FormatError, UnsupportedError, LimitError for the file; OSError; DownloadError; MemoryError; ValueError and TypeError.
     """
-    refuse_keywords("load", unknown, ("context", "kv", "threads", "offline", "progress"), LATER_LOAD)
+    refuse_keywords("load", unknown, ("context", "kv", "precision", "threads", "offline", "progress"), LATER_LOAD)
     check_source(source)
     if context is not None:
         context = check_int("context", context, 1, MAX_INT32)
@@ -165,13 +168,16 @@ def load(
         raise UnsupportedError("load() does not support kv='int8' yet; it has 'f32' and 'bf16'")
     if kv not in (None, "f32", "bf16"):
         raise ValueError(f"kv must be None, 'f32' or 'bf16', not {shown(kv)}")
+    if precision not in ("default", "high"):
+        raise ValueError(f"precision must be 'default' or 'high', not {shown(precision)}")
     threads = _core.cpu_info()["threads"] if threads is None else check_int("threads", threads, 1, MAX_THREADS)
     if progress is not None and not callable(progress):
         refuse_type("progress", "a function of (done, total) or None", progress)
     offline = check_bool("offline", offline)
     from slm import loader  # the file formats and families are imported with the first model, not with slm
 
-    opened = loader.open_model(source, context=context, kv=kv or "auto", threads=threads, offline=offline, progress=progress)
+    options = {"context": context, "kv": kv or "auto", "precision": precision, "threads": threads}
+    opened = loader.open_model(source, **options, offline=offline, progress=progress)
     return Model(opened.core, opened.info, opened.tokenizer, threads)
 
 

@@ -19,22 +19,21 @@ NAME = "smollm2-135m-instruct-q4_1"
 REFERENCES = kl.load(NAME)
 
 
-@pytest.fixture(scope="module", params=_core.cpu_info()["supported"])
-def tier_logits(request, smollm2_path, tmp_path_factory):
-    """(tier, the logits of each recorded prompt) of the file as published, computed by that tier's kernels."""
-    out = tmp_path_factory.mktemp(request.param) / "logits.npz"
-    tier_worker.run(request.param, "teacher-forced", smollm2_path, NAME, out)
-    with np.load(out) as arrays:
-        return request.param, [arrays[r.id] for r in REFERENCES]
+# precision -> mean KL at most, share of positions with the same top token at least
+BARS = {"default": (0.005, 0.95), "high": (0.0003, 0.99)}
 
 
-def test_accuracy_on_every_tier(tier_logits):
-    tier, logits = tier_logits
-    found = kl.agreement(REFERENCES, logits)
-    print(f"{tier}: {found}")
+@pytest.mark.parametrize("tier", _core.cpu_info()["supported"])
+@pytest.mark.parametrize("precision", BARS)
+def test_accuracy_on_every_tier(tier, precision, smollm2_path, tmp_path):
+    tier_worker.run(tier, "teacher-forced", smollm2_path, NAME, precision, tmp_path / "logits.npz")
+    with np.load(tmp_path / "logits.npz") as arrays:
+        found = kl.agreement(REFERENCES, [arrays[r.id] for r in REFERENCES])
+    print(f"{tier}, {precision}: {found}")
+    most_kl, least_same = BARS[precision]
     assert found.n_positions == 354
-    assert found.mean_kl <= 0.005
-    assert found.same_top >= 0.95
+    assert found.mean_kl <= most_kl
+    assert found.same_top >= least_same
     assert found.same_top_clear >= 0.999
 
 

@@ -28,7 +28,7 @@ def test_windows_of_any_size(window, kv, tmp_path):
     model = long_model()
     with tiny_models.open_tensors(model.weights, "F16", tmp_path / "weights") as tensors:
         layers = [tensors["layers"][0] | {"sliding_window": window}, tensors["layers"][1]]
-        core = _core.Model(tiny_models.core_config(model.config), tensors | {"layers": layers}, N_TOKENS, kv)
+        core = _core.Model(tiny_models.core_config(model.config), tensors | {"layers": layers}, N_TOKENS, kv=kv)
     whole = core.session().forward(model.ids, "all")
     for chunk in (7, 64, 300):
         np.testing.assert_array_equal(core.session().forward(model.ids, "all", 2, chunk), whole)
@@ -56,13 +56,13 @@ def test_tensors_in_pieces_and_transposed(tmp_path):
     other.touch()
     with tiny_models.open_tensors(model.weights, "F32", tmp_path / "weights") as tensors, open(other, "rb") as file:
         config = tiny_models.core_config(model.config)
-        plain = _core.Model(config, tensors, 128, "f32").session().forward(model.ids, "all")
+        plain = _core.Model(config, tensors, 128, kv="f32").session().forward(model.ids, "all")
         layers = [rewritten(tensors["layers"][0], other, model.weights["layers"][0], file), tensors["layers"][1]]
-        pieces = _core.Model(config, tensors | {"layers": layers}, 128, "f32").session().forward(model.ids, "all")
+        pieces = _core.Model(config, tensors | {"layers": layers}, 128, kv="f32").session().forward(model.ids, "all")
         np.testing.assert_array_equal(pieces, plain)
         wrong = [layers[0] | {"q_proj": layers[0]["q_proj"][1:]}, layers[1]]
         with pytest.raises(ValueError, match=r"q_proj: expected 96 rows, found 80"):
-            _core.Model(config, tensors | {"layers": wrong}, 128, "f32")
+            _core.Model(config, tensors | {"layers": wrong}, 128, kv="f32")
 
 
 @pytest.mark.parametrize("where", ["config", "weights", "layers"])
@@ -77,4 +77,4 @@ def test_a_field_that_nobody_asked_for_is_an_error(where, tmp_path):
         else:
             tensors["layers"][1]["surprise"] = None
         with pytest.raises(ValueError, match=f"{where}: 1 of its .* not known"):
-            _core.Model(config, tensors, 128, "f32")
+            _core.Model(config, tensors, 128, kv="f32")

@@ -13,6 +13,7 @@ HAS_BLIS = _core.cpu_info()["blas"].startswith("blis")
 FORMS = [
     *(("Q4_1", "bf16"), ("Q4_1", "f32"), ("Q4_0", "bf16"), ("Q8_0", "bf16")),
     *(("F16", "bf16"), ("BF16", "bf16"), ("F32", "f32"), ("F32", "bf16")),
+    *(("Q4_1", "bf16", "high"), ("Q8_0", "f32", "high"), ("BF16", "bf16", "high")),
 ]
 # Through BLIS, f32 weights are promised to give the same bits for any thread count, and no more.
 FORMS_OF_OUR_KERNELS = [form for form in FORMS if not (HAS_BLIS and form[0] == "F32")]
@@ -30,7 +31,7 @@ def model(request):
 
 @pytest.fixture(scope="module")
 def build(model, tmp_path_factory):
-    """(type, kv) -> (core model, the logits of all positions with one thread), made once."""
+    """(type, kv, precision if not the default) -> (core model, the logits of all positions with one thread), made once."""
     made = {}
 
     def get(form):

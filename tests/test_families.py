@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import block_formats
 import gguf_writer
 import numpy as np
 import pytest
@@ -31,8 +32,11 @@ def read(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray], np.ndarray, 
 def write(path: Path, metadata: dict[str, Any], arrays: dict[str, np.ndarray], type_name: str = "F32") -> Path:
     """Matrices as type_name, vectors as F32."""
     types = {name: type_name if array.ndim == 2 else "F32" for name, array in arrays.items()}
-    dtypes = {"F32": np.float32, "F16": np.float16}
-    tensors = {name: (types[name], array.shape, array.astype(dtypes[types[name]])) for name, array in arrays.items()}
+    tensors = {}
+    for name, array in arrays.items():
+        rows = np.ascontiguousarray(array, np.float32).reshape(-1, array.shape[-1])
+        data = block_formats.encode(types[name], rows)
+        tensors[name] = (types[name], array.shape, data)
     gguf_writer.write_gguf(path, metadata, tensors)
     return path
 
@@ -60,6 +64,19 @@ def test_prefill_and_decoding_agree_with_transformers(name, type_name, tmp_path)
     session = core.session()
     logits = np.concatenate([session.forward([token]) for token in ids.tolist()])
     assert relative_error(logits, expected) < 2e-5
+
+
+@every_family
+def test_high_precision_with_bf16_weights(name, tmp_path):
+    """Against the same weights in F32, which the test above holds against Transformers."""
+    metadata, arrays, ids, _ = read(name)
+    rounded = {key: block_formats.round_bf16(a.astype(np.float32)) if a.ndim == 2 else a for key, a in arrays.items()}
+    expected = loader.open_model(write(tmp_path / "f32.gguf", metadata, rounded)).core.session().forward(ids, "all")
+    core = loader.open_model(write(tmp_path / "bf16.gguf", metadata, rounded, "BF16"), precision="high").core
+    whole = core.session().forward(ids, "all")
+    assert relative_error(whole, expected) < 2e-5
+    for chunk, threads in ((1, 1), (5, 2), (33, 1)):
+        np.testing.assert_array_equal(core.session().forward(ids, "all", threads, chunk), whole)
 
 
 @every_family

@@ -149,7 +149,7 @@ LOAD = [
     ({"offline": 1}, TypeError, ["offline", "True or False"]),
     ({"progress": 1}, TypeError, ["progress", "int 1"]),
     ({"adapter": "x"}, slm.UnsupportedError, ["'adapter'"]),
-    ({"precision": "high"}, slm.UnsupportedError, ["'precision'"]),
+    ({"precision": "highest"}, ValueError, ["precision", "'default' or 'high'", "'highest'"]),
     ({"quantize": "q4"}, slm.UnsupportedError, ["'quantize'"]),
     ({"revision": "main"}, slm.UnsupportedError, ["'revision'"]),
     ({"n_ctx": 5}, TypeError, ["'n_ctx'", "did you mean 'context'?"]),

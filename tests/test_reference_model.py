@@ -148,7 +148,7 @@ def test_core_agrees_with_the_specification(name, type_name, kv, down_proj_group
 
     weights = tiny_models.convert(model.weights, blocks)
     cached = block_formats.round_bf16 if kv == "bf16" else lambda x: x
-    core = tiny_models.core_model(model, tmp_path / "weights", type_name, kv, down_proj_group)
+    core = tiny_models.core_model(model, tmp_path / "weights", type_name, kv, down_proj_group=down_proj_group)
     errors = []
     for ids in model.ids.reshape(-1, 4):
         expected = reference.forward(model.config, weights, ids, linear=linear, embed=embed, cached=cached)

@@ -14,9 +14,12 @@ import reference
 import tiny_models
 
 HASH_CASES = [
-    (name, type_name, kv)
+    (name, *form)
     for name in tiny_models.NAMES
-    for type_name, kv in [("Q4_1", "bf16"), ("Q4_0", "bf16"), ("Q8_0", "f32"), ("F16", "bf16"), ("F16", "f32"), ("BF16", "bf16")]
+    for form in [
+        *(("Q4_1", "bf16"), ("Q4_0", "bf16"), ("Q8_0", "f32"), ("F16", "bf16"), ("F16", "f32"), ("BF16", "bf16")),
+        *(("Q4_1", "bf16", "high"), ("Q8_0", "f32", "high"), ("BF16", "bf16", "high")),
+    ]
 ]
 N_TOKENS = 600  # several cache pages of 64 and attention segments of 256
 
@@ -66,9 +69,9 @@ def wide_model() -> tiny_models.TinyModel:
 def hash_logits(folder: str) -> None:
     """One line per case: its name and a hash of the logits of a long prompt and 8 steps."""
     for case in HASH_CASES:
-        name, type_name, kv = case
+        name, *form = case
         model = long_model(name)
-        session = tiny_models.core_model(model, Path(folder) / "weights", type_name, kv, down_proj_group=16).session()
+        session = tiny_models.core_model(model, Path(folder) / "weights", *form, down_proj_group=16).session()
         logits = np.concatenate([session.forward(model.ids[:-8], "all"), *(session.forward([token]) for token in model.ids[-8:])])
         print(*case, hashlib.sha256(logits.tobytes()).hexdigest() if np.isfinite(logits).all() else "not finite")
 
@@ -87,11 +90,11 @@ def wide_f32_error(folder: str) -> None:
     print(*errors)
 
 
-def teacher_forced(path: str, name: str, out: str) -> None:
+def teacher_forced(path: str, name: str, precision: str, out: str) -> None:
     """The logits of every position of every recorded prompt, by the model file `path`, saved as <prompt id> in the .npz `out`."""
     import slm
 
-    with slm.load(path) as model:
+    with slm.load(path, precision=precision) as model:
         np.savez(out, **{r.id: model.forward(r.ids, logits="all").logits for r in kl.load(name)})
 
 

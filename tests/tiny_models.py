@@ -122,13 +122,13 @@ def core_config(config: reference.Config) -> dict[str, Any]:
 
 
 def core_model(
-    model: TinyModel, path: Path, type_name: str = "F32", kv: str = "auto", down_proj_group: int = 32, threads: int = 0
+    model: TinyModel, path: Path, type_name: str = "F32", kv: str = "auto", precision: str = "default", down_proj_group: int = 32
 ) -> Any:
     """A _core.Model of these weights."""
     from slm import _core
 
     with open_tensors(model.weights, type_name, path, down_proj_group) as tensors:
-        return _core.Model(core_config(model.config), tensors, model.config.max_position_embeddings, kv, threads)
+        return _core.Model(core_config(model.config), tensors, model.config.max_position_embeddings, kv=kv, precision=precision)
 
 
 def write_gguf(path: Path, model: TinyModel, type_name: str) -> None:

@@ -45,6 +45,10 @@ typedef struct slm_kernels {
     /* y[(t - first) * ldy + r] for tokens first <= t < last: the same bits as gemv. */
     void (*gemm)(const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y, int64_t ldy);
 
+    /* y[t * ldy + r] for tokens 0 <= t < n_tokens: y = fma(w[r][k], x[t * ldx + k], y) for k = 0, 1, ..., where w is what the
+     * code stands for, widened to f32 as slm_matrix_row does: the bits of linear_float on a matrix of these f32 values. */
+    void (*gemm_float)(const slm_strip *w, const float *x, int64_t ldx, int64_t n_tokens, float *y, int64_t ldy);
+
     /* y[t * ldy + r] for one panel of an F32, F16 or BF16 matrix: y = fma(w[r][k], x[t * ldx + k], y) for k = 0, 1, ... */
     void (*linear_float)(const slm_matrix *w, int64_t panel, const float *x, int64_t ldx, int64_t n_tokens, float *y,
                          int64_t ldy);

@@ -16,7 +16,13 @@ static void done(slm_team *team) {
 
 static slm_input input_of(const slm_step *step, float *x, int64_t k, int64_t ldx, int group) {
     const slm_workspace *w = step->workspace;
-    slm_input input = {.n_tokens = step->n_tokens, .k = k, .ldx = ldx, .x = x, .rounded = w->rounded, .codes = w->codes};
+    slm_input input = {.n_tokens = step->n_tokens,
+                       .k = k,
+                       .ldx = ldx,
+                       .precision = step->model->precision,
+                       .x = x,
+                       .rounded = w->rounded,
+                       .codes = w->codes};
     input.codes.k = k;
     input.codes.group = group;
     return input;

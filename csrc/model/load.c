@@ -323,7 +323,7 @@ static slm_status load_all(loading *l, int threads, slm_error *error) {
 
 /* ---- checks ------------------------------------------------------------------------------------------------------------ */
 
-static slm_status check(const slm_config *c, const slm_weights *w, int64_t context, slm_error *error) {
+static slm_status check(const slm_config *c, const slm_weights *w, const slm_load_options *o, slm_error *error) {
     const struct {
         const char *name;
         int64_t value, least, most;
@@ -338,7 +338,9 @@ static slm_status check(const slm_config *c, const slm_weights *w, int64_t conte
         {"max_position_embeddings", c->max_position_embeddings, 1, INT32_MAX},
         {"rotary_dim", c->rotary_dim, 0, c->head_dim},
         {"n_rope_tables", c->n_rope_tables, 0, 16},
-        {"context", context, 1, INT32_MAX},
+        {"context", o->context, 1, INT32_MAX},
+        {"kv", o->kv, SLM_KV_AUTO, SLM_KV_BF16},
+        {"precision", o->precision, SLM_PRECISION_DEFAULT, SLM_PRECISION_HIGH},
     };
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
         if (ranges[i].value < ranges[i].least || ranges[i].value > ranges[i].most) {
@@ -398,9 +400,9 @@ static slm_status check(const slm_config *c, const slm_weights *w, int64_t conte
                             (long long)layer->sliding_window, (long long)c->n_rope_tables - 1, (long long)layer->rope_table);
         }
     }
-    if (w->position_embeddings.type != SLM_TYPE_NONE && context > c->max_position_embeddings) {
+    if (w->position_embeddings.type != SLM_TYPE_NONE && o->context > c->max_position_embeddings) {
         return slm_fail(error, SLM_BAD_ARGUMENT, -1, "context: expected at most %lld, the learned positions, found %lld",
-                        (long long)c->max_position_embeddings, (long long)context);
+                        (long long)c->max_position_embeddings, (long long)o->context);
     }
     return SLM_OK;
 }
@@ -416,11 +418,11 @@ static bool all_f32(const slm_model *m) {
     return m->lm_head.w.type == SLM_TYPE_F32;
 }
 
-slm_status slm_model_load(const slm_config *config, const slm_weights *weights, int64_t context, slm_kv_type kv,
+slm_status slm_model_load(const slm_config *config, const slm_weights *weights, const slm_load_options *options,
                           const slm_call *call, slm_model **out, slm_error *error) {
     slm_clock clock;
     slm_clock_start(&clock, call);
-    slm_status status = check(config, weights, context, error);
+    slm_status status = check(config, weights, options, error);
     if (status) return status;
     int64_t n_layers = config->num_hidden_layers, n_angles = config->n_rope_tables * (config->rotary_dim / 2);
     loading l = {.clock = &clock, .error = error};
@@ -428,7 +430,8 @@ slm_status slm_model_load(const slm_config *config, const slm_weights *weights, 
     if (!m) return slm_fail_memory(error);
     atomic_store(&m->references, 1);
     m->config = *config;
-    m->context = context;
+    m->context = options->context;
+    m->precision = options->precision;
     m->kernels = slm_kernels_active();
     m->layers = slm_alloc_zero((size_t)n_layers, sizeof *m->layers);
     m->rope_inv_freq = slm_alloc_array((size_t)n_angles, sizeof *m->rope_inv_freq);
@@ -450,7 +453,8 @@ slm_status slm_model_load(const slm_config *config, const slm_weights *weights, 
         } else {
             m->lm_head.w = m->embed_tokens;
         }
-        bool bf16 = kv == SLM_KV_BF16 || (kv == SLM_KV_AUTO && !all_f32(m));
+        bool exact = options->precision == SLM_PRECISION_HIGH || all_f32(m);
+        bool bf16 = options->kv == SLM_KV_BF16 || (options->kv == SLM_KV_AUTO && !exact);
         slm_kv_shape_init(&m->kv_shape, n_layers, config->num_key_value_heads, config->head_dim, bf16);
         *out = m;
         m = NULL;
@@ -480,5 +484,6 @@ void slm_model_describe(const slm_model *model, slm_model_stats *stats) {
                                .kv_bytes_per_token = kv->page_bytes * (size_t)kv->n_layers / SLM_PAGE_POSITIONS,
                                .context = model->context,
                                .vocab_size = model->config.vocab_size,
-                               .kv = kv->bf16 ? SLM_KV_BF16 : SLM_KV_F32};
+                               .kv = kv->bf16 ? SLM_KV_BF16 : SLM_KV_F32,
+                               .precision = model->precision};
 }

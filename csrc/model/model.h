@@ -29,6 +29,7 @@ struct slm_model {
     float *rope_inv_freq; /* [n_rope_tables, rotary_dim / 2] */
     const slm_kernels *kernels;
     int64_t context;
+    slm_precision precision;
     slm_kv_shape kv_shape;
     slm_matrix embed_tokens;           /* [vocab_size, hidden_size] */
     slm_matrix position_embeddings;    /* [max_position_embeddings, hidden_size]; data may be NULL */

@@ -11,15 +11,23 @@ enum {
     POLL_PANELS = 64, /* panels between two looks at the clock in decode */
 };
 
-static bool takes_codes(const slm_matrix *w) {
+static bool holds_codes(const slm_matrix *w) {
     return w->form == SLM_FORM_U4 || w->form == SLM_FORM_U8;
+}
+
+static bool takes_codes(const slm_input *input, const slm_matrix *w) {
+    return holds_codes(w) && input->precision == SLM_PRECISION_DEFAULT;
+}
+
+static bool takes_rounded(const slm_input *input, const slm_matrix *w) {
+    return w->form == SLM_FORM_BF16 && input->precision == SLM_PRECISION_DEFAULT;
 }
 
 void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *input, const slm_linear *linears, int n_linears) {
     bool codes = false, rounded = false;
     for (int i = 0; i < n_linears; i++) {
-        codes = codes || takes_codes(linears[i].w);
-        rounded = rounded || linears[i].w->form == SLM_FORM_BF16;
+        codes = codes || takes_codes(input, linears[i].w);
+        rounded = rounded || takes_rounded(input, linears[i].w);
     }
     int64_t begin, end;
     slm_team_range(team, input->n_tokens, &begin, &end);
@@ -30,31 +38,48 @@ void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *i
     }
 }
 
+/* One panel and all tokens. */
+static void multiply(const slm_kernels *kernels, const slm_input *input, const slm_matrix *w, int64_t panel, float *y,
+                     int64_t ldy, const slm_linear_scratch *scratch) {
+    if (holds_codes(w)) {
+        slm_strip strip;
+        kernels->unpack(w, panel, scratch->codes, scratch->d, scratch->m, &strip);
+        if (takes_codes(input, w)) {
+            kernels->gemm(&strip, &input->codes, 0, input->n_tokens, y, ldy);
+        } else {
+            kernels->gemm_float(&strip, input->x, input->ldx, input->n_tokens, y, ldy);
+        }
+    } else {
+        const float *x = takes_rounded(input, w) ? input->rounded : input->x;
+        kernels->linear_float(w, panel, x, input->ldx, input->n_tokens, y, ldy);
+    }
+}
+
 /* ---- one column: fixed shares of the panels ----------------------------------------------------------------------- */
 
 static void run_panels(const slm_kernels *kernels, const slm_input *input, const slm_linear *linear, int64_t first, int64_t last,
-                       float *y) {
+                       float *y, const slm_linear_scratch *scratch) {
     const slm_matrix *w = linear->w;
-    if (takes_codes(w)) {
+    if (takes_codes(input, w)) {
         kernels->gemv(w, first, last, &input->codes, 0, y);
     } else {
-        const float *x = w->form == SLM_FORM_BF16 ? input->rounded : input->x;
-        for (int64_t p = first; p < last; p++) kernels->linear_float(w, p, x, input->ldx, 1, y + (p - first) * 16, 16);
+        for (int64_t p = first; p < last; p++) multiply(kernels, input, w, p, y + (p - first) * 16, 16, scratch);
     }
     if (linear->bias) kernels->add(y, linear->bias + first * 16, (last - first) * 16);
 }
 
-static void run_column(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linear *linear) {
+static void run_column(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linear *linear,
+                       const slm_linear_scratch *scratch) {
     const slm_matrix *w = linear->w;
     int64_t begin, end, whole = linear->ldy >= w->n_panels * 16 ? w->n_panels : w->rows / 16;
     slm_team_range(team, w->n_panels, &begin, &end);
     for (int64_t p = begin; p < end; p += POLL_PANELS) {
         if (slm_team_cancelled(team)) return;
         int64_t last = slm_min64(p + POLL_PANELS, end);
-        run_panels(kernels, input, linear, p, slm_min64(last, whole), linear->y + p * 16);
+        run_panels(kernels, input, linear, p, slm_min64(last, whole), linear->y + p * 16, scratch);
         if (last > whole) { /* y ends inside the last panel */
             float tail[16];
-            run_panels(kernels, input, linear, whole, last, tail);
+            run_panels(kernels, input, linear, whole, last, tail, scratch);
             memcpy(linear->y + whole * 16, tail, (size_t)(w->rows - whole * 16) * sizeof *tail);
         }
     }
@@ -64,15 +89,7 @@ static void run_column(const slm_kernels *kernels, slm_team *team, const slm_inp
 
 static void run_panel(const slm_kernels *kernels, const slm_input *input, const slm_linear *linear, int64_t panel, float *y,
                       int64_t ldy, const slm_linear_scratch *scratch) {
-    const slm_matrix *w = linear->w;
-    if (takes_codes(w)) {
-        slm_strip strip;
-        kernels->unpack(w, panel, scratch->codes, scratch->d, scratch->m, &strip);
-        kernels->gemm(&strip, &input->codes, 0, input->n_tokens, y, ldy);
-    } else {
-        const float *x = w->form == SLM_FORM_BF16 ? input->rounded : input->x;
-        kernels->linear_float(w, panel, x, input->ldx, input->n_tokens, y, ldy);
-    }
+    multiply(kernels, input, linear->w, panel, y, ldy, scratch);
     for (int64_t t = 0; linear->bias && t < input->n_tokens; t++) kernels->add(y + t * ldy, linear->bias + panel * 16, 16);
 }
 
@@ -106,7 +123,7 @@ void slm_linear_run(const slm_kernels *kernels, slm_team *team, const slm_input 
     int64_t n_items = 0;
     for (int i = 0; i < n_linears; i++) {
         if (input->n_tokens == 1 && linears[i].w->form != SLM_FORM_BLAS) {
-            run_column(kernels, team, input, &linears[i]);
+            run_column(kernels, team, input, &linears[i], scratch);
         } else {
             n_items += item_count(linears[i].w);
         }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * linear.h: y = x W^T + bias for all forms of W. Weights of whole numbers take int8 activations, BF16 ones bf16-rounded
- * activations, the rest f32. All threads of a team call each function; a barrier stands between preparing an input and running
- * linears on it, and between running them and reading y. */
+ * linear.h: y = x W^T + bias for all forms of W. In the default precision weights of whole numbers take int8 activations, BF16
+ * ones bf16-rounded activations, the rest f32; in high precision all take f32. All threads of a team call each function; a
+ * barrier stands between preparing an input and running linears on it, and between running them and reading y. */
 #ifndef SLM_OPS_LINEAR_H
 #define SLM_OPS_LINEAR_H
 
@@ -10,10 +10,11 @@
 
 typedef struct slm_input {
     int64_t n_tokens, k;
-    int64_t ldx;     /* k rounded up to 16 */
+    int64_t ldx; /* k rounded up to 16 */
+    slm_precision precision;
     float *x;        /* [n_tokens, ldx] */
-    float *rounded;  /* [n_tokens, ldx], x in bf16; filled when a BF16 matrix needs it */
-    slm_codes codes; /* filled when a U4 or U8 matrix needs them */
+    float *rounded;  /* [n_tokens, ldx], x in bf16; filled where a matrix needs it */
+    slm_codes codes; /* filled where a matrix needs them */
 } slm_input;
 
 typedef struct slm_linear {

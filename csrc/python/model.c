@@ -323,27 +323,35 @@ static bool read_weights(const slm_py_state *state, PyObject *mapping, int64_t n
 /* ---- the type
  * ------------------------------------------------------------------------------------------------------------------ */
 
+static const char *const kv_types[] = {[SLM_KV_AUTO] = "auto", [SLM_KV_F32] = "f32", [SLM_KV_BF16] = "bf16", NULL};
+static const char *const precisions[] = {[SLM_PRECISION_DEFAULT] = "default", [SLM_PRECISION_HIGH] = "high", NULL};
+
+/* The index of value in names; -1 with an exception. */
+static int choice(const char *parameter, const char *const *names, const char *value) {
+    for (int i = 0; names[i]; i++) {
+        if (!strcmp(names[i], value)) return i;
+    }
+    PyErr_Format(PyExc_ValueError, "%s: '%.32s' is not known", parameter, value);
+    return -1;
+}
+
 static int model_init(PyObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"config", "weights", "context", "kv", "threads", "progress", NULL};
-    static const char *const kv_types[] = {[SLM_KV_AUTO] = "auto", [SLM_KV_F32] = "f32", [SLM_KV_BF16] = "bf16", NULL};
+    static char *names[] = {"config", "weights", "context", "kv", "precision", "threads", "progress", NULL};
     slm_py_model *model = (slm_py_model *)self;
     slm_py_state *state = slm_py_state_of(Py_TYPE(self));
     PyObject *config_map, *weights_map, *progress = Py_None, *keep = NULL;
     long long context;
-    const char *kv_name;
+    const char *kv_name = kv_types[SLM_KV_AUTO], *precision_name = precisions[SLM_PRECISION_DEFAULT];
     PyObject *threads_object = NULL;
     int64_t threads = 0;
-    int kv = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOLs|OO", names, &config_map, &weights_map, &context, &kv_name,
-                                     &threads_object, &progress) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOL|$ssOO", names, &config_map, &weights_map, &context, &kv_name,
+                                     &precision_name, &threads_object, &progress) ||
         (threads_object && !slm_py_int(threads_object, "threads", 0, SLM_PY_MAX_THREADS, &threads))) {
         return -1;
     }
-    while (kv_types[kv] && strcmp(kv_types[kv], kv_name)) kv++;
-    if (!kv_types[kv]) {
-        PyErr_Format(PyExc_ValueError, "kv: expected 'auto', 'f32' or 'bf16', found '%.32s'", kv_name);
-        return -1;
-    }
+    int kv = choice("kv", kv_types, kv_name), precision = kv < 0 ? -1 : choice("precision", precisions, precision_name);
+    if (precision < 0) return -1;
+    slm_load_options options = {.context = context, .kv = kv, .precision = precision};
     slm_config config = {0};
     slm_weights weights = {0};
     slm_error error;
@@ -353,7 +361,7 @@ static int model_init(PyObject *self, PyObject *args, PyObject *kwargs) {
         slm_model *loaded = NULL;
         slm_py_call call = {.call.threads = (int)threads, .progress = progress == Py_None ? NULL : progress};
         slm_py_call_begin(&call, state);
-        slm_status status = slm_model_load(&config, &weights, context, kv, &call.call, &loaded, &error);
+        slm_status status = slm_model_load(&config, &weights, &options, &call.call, &loaded, &error);
         ok = slm_py_call_end(&call) && !status;
         if (ok) {
             slm_model_release(model->model);
@@ -379,10 +387,10 @@ static PyObject *model_stats(PyObject *self, PyObject *unused) {
     if (!ready(slm_py_state_of(Py_TYPE(self)), model)) return NULL;
     slm_model_stats stats;
     slm_model_describe(model->model, &stats);
-    return Py_BuildValue("{s:n,s:n,s:n,s:L,s:L,s:s}", "weight_bytes", (Py_ssize_t)stats.weight_bytes, "token_bytes",
+    return Py_BuildValue("{s:n,s:n,s:n,s:L,s:L,s:s,s:s}", "weight_bytes", (Py_ssize_t)stats.weight_bytes, "token_bytes",
                          (Py_ssize_t)stats.token_bytes, "kv_bytes_per_token", (Py_ssize_t)stats.kv_bytes_per_token, "context",
-                         (long long)stats.context, "vocab_size", (long long)stats.vocab_size, "kv",
-                         stats.kv == SLM_KV_F32 ? "f32" : "bf16");
+                         (long long)stats.context, "vocab_size", (long long)stats.vocab_size, "kv", kv_types[stats.kv],
+                         "precision", precisions[stats.precision]);
 }
 
 static PyObject *model_session(PyObject *self, PyObject *unused) {

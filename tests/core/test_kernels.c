@@ -134,6 +134,29 @@ static void test_int8(const slm_kernels *tier, slm_type type, int64_t rows, int6
     for (int64_t r = rows; r < ldy; r++) CHECK(y[1][r] == 0);
 }
 
+/* The chain over f32 activations gives the bits of an F32 matrix that holds what the codes stand for. */
+static void test_gemm_float(const slm_kernels *tier, slm_type type, int64_t rows, int64_t k, int64_t n_tokens) {
+    static float y[2][MAX_TOKENS * MAX_ROWS], values[MAX_ROWS * MAX_K];
+    static _Alignas(64) uint8_t strip_codes[MAX_K * 16];
+    static _Alignas(64) float d[MAX_K / 2], m[MAX_K / 2];
+    slm_matrix w;
+    slm_strip strip;
+    slm_error error;
+    random_matrix(&w, type, rows, k);
+    for (int64_t i = 0; i < n_tokens * k; i++) x[i] = random_float();
+    int64_t ldy = w.n_panels * 16;
+    for (int64_t r = 0; r < rows; r++) slm_matrix_row(&w, r, values + r * k);
+    for (int64_t p = 0; p < w.n_panels; p++) {
+        tier->unpack(&w, p, strip_codes, d, m, &strip);
+        tier->gemm_float(&strip, x, k, n_tokens, y[0] + p * 16, ldy);
+    }
+    CHECK(slm_matrix_describe(&w, SLM_TYPE_F32, rows, k, false, &error) == SLM_OK);
+    w.data = packed;
+    slm_matrix_pack(&w, 0, w.n_panels, (const uint8_t *)values, rows);
+    for (int64_t p = 0; p < w.n_panels; p++) slm_kernels_scalar.linear_float(&w, p, x, k, n_tokens, y[1] + p * 16, ldy);
+    for (int64_t t = 0; t < n_tokens; t++) CHECK(same(y[0] + t * ldy, y[1] + t * ldy, (size_t)rows * 4));
+}
+
 /* ---- float kernels ------------------------------------------------------------------------------------------------------- */
 
 static void test_float(const slm_kernels *tier, slm_type type, int64_t rows, int64_t k, int64_t n_tokens) {
@@ -345,6 +368,7 @@ int main(void) {
             for (int c = 0; c < 4; c++) {
                 for (int64_t n = 1; n <= MAX_TOKENS; n += n < 13 ? 1 : 8)
                     test_int8(tier, types[t], c == 3 ? 17 : 16 * c + 1, columns[c], n, n % 2 ? 32 : 16);
+                test_gemm_float(tier, types[t], 16 * c + 1 - c / 3, columns[c], 7 + c);
             }
             test_int8(tier, types[t], MAX_ROWS, MAX_K, 2, 32);
         }

@@ -218,6 +218,8 @@ static void test_generation(slm_model *model) {
 /* ---- what fails
  * ------------------------------------------------------------------------------------------------------------------ */
 
+static const slm_load_options plain = {.context = CONTEXT};
+
 static slm_status everything(const files *f, float *logits, slm_error *error) {
     slm_model *model = NULL;
     slm_session *session = NULL, *fork = NULL;
@@ -225,7 +227,7 @@ static slm_status everything(const files *f, float *logits, slm_error *error) {
     slm_generate_options options = {.max_tokens = 3, .temperature = 1, .top_p = 1};
     slm_chunk chunk;
     slm_call call = {.threads = 1, .prefill_chunk = 30};
-    slm_status status = slm_model_load(&f->config, &f->weights, CONTEXT, SLM_KV_AUTO, &call, &model, error);
+    slm_status status = slm_model_load(&f->config, &f->weights, &plain, &call, &model, error);
     if (!status) status = slm_session_create(model, &session, error);
     if (!status) status = slm_session_forward(session, prompt, 70, SLM_LOGITS_ALL, logits, &call, error);
     if (!status) status = slm_session_fork(session, &fork, error);
@@ -262,26 +264,27 @@ static void test_failures(files *f) {
     slm_session *session = NULL;
     slm_error error;
     slm_config bad = f->config;
+    const slm_load_options none = {0}, odd = {.context = CONTEXT, .precision = 7};
     bad.num_key_value_heads = 3;
-    CHECK(slm_model_load(&bad, &f->weights, CONTEXT, SLM_KV_AUTO, NULL, &model, &error) == SLM_BAD_ARGUMENT && !model);
+    CHECK(slm_model_load(&bad, &f->weights, &plain, NULL, &model, &error) == SLM_BAD_ARGUMENT && !model);
     bad = f->config;
     bad.hidden_size = HIDDEN + 32;
-    CHECK(slm_model_load(&bad, &f->weights, CONTEXT, SLM_KV_AUTO, NULL, &model, &error) == SLM_BAD_ARGUMENT && !model);
+    CHECK(slm_model_load(&bad, &f->weights, &plain, NULL, &model, &error) == SLM_BAD_ARGUMENT && !model);
     CHECK(strstr(error.message, "expected") && strstr(error.message, "found"));
-    CHECK(slm_model_load(&f->config, &f->weights, 0, SLM_KV_AUTO, NULL, &model, &error) == SLM_BAD_ARGUMENT);
+    CHECK(slm_model_load(&f->config, &f->weights, &none, NULL, &model, &error) == SLM_BAD_ARGUMENT);
+    CHECK(slm_model_load(&f->config, &f->weights, &odd, NULL, &model, &error) == SLM_BAD_ARGUMENT);
     slm_tensor good = f->layers[1].up_proj.weight;
     f->layers[1].up_proj.weight.offset = f->end;
-    CHECK(slm_model_load(&f->config, &f->weights, CONTEXT, SLM_KV_AUTO, NULL, &model, &error) == SLM_BAD_DATA);
+    CHECK(slm_model_load(&f->config, &f->weights, &plain, NULL, &model, &error) == SLM_BAD_DATA);
     CHECK(strstr(error.message, "up_proj") && error.index == 1);
     f->layers[1].up_proj.weight.fd = -1;
-    CHECK(slm_model_load(&f->config, &f->weights, CONTEXT, SLM_KV_AUTO, NULL, &model, &error) == SLM_IO_ERROR && error.os_error);
+    CHECK(slm_model_load(&f->config, &f->weights, &plain, NULL, &model, &error) == SLM_IO_ERROR && error.os_error);
     f->layers[1].up_proj.weight = good;
     int events = 0;
     slm_call stop = {.event = always_stop, .user = &events};
-    CHECK(slm_model_load(&f->config, &f->weights, CONTEXT, SLM_KV_AUTO, &stop, &model, &error) == SLM_CANCELLED && !model &&
-          events == 1);
+    CHECK(slm_model_load(&f->config, &f->weights, &plain, &stop, &model, &error) == SLM_CANCELLED && !model && events == 1);
 
-    CHECK(slm_model_load(&f->config, &f->weights, CONTEXT, SLM_KV_AUTO, NULL, &model, &error) == SLM_OK);
+    CHECK(slm_model_load(&f->config, &f->weights, &plain, NULL, &model, &error) == SLM_OK);
     CHECK(slm_session_create(model, &session, &error) == SLM_OK);
     float logits[VOCAB], again[VOCAB];
     CHECK(slm_session_forward(session, prompt, 66, SLM_LOGITS_NONE, NULL, NULL, &error) == SLM_OK);
@@ -308,7 +311,7 @@ static void test_not_a_number(void) {
     slm_session *session = NULL;
     slm_error error;
     float logits[3 * VOCAB];
-    CHECK(slm_model_load(&f.config, &f.weights, CONTEXT, SLM_KV_AUTO, NULL, &model, &error) == SLM_OK);
+    CHECK(slm_model_load(&f.config, &f.weights, &plain, NULL, &model, &error) == SLM_OK);
     CHECK(slm_session_create(model, &session, &error) == SLM_OK);
     for (int i = 0; i < 2; i++) {
         CHECK(slm_session_forward(session, prompt, 3, SLM_LOGITS_ALL, logits, NULL, &error) == SLM_NOT_A_NUMBER &&
@@ -325,7 +328,7 @@ static void test_not_a_number(void) {
     /* One token's embedding is not finite: after it failed, the others give what they give in a session that never saw it. */
     write_files(&f, SLM_TYPE_Q8_0, false);
     CHECK(pwrite(f.fd, &nan, 2, (off_t)f.weights.embed_tokens.offset + 34 * 2 * 7) == 2);
-    CHECK(slm_model_load(&f.config, &f.weights, CONTEXT, SLM_KV_AUTO, NULL, &model, &error) == SLM_OK);
+    CHECK(slm_model_load(&f.config, &f.weights, &plain, NULL, &model, &error) == SLM_OK);
     float expected[VOCAB];
     const int32_t good[] = {1, 2, 3, 4, 5}, bad[] = {1, 2, 3, 4, 7, 7};
     for (int i = 0; i < 2; i++) {
@@ -353,12 +356,16 @@ int main(void) {
         write_files(&f, types[i], i % 2);
         int64_t before = slm_alloc_outstanding();
         slm_model *model = NULL;
-        CHECK(slm_model_load(&f.config, &f.weights, CONTEXT, SLM_KV_AUTO, NULL, &model, &error) == SLM_OK);
+        CHECK(slm_model_load(&f.config, &f.weights, &plain, NULL, &model, &error) == SLM_OK);
         slm_cpu_info cpu;
         slm_cpu(&cpu);
         /* BLIS promises bits for any number of threads only. */
         if (types[i] != SLM_TYPE_F32 || !*cpu.blas_arch) test_bits(model, types[i] == SLM_TYPE_F32 ? SLM_KV_F32 : SLM_KV_BF16);
         test_generation(model);
+        slm_model_release(model);
+        const slm_load_options high = {.context = CONTEXT, .kv = SLM_KV_BF16, .precision = SLM_PRECISION_HIGH};
+        CHECK(slm_model_load(&f.config, &f.weights, &high, NULL, &model, &error) == SLM_OK);
+        if (types[i] != SLM_TYPE_F32 || !*cpu.blas_arch) test_bits(model, SLM_KV_BF16);
         slm_model_release(model);
         CHECK(slm_alloc_outstanding() == before);
         if (types[i] == SLM_TYPE_Q4_1 || types[i] == SLM_TYPE_F32) test_allocation_failures(&f);

@@ -81,6 +81,14 @@ SLM_INLINE void lanes_load_bf16_pairs(const void *p, lanes *first, lanes *second
     *first = (lanes){_mm256_castsi256_ps(_mm256_slli_epi32(low, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(high, 16))};
     *second = (lanes){_mm256_castsi256_ps(_mm256_and_si256(low, mask)), _mm256_castsi256_ps(_mm256_and_si256(high, mask))};
 }
+SLM_INLINE __m256 bytes_half(const uint8_t *p, int i) {
+    __m256i bytes = _mm256_srli_epi32(_mm256_loadu_si256((const __m256i *)p), 8 * i);
+    return _mm256_cvtepi32_ps(_mm256_and_si256(bytes, _mm256_set1_epi32(0xff)));
+}
+/* Byte i of each of sixteen groups of four. */
+SLM_INLINE lanes lanes_load_bytes(const uint8_t *p, int i) {
+    return (lanes){bytes_half(p, i), bytes_half(p + 32, i)};
+}
 SLM_INLINE __m256 round_bf16_half(__m256 a) {
     __m256i bits = _mm256_castps_si256(a);
     __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));

@@ -65,6 +65,11 @@ SLM_INLINE void lanes_load_bf16_pairs(const void *p, lanes *first, lanes *second
     *first = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
     *second = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000)));
 }
+/* Byte i of each of sixteen groups of four. */
+SLM_INLINE lanes lanes_load_bytes(const uint8_t *p, int i) {
+    __m512i bytes = _mm512_srli_epi32(_mm512_loadu_si512(p), (unsigned)(8 * i));
+    return _mm512_cvtepi32_ps(_mm512_and_si512(bytes, _mm512_set1_epi32(0xff)));
+}
 /* Finite lanes to the nearest bf16 value, ties to even. */
 SLM_INLINE lanes lanes_round_bf16(lanes a) {
     __m512i bits = _mm512_castps_si512(a);

@@ -80,6 +80,10 @@ SLM_INLINE void lanes_load_bf16_pairs(const void *p, lanes *first, lanes *second
         second->v[i] = slm_bf16_to_f32(halves[2 * i + 1]);
     }
 }
+/* Byte `byte` of each of sixteen groups of four. */
+SLM_INLINE lanes lanes_load_bytes(const uint8_t *p, int byte) {
+    EACH_LANE((float)p[4 * i + byte]);
+}
 /* To the nearest bf16 value, ties to even. */
 SLM_INLINE lanes lanes_round_bf16(lanes a) {
     EACH_LANE(slm_bf16_to_f32(slm_f32_to_bf16(a.v[i])));
