@@ -89,6 +89,15 @@ typedef enum slm_type {
     SLM_TYPE_Q8_0,
     SLM_TYPE_Q4_0,
     SLM_TYPE_Q4_1,
+    SLM_TYPE_Q5_0,
+    SLM_TYPE_Q5_1,
+    SLM_TYPE_Q2_K,
+    SLM_TYPE_Q3_K,
+    SLM_TYPE_Q4_K,
+    SLM_TYPE_Q5_K,
+    SLM_TYPE_Q6_K,
+    SLM_TYPE_IQ4_NL,
+    SLM_TYPE_IQ4_XS,
     SLM_TYPE_COUNT,
 } slm_type;
 

@@ -169,15 +169,17 @@ def linear_int8(
     x: NDArray[np.float32],
     group: int = 32,
 ) -> NDArray[np.float32]:
-    """Weights d * code (+ minimum) in blocks of 32 times x [n_tokens, k] in groups of `group`: [n_tokens, rows].
+    """Weights d * code (+ minimum) in groups of 32 or 16 times x [n_tokens, k] in groups of `group`: [n_tokens, rows].
 
-    codes: [rows, k] with the format's offset already taken off; d, minimum: [rows, k / 32]. One chain per output, groups in
+    codes: [rows, k] with the format's offset already taken off; d, minimum: [rows, groups]. One chain per output, groups in
     ascending order: acc = fma(integer dot, d * dx, acc), then acc = fma(minimum, dx * integer sum, acc).
     """
+    own_group = x.shape[1] // d.shape[1]
+    group = min(group, own_group)
     xq, dx = quantize_activations(x, group)
     acc = np.zeros((len(x), len(codes)), np.float32)
     for g in range(x.shape[1] // group):
-        span, block = slice(g * group, (g + 1) * group), g * group // 32
+        span, block = slice(g * group, (g + 1) * group), g * group // own_group
         dot = xq[:, span] @ codes[:, span].T.astype(np.int32)
         acc = fma(dot.astype(np.float32), dx[:, g, None] * d[:, block], acc)
         if minimum is not None:

@@ -320,7 +320,7 @@ HOSTILE = [
         "rope_freqs.weight",
     ),
     Hostile("H7-missing", change({BLOCKS: None}), "KEY_MISSING", BLOCKS),
-    Hostile("H7-type", change(tensors={Q: ("Q5_0", (32, 32), bytes(704))}, at=f"tensor {Q}"), "TYPES", "", UnsupportedError),
+    Hostile("H7-type", change(tensors={Q: ("MXFP4", (32, 32), bytes(544))}, at=f"tensor {Q}"), "TYPES", "", UnsupportedError),
     Hostile("architecture", key("general.architecture", "string", "mamba"), "ARCHITECTURE", "architecture", UnsupportedError),
     Hostile("no-architecture", change({"general.architecture": None}), "KEY_MISSING", "general.architecture"),
     # vocabulary

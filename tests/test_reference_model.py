@@ -61,11 +61,11 @@ def test_fma_rounds_the_exact_value_once():
 
 def test_quantized_linear_is_the_product_up_to_the_rounding_of_its_input():
     rng = np.random.default_rng(1)
-    x = rng.standard_normal((5, 160)).astype(np.float32)
-    matrix = rng.standard_normal((33, 160)).astype(np.float32)
+    x = rng.standard_normal((5, 512)).astype(np.float32)
+    matrix = rng.standard_normal((33, 512)).astype(np.float32)
     x[2, 32:64] = 0
-    for name in ("Q8_0", "Q4_0", "Q4_1"):
-        for group in (32, 16):
+    for name in block_formats.BLOCK_TYPES:
+        for group in (32, 16)[block_formats.FORMATS[name].group == 16 :]:
             data = block_formats.encode(name, matrix)
             values = block_formats.decode(name, data, *matrix.shape)
             result = reference.linear_int8(*block_formats.fields(name, data, *matrix.shape), x, group)
@@ -118,6 +118,9 @@ ARITHMETIC = [
         ("Q8_0", "bf16", 16),
         ("Q4_0", "bf16", 16),
         ("Q4_1", "bf16", 16),
+        ("Q5_0", "bf16", 32),
+        ("Q5_1", "f32", 16),
+        ("IQ4_NL", "bf16", 32),
     ),
     *(("F32", "f32", 32), ("F32", "bf16", 32), ("F16", "bf16", 32), ("BF16", "f32", 32), ("BF16", "bf16", 32)),
 ]

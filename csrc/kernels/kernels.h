@@ -13,21 +13,22 @@
 /* int8 activations in groups: x ~ scale * codes. codes: [n_tokens][k]; the others [n_tokens][k / group]. */
 typedef struct slm_codes {
     int64_t k;
-    int group;     /* 32, or 16: two scales for one group of weights */
+    int group;     /* 32, or 16, as weights with groups of 16 need it */
     int8_t *codes; /* -127 .. 127 */
     int32_t *sums; /* of the codes of a group */
     float *scales;
     float *scaled_sums; /* scale * sum */
 } slm_codes;
 
-/* A panel made ready for many columns: one byte a code. */
+/* A panel made ready for many columns: one byte a code, a scale for each group of the activations. */
 typedef struct slm_strip {
-    int64_t groups;
+    int64_t k;
+    int group; /* of the activations */
     int offset;
-    int code_bits;        /* 4 or 8: the largest code that occurs */
-    const uint8_t *codes; /* [groups][8 steps][16 rows][4] */
-    const float *d;       /* [groups][16] */
-    const float *m;       /* [groups][16], or NULL */
+    int code_bits;        /* codes are below 2^code_bits: 4, 5, 6 or 8 */
+    const uint8_t *codes; /* [k / 4 steps][16 rows][4] */
+    const float *d;       /* [k / group][16] */
+    const float *m;       /* [k / group][16], or NULL */
 } slm_strip;
 
 typedef struct slm_kernels {
@@ -37,11 +38,11 @@ typedef struct slm_kernels {
      * Writes the row of one token. NaN or infinity in a group makes its scale NaN. */
     void (*quantize)(const float *x, int64_t token, const slm_codes *out);
 
-    /* One token: y[16 * (p - first) + r] for the panels first <= p < last of a U4 or U8 matrix. Per group of x:
-     * y = fma(dot - offset * sum, d * scale, y), then with minimums y = fma(m, scaled_sum, y). */
+    /* One token: y[16 * (p - first) + r] for the panels first <= p < last of a matrix of codes whose group is no smaller than
+     * that of x. Per group of x: y = fma(dot - offset * sum, d * scale, y), then with minimums y = fma(m, scaled_sum, y). */
     void (*gemv)(const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token, float *y);
-    /* codes: [groups * 512] bytes, d and m: [groups * 16] f32, to be filled and pointed to by *strip. */
-    void (*unpack)(const slm_matrix *w, int64_t panel, uint8_t *codes, float *d, float *m, slm_strip *strip);
+    /* group: of the activations. codes: [16 * k] bytes, d and m: [k / group * 16] f32, to be filled and pointed to by *strip. */
+    void (*unpack)(const slm_matrix *w, int64_t panel, int group, uint8_t *codes, float *d, float *m, slm_strip *strip);
     /* y[(t - first) * ldy + r] for tokens first <= t < last: the same bits as gemv. */
     void (*gemm)(const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y, int64_t ldy);
 

@@ -1,19 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/layout.h"
 
-#include <string.h>
-
 #include "base/arith.h"
-#include "base/half.h"
 
-enum { ROWS = SLM_PANEL_ROWS, STEP = 4 * ROWS /* bytes of one step of a panel */ };
+enum { ROWS = SLM_PANEL_ROWS, LINE = 4 * ROWS /* bytes of one step of a panel */ };
 
 static slm_form form_of(slm_type type, bool blas) {
     switch (type) {
     case SLM_TYPE_F32: return blas ? SLM_FORM_BLAS : SLM_FORM_F32;
     case SLM_TYPE_F16: return SLM_FORM_F16;
     case SLM_TYPE_BF16: return SLM_FORM_BF16;
-    default: return slm_type_of(type)->code_bits <= 4 ? SLM_FORM_U4 : SLM_FORM_U8;
+    default: return SLM_FORM_CODES;
     }
 }
 
@@ -30,24 +27,26 @@ slm_status slm_matrix_describe(slm_matrix *matrix, slm_type type, int64_t rows, 
         (slm_matrix){.form = form_of(type, blas), .type = type, .rows = rows, .cols = cols, .n_panels = (rows - 1) / ROWS + 1};
     size_t row_bytes = 0, total = 0;
     bool fits = slm_mul_size((size_t)cols, 4, &row_bytes) && slm_mul_size(row_bytes, ROWS, &total) && total <= SIZE_MAX / 4;
+    matrix->coding = info->coding;
     switch (matrix->form) {
-    case SLM_FORM_U4:
-    case SLM_FORM_U8:
-        matrix->groups = cols / SLM_GROUP;
-        matrix->steps = matrix->groups * (matrix->form == SLM_FORM_U4 ? 4 : 8);
-        break;
+    case SLM_FORM_CODES: matrix->lines = cols / SLM_GROUP * info->coding.bits; break;
     case SLM_FORM_F16:
-    case SLM_FORM_BF16: matrix->steps = slm_div_up(cols, 2); break;
+    case SLM_FORM_BF16: matrix->lines = slm_div_up(cols, 2); break;
     case SLM_FORM_F32:
-    case SLM_FORM_BLAS: matrix->steps = cols; break;
+    case SLM_FORM_BLAS: matrix->lines = cols; break;
     }
-    matrix->offset = info->offset;
-    matrix->has_min = info->has_min;
     if (fits) {
-        size_t scales = (size_t)matrix->groups * ROWS * sizeof(uint16_t);
-        matrix->d_at = (size_t)matrix->steps * STEP;
-        matrix->m_at = matrix->d_at + scales;
-        matrix->panel_bytes = (matrix->m_at + (matrix->has_min ? scales : 0) + 63) / 64 * 64;
+        const slm_coding *c = &matrix->coding;
+        size_t f16 = 0, s8 = 0;
+        if (matrix->form == SLM_FORM_CODES) {
+            f16 = (size_t)(cols / (c->two_level ? SLM_SUPERBLOCK : c->group)) * ROWS * sizeof(uint16_t);
+            s8 = c->two_level ? (size_t)(cols / c->group) * ROWS : 0;
+        }
+        matrix->d_at = (size_t)matrix->lines * LINE;
+        matrix->m_at = matrix->d_at + f16;
+        matrix->scales_at = matrix->m_at + (c->mins ? f16 : 0);
+        matrix->mins_at = matrix->scales_at + s8;
+        matrix->panel_bytes = (matrix->mins_at + (c->mins ? s8 : 0) + 63) / 64 * 64;
         fits = slm_mul_size(matrix->panel_bytes, (size_t)matrix->n_panels, &total) && total <= PTRDIFF_MAX;
     }
     if (!fits) {
@@ -66,33 +65,46 @@ size_t slm_matrix_row_bytes(const slm_matrix *matrix) {
     return (size_t)(matrix->cols / info->block * info->block_bytes);
 }
 
+/* The codes of row r in one group. */
+static void pack_codes(int bits, const uint8_t *codes, int r, uint8_t *group) {
+    uint32_t steps[8];
+    memcpy(steps, codes, sizeof steps);
+    for (int from = 0, plane; from < bits; from += plane, group += LINE * plane) {
+        plane = slm_plane_bits(bits - from);
+        uint32_t mask = 0x01010101u * (0xffu >> (8 - plane)), lines[8] = {0};
+        for (int s = 0; s < 8; s++) lines[s & (plane - 1)] |= (steps[s] >> from & mask) << (s & -plane);
+        for (int l = 0; l < plane; l++) memcpy(group + l * LINE + 4 * r, &lines[l], 4);
+    }
+}
+
 /* One row of a file's blocks into row r of a panel. */
 static void pack_blocks(const slm_matrix *matrix, uint8_t *panel, int r, const uint8_t *row) {
     const slm_type_info *info = slm_type_of(matrix->type);
+    const slm_coding *c = &matrix->coding;
     uint16_t *d = (uint16_t *)(panel + matrix->d_at), *m = (uint16_t *)(panel + matrix->m_at);
-    for (int64_t g = 0; g < matrix->groups; g++, row += info->block_bytes) {
-        slm_group group;
-        info->split(row, &group);
-        if (matrix->form == SLM_FORM_U4) {
-            uint8_t *out = panel + g * 4 * STEP + 4 * r, nibbles[16];
-            for (int i = 0; i < 16; i++) nibbles[i] = (uint8_t)(group.codes[i] | group.codes[i + 16] << 4);
-            for (int s = 0; s < 4; s++) memcpy(out + s * STEP, nibbles + 4 * s, 4);
-        } else {
-            uint8_t *out = panel + g * 8 * STEP + 4 * r;
-            for (int s = 0; s < 8; s++) memcpy(out + s * STEP, group.codes + 4 * s, 4);
+    uint8_t *scales = panel + matrix->scales_at, *mins = panel + matrix->mins_at, *codes = panel;
+    int64_t factors = c->two_level ? info->block / c->group : 0; /* of a block */
+    for (int64_t b = 0; b < matrix->cols / info->block; b++, row += info->block_bytes) {
+        slm_parts parts;
+        info->split(row, &parts);
+        for (int64_t i = 0; i < info->block; i += SLM_GROUP, codes += LINE * c->bits)
+            pack_codes(c->bits, parts.codes + i, r, codes);
+        d[b * ROWS + r] = parts.d;
+        if (c->mins) m[b * ROWS + r] = parts.m;
+        for (int64_t i = 0; i < factors; i++) {
+            scales[(b * factors + i) * ROWS + r] = (uint8_t)parts.scales[i];
+            if (c->mins) mins[(b * factors + i) * ROWS + r] = (uint8_t)parts.mins[i];
         }
-        d[g * ROWS + r] = group.d;
-        if (matrix->has_min) m[g * ROWS + r] = group.m;
     }
 }
 
 static void pack_floats(const slm_matrix *matrix, uint8_t *panel, int r, const uint8_t *row) {
     size_t row_bytes = slm_matrix_row_bytes(matrix);
     int64_t whole = (int64_t)(row_bytes / 4);
-    for (int64_t s = 0; s < whole; s++) memcpy(panel + s * STEP + 4 * r, row + 4 * s, 4);
-    if (whole < matrix->steps) { /* an odd last element of 2 bytes, and its padding */
-        memset(panel + whole * STEP + 4 * r, 0, 4);
-        memcpy(panel + whole * STEP + 4 * r, row + 4 * whole, 2);
+    for (int64_t s = 0; s < whole; s++) memcpy(panel + s * LINE + 4 * r, row + 4 * s, 4);
+    if (whole < matrix->lines) { /* an odd last element of 2 bytes, and its padding */
+        memset(panel + whole * LINE + 4 * r, 0, 4);
+        memcpy(panel + whole * LINE + 4 * r, row + 4 * whole, 2);
     }
 }
 
@@ -107,7 +119,7 @@ void slm_matrix_pack(const slm_matrix *matrix, int64_t panel, int64_t n_panels, 
         int64_t rows_here = slm_min64(ROWS, n_rows - p * ROWS);
         if (rows_here < ROWS) memset(out, 0, matrix->panel_bytes);
         for (int r = 0; r < rows_here; r++, file_rows += row_bytes) {
-            if (matrix->groups) {
+            if (matrix->form == SLM_FORM_CODES) {
                 pack_blocks(matrix, out, r, file_rows);
             } else {
                 pack_floats(matrix, out, r, file_rows);
@@ -117,20 +129,15 @@ void slm_matrix_pack(const slm_matrix *matrix, int64_t panel, int64_t n_panels, 
 }
 
 static void row_of_codes(const slm_matrix *matrix, const uint8_t *panel, int r, float *out) {
-    const uint16_t *d = (const uint16_t *)(panel + matrix->d_at), *m = (const uint16_t *)(panel + matrix->m_at);
-    for (int64_t g = 0; g < matrix->groups; g++, out += SLM_GROUP) {
-        float scale = slm_f16_to_f32(d[g * ROWS + r]);
-        float min = matrix->has_min ? slm_f16_to_f32(m[g * ROWS + r]) : 0;
-        for (int i = 0; i < SLM_GROUP; i++) {
-            int code;
-            if (matrix->form == SLM_FORM_U4) {
-                uint8_t byte = panel[(g * 4 + i % 16 / 4) * STEP + 4 * r + i % 4];
-                code = i < 16 ? byte & 15 : byte >> 4;
-            } else {
-                code = panel[(g * 8 + i / 4) * STEP + 4 * r + i % 4];
-            }
-            float product = scale * (float)(code - matrix->offset);
-            out[i] = matrix->has_min ? product + min : product;
+    const slm_coding *c = &matrix->coding;
+    float d = 0, m = 0;
+    for (int64_t i = 0; i < matrix->cols; i += 4) {
+        if (i % c->group == 0) slm_row_scales(matrix, panel, i / c->group, r, &d, &m);
+        uint32_t codes = slm_step_codes(c->bits, panel + i / SLM_GROUP * c->bits * LINE, (int)(i % SLM_GROUP / 4), r);
+        for (int j = 0; j < 4; j++) {
+            int code = codes >> 8 * j & 0xff;
+            float product = d * (float)((c->table ? c->table[code] : code) - c->offset);
+            out[i + j] = c->mins ? product + m : product;
         }
     }
 }
@@ -139,18 +146,17 @@ void slm_matrix_row(const slm_matrix *matrix, int64_t row, float *out) {
     const uint8_t *panel = slm_matrix_panel(matrix, row / ROWS);
     int r = (int)(row % ROWS);
     switch (matrix->form) {
-    case SLM_FORM_U4:
-    case SLM_FORM_U8: row_of_codes(matrix, panel, r, out); break;
+    case SLM_FORM_CODES: row_of_codes(matrix, panel, r, out); break;
     case SLM_FORM_F16:
     case SLM_FORM_BF16:
         for (int64_t i = 0; i < matrix->cols; i++) {
             uint16_t half;
-            memcpy(&half, panel + i / 2 * STEP + 4 * r + i % 2 * 2, 2);
+            memcpy(&half, panel + i / 2 * LINE + 4 * r + i % 2 * 2, 2);
             out[i] = matrix->form == SLM_FORM_F16 ? slm_f16_to_f32(half) : slm_bf16_to_f32(half);
         }
         break;
     case SLM_FORM_F32:
-        for (int64_t i = 0; i < matrix->cols; i++) memcpy(out + i, panel + i * STEP + 4 * r, 4);
+        for (int64_t i = 0; i < matrix->cols; i++) memcpy(out + i, panel + i * LINE + 4 * r, 4);
         break;
     case SLM_FORM_BLAS: memcpy(out, matrix->data + (size_t)row * (size_t)matrix->cols * 4, (size_t)matrix->cols * 4); break;
     }

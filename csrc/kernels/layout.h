@@ -2,26 +2,30 @@
  * layout.h: how weights lie in memory: the one layout of all matrices that our own kernels run.
  *
  * A matrix [rows, cols] becomes panels of 16 rows, each one linear stream. Within a panel K advances in steps of 4 bytes a row,
- * [step][16 rows][4 bytes] (64 bytes: one 512-bit register), so that 16 outputs accumulate in 16 lanes:
+ * [step][16 rows][4 bytes] (64 bytes, a line: one 512-bit register), so that 16 outputs accumulate in 16 lanes:
  *
- * - u8: 4 codes a step; a group of 32 elements is 8 steps
- * - u4: 8 codes a step, 4 steps a group: low nibbles are elements 4s .. 4s + 3 of the group, high ones 4s + 16 .. 4s + 19
+ * - codes: 4 elements a step, 8 steps a group of 32. A group's codes of b bits fill b lines, cut into planes by the binary digits
+ *   of b, low bits first: 8; 4; 4 + 1; 4 + 2; 2; 2 + 1. A plane of p bits has p lines, and byte i of its line l holds the fields
+ * of byte i of the steps l, l + p, l + 2p ... from its low bits up: step s is in line s mod p, shifted by s - s mod p
  * - f16, bf16: 2 elements a step
  * - f32: 1 element a step
  *
- * After the codes of a whole panel stand its scales: d [groups][16] f16, then, where the type has it, m [groups][16] f16.
- * Rows are padded to 16 with zeros, float columns to a whole step; a panel's bytes are a multiple of 64. */
+ * After the codes of a whole panel stand its scales: f16 d, then, where the type has it, f16 m; [groups][16 rows], or in two
+ * levels [cols / 256][16] and then s8 scales and, with m, s8 mins, [groups][16]. Rows are padded to 16 with zeros, float columns
+ * to a whole step; a panel's bytes are a multiple of 64. */
 #ifndef SLM_KERNELS_LAYOUT_H
 #define SLM_KERNELS_LAYOUT_H
 
+#include <string.h>
+
+#include "base/half.h"
 #include "base/status.h"
 #include "quant/types.h"
 
 enum { SLM_PANEL_ROWS = 16 };
 
 typedef enum slm_form {
-    SLM_FORM_U4,
-    SLM_FORM_U8,
+    SLM_FORM_CODES, /* of a block type */
     SLM_FORM_F16,
     SLM_FORM_BF16,
     SLM_FORM_F32,
@@ -34,13 +38,12 @@ typedef struct slm_matrix {
     slm_type type; /* of the file */
     int64_t rows, cols;
     int64_t n_panels;
-    int64_t groups; /* of 32 along cols; 0 for floats */
-    int64_t steps;  /* of 4 bytes a row */
-    int offset;     /* of the codes */
-    bool has_min;
-    size_t panel_bytes; /* SLM_FORM_BLAS: bytes of 16 rows */
-    size_t d_at, m_at;  /* offsets of the scale planes in a panel */
-    uint8_t *data;      /* [n_panels][panel_bytes]; SLM_FORM_BLAS: [rows][cols] f32 */
+    slm_coding coding;         /* SLM_FORM_CODES */
+    int64_t lines;             /* of 64 bytes before the scales of a panel */
+    size_t panel_bytes;        /* SLM_FORM_BLAS: bytes of 16 rows */
+    size_t d_at, m_at;         /* offsets of the f16 scales in a panel */
+    size_t scales_at, mins_at; /* offsets of the s8 ones */
+    uint8_t *data;             /* [n_panels][panel_bytes]; SLM_FORM_BLAS: [rows][cols] f32 */
 } slm_matrix;
 
 /* Fills everything but data. blas: keep f32 row-major for BLIS. SLM_BAD_ARGUMENT: rows or cols < 1, cols not whole blocks, or
@@ -58,6 +61,34 @@ void slm_matrix_row(const slm_matrix *matrix, int64_t row, float *out);
 
 static inline const uint8_t *slm_matrix_panel(const slm_matrix *matrix, int64_t panel) {
     return matrix->data + (size_t)panel * matrix->panel_bytes;
+}
+
+/* d and m (0 where the type has none) of row r of a panel in group `group` of coding.group columns. */
+static inline void slm_row_scales(const slm_matrix *matrix, const uint8_t *panel, int64_t group, int r, float *d, float *m) {
+    const slm_coding *c = &matrix->coding;
+    int64_t at = group * SLM_PANEL_ROWS + r, upper = c->two_level ? group * c->group / SLM_SUPERBLOCK * SLM_PANEL_ROWS + r : at;
+    *d = slm_f16_to_f32(((const uint16_t *)(panel + matrix->d_at))[upper]);
+    *m = c->mins ? slm_f16_to_f32(((const uint16_t *)(panel + matrix->m_at))[upper]) : 0;
+    if (c->two_level) *d *= ((const int8_t *)(panel + matrix->scales_at))[at];
+    if (c->two_level && c->mins) *m *= ((const int8_t *)(panel + matrix->mins_at))[at];
+}
+
+/* The bits of the first plane of codes of so many bits, or of what is left after planes before it. */
+static inline int slm_plane_bits(int bits) {
+    return bits >= 8 ? 8 : bits >= 4 ? 4 : bits >= 2 ? 2 : 1;
+}
+
+/* The 4 codes of row r in step s of a group, one a byte, before any table. */
+static inline uint32_t slm_step_codes(int bits, const uint8_t *group, int s, int r) {
+    uint32_t codes = 0;
+    for (int from = 0, plane; from < bits; from += plane, group += 64 * plane) {
+        plane = slm_plane_bits(bits - from);
+        int line = s & (plane - 1), shift = s - line;
+        uint32_t word;
+        memcpy(&word, group + 64 * line + 4 * r, 4);
+        codes |= (word >> shift & 0x01010101u * (0xffu >> (8 - plane))) << from;
+    }
+    return codes;
 }
 
 #endif

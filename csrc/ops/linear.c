@@ -12,7 +12,7 @@ enum {
 };
 
 static bool holds_codes(const slm_matrix *w) {
-    return w->form == SLM_FORM_U4 || w->form == SLM_FORM_U8;
+    return w->form == SLM_FORM_CODES;
 }
 
 static bool takes_codes(const slm_input *input, const slm_matrix *w) {
@@ -26,8 +26,10 @@ static bool takes_rounded(const slm_input *input, const slm_matrix *w) {
 void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *input, const slm_linear *linears, int n_linears) {
     bool codes = false, rounded = false;
     for (int i = 0; i < n_linears; i++) {
-        codes = codes || takes_codes(input, linears[i].w);
-        rounded = rounded || takes_rounded(input, linears[i].w);
+        const slm_matrix *w = linears[i].w;
+        codes = codes || takes_codes(input, w);
+        rounded = rounded || takes_rounded(input, w);
+        if (takes_codes(input, w) && w->coding.group < input->codes.group) input->codes.group = w->coding.group;
     }
     int64_t begin, end;
     slm_team_range(team, input->n_tokens, &begin, &end);
@@ -43,7 +45,8 @@ static void multiply(const slm_kernels *kernels, const slm_input *input, const s
                      int64_t ldy, const slm_linear_scratch *scratch) {
     if (holds_codes(w)) {
         slm_strip strip;
-        kernels->unpack(w, panel, scratch->codes, scratch->d, scratch->m, &strip);
+        int group = takes_codes(input, w) ? input->codes.group : w->coding.group;
+        kernels->unpack(w, panel, group, scratch->codes, scratch->d, scratch->m, &strip);
         if (takes_codes(input, w)) {
             kernels->gemm(&strip, &input->codes, 0, input->n_tokens, y, ldy);
         } else {

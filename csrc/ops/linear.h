@@ -26,12 +26,13 @@ typedef struct slm_linear {
 
 /* What one thread needs while it runs linears. */
 typedef struct slm_linear_scratch {
-    uint8_t *codes; /* [groups * 512] of the widest matrix */
-    float *d, *m;   /* [groups * 16] */
+    uint8_t *codes; /* [16 * k] of the widest matrix */
+    float *d, *m;   /* [k / 16 * 16] */
     float *tail;    /* [n_tokens, 16] */
 } slm_linear_scratch;
 
-/* Makes the forms of x that the matrices need, for the tokens of this thread's share. group: of the int8 scales, 32 or 16. */
+/* Makes the forms of x that the matrices need, for the tokens of this thread's share. input->codes.group, 32 or 16, becomes 16
+ * where a matrix has scales for groups of 16. */
 void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *input, const slm_linear *linears, int n_linears);
 void slm_linear_run(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linear *linears, int n_linears,
                     const slm_linear_scratch *scratch);

@@ -1,16 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
- * legacy.c: blocks of 32 with f16 scales, as GGUF files hold them. In 4-bit blocks byte i holds element i in its low nibble
- * and element i + 16 in its high one. */
+ * legacy.c: blocks of 32 with f16 scales, as GGUF files hold them. Of 4-bit codes byte i holds that of element i in its low
+ * nibble and that of element i + 16 in its high one; fifth bits follow each other in 4 bytes of their own. */
 #include <string.h>
 
 #include "quant/types.h"
-
-/* d f16, then 32 signed codes: value = d * q. */
-void slm_split_q8_0(const uint8_t *block, slm_group *group) {
-    memcpy(&group->d, block, 2);
-    group->m = 0;
-    for (int i = 0; i < 32; i++) group->codes[i] = block[2 + i] ^ 0x80; /* q + 128 */
-}
 
 static void split_nibbles(const uint8_t *nibbles, uint8_t *codes) {
     for (int i = 0; i < 16; i++) {
@@ -19,16 +12,48 @@ static void split_nibbles(const uint8_t *nibbles, uint8_t *codes) {
     }
 }
 
+static void add_fifth_bits(const uint8_t *bits, uint8_t *codes) {
+    for (int i = 0; i < 32; i++) codes[i] |= (uint8_t)((bits[i / 8] >> i % 8 & 1) << 4);
+}
+
+/* d f16, then 32 signed codes: value = d * q. */
+void slm_split_q8_0(const uint8_t *block, slm_parts *parts) {
+    memcpy(&parts->d, block, 2);
+    parts->m = 0;
+    for (int i = 0; i < 32; i++) parts->codes[i] = block[2 + i] ^ 0x80; /* q + 128 */
+}
+
 /* d f16, then 16 bytes: value = d * (code - 8). */
-void slm_split_q4_0(const uint8_t *block, slm_group *group) {
-    memcpy(&group->d, block, 2);
-    group->m = 0;
-    split_nibbles(block + 2, group->codes);
+void slm_split_q4_0(const uint8_t *block, slm_parts *parts) {
+    memcpy(&parts->d, block, 2);
+    parts->m = 0;
+    split_nibbles(block + 2, parts->codes);
 }
 
 /* d f16, m f16, then 16 bytes: value = d * code + m. */
-void slm_split_q4_1(const uint8_t *block, slm_group *group) {
-    memcpy(&group->d, block, 2);
-    memcpy(&group->m, block + 2, 2);
-    split_nibbles(block + 4, group->codes);
+void slm_split_q4_1(const uint8_t *block, slm_parts *parts) {
+    memcpy(&parts->d, block, 2);
+    memcpy(&parts->m, block + 2, 2);
+    split_nibbles(block + 4, parts->codes);
+}
+
+/* d f16, 4 bytes of fifth bits, then 16 bytes: value = d * (code - 16). */
+void slm_split_q5_0(const uint8_t *block, slm_parts *parts) {
+    memcpy(&parts->d, block, 2);
+    parts->m = 0;
+    split_nibbles(block + 6, parts->codes);
+    add_fifth_bits(block + 2, parts->codes);
+}
+
+/* d f16, m f16, 4 bytes of fifth bits, then 16 bytes: value = d * code + m. */
+void slm_split_q5_1(const uint8_t *block, slm_parts *parts) {
+    memcpy(&parts->d, block, 2);
+    memcpy(&parts->m, block + 2, 2);
+    split_nibbles(block + 8, parts->codes);
+    add_fifth_bits(block + 4, parts->codes);
+}
+
+/* As Q4_0, but value = d * table[code]. */
+void slm_split_iq4_nl(const uint8_t *block, slm_parts *parts) {
+    slm_split_q4_0(block, parts);
 }

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "quant/types.h"
 
-static const slm_type_info types[SLM_TYPE_COUNT] = {
-    [SLM_TYPE_NONE] = {"none", 1, 0, 0, 0, false, NULL},
-    [SLM_TYPE_F32] = {"F32", 1, 4, 0, 0, false, NULL},
-    [SLM_TYPE_F16] = {"F16", 1, 2, 0, 0, false, NULL},
-    [SLM_TYPE_BF16] = {"BF16", 1, 2, 0, 0, false, NULL},
-    [SLM_TYPE_Q8_0] = {"Q8_0", 32, 34, 8, 128, false, slm_split_q8_0},
-    [SLM_TYPE_Q4_0] = {"Q4_0", 32, 18, 4, 8, false, slm_split_q4_0},
-    [SLM_TYPE_Q4_1] = {"Q4_1", 32, 20, 4, 0, true, slm_split_q4_1},
-};
+/* -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113 */
+const uint8_t slm_iq4[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
+
+#define ROW(TYPE, NAME, BLOCK, BYTES, ...) [SLM_TYPE_##TYPE] = {#TYPE, BLOCK, BYTES, {__VA_ARGS__}, slm_split_##NAME},
+
+static const slm_type_info types[SLM_TYPE_COUNT] = {[SLM_TYPE_NONE] = {.name = "none", .block = 1},
+                                                    [SLM_TYPE_F32] = {.name = "F32", .block = 1, .block_bytes = 4},
+                                                    [SLM_TYPE_F16] = {.name = "F16", .block = 1, .block_bytes = 2},
+                                                    [SLM_TYPE_BF16] = {.name = "BF16", .block = 1, .block_bytes = 2},
+                                                    SLM_BLOCK_TYPES(ROW)};
 
 const slm_type_info *slm_type_of(slm_type type) {
     return &types[type];

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * test_kernels.c: every kernel of every tier this machine has gives the bits of the scalar tier; gemm gives the bits of gemv; an
- * int8 product equals a sum in exact integers and double. Odd tails included. */
+ * int8 product equals the sum in double of unpacked weights and codes. Odd tails included. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,13 +23,22 @@ static uint16_t random_f16(void) { /* finite, subnormals and negatives included 
     return (half & 0x7c00) == 0x7c00 ? (uint16_t)(half & 0x83ff) : (uint16_t)((half & 0x83ff) | (random_u32() % 20) << 10);
 }
 
-static void random_matrix(slm_matrix *w, slm_type type, int64_t rows, int64_t k) {
+/* Where a block has f16 fields; -1: none. */
+static const int f16_fields[SLM_TYPE_COUNT][2] = {
+    [SLM_TYPE_F32] = {-1, -1},   [SLM_TYPE_F16] = {0, -1},    [SLM_TYPE_BF16] = {-1, -1},  [SLM_TYPE_Q8_0] = {0, -1},
+    [SLM_TYPE_Q4_0] = {0, -1},   [SLM_TYPE_Q4_1] = {0, 2},    [SLM_TYPE_Q5_0] = {0, -1},   [SLM_TYPE_Q5_1] = {0, 2},
+    [SLM_TYPE_Q2_K] = {80, 82},  [SLM_TYPE_Q3_K] = {108, -1}, [SLM_TYPE_Q4_K] = {0, 2},    [SLM_TYPE_Q5_K] = {0, 2},
+    [SLM_TYPE_Q6_K] = {208, -1}, [SLM_TYPE_IQ4_NL] = {0, -1}, [SLM_TYPE_IQ4_XS] = {0, -1},
+};
+
+/* largest: all bits of codes are set. */
+static void random_matrix(slm_matrix *w, slm_type type, int64_t rows, int64_t k, bool largest) {
     slm_error error;
     CHECK(slm_matrix_describe(w, type, rows, k, false, &error) == SLM_OK);
     w->data = packed;
     size_t row_bytes = slm_matrix_row_bytes(w);
     const slm_type_info *info = slm_type_of(type);
-    for (size_t i = 0; i < row_bytes * (size_t)rows; i++) file_rows[i] = (uint8_t)random_u32();
+    for (size_t i = 0; i < row_bytes * (size_t)rows; i++) file_rows[i] = largest ? 0xff : (uint8_t)random_u32();
     for (int64_t r = 0; r < rows; r++) {
         uint8_t *row = file_rows + (size_t)r * row_bytes;
         for (int64_t b = 0; b < k / info->block; b++, row += info->block_bytes) {
@@ -39,11 +48,10 @@ static void random_matrix(slm_matrix *w, slm_type type, int64_t rows, int64_t k)
             } else if (type == SLM_TYPE_BF16) {
                 uint16_t x = slm_f32_to_bf16(random_float());
                 memcpy(row, &x, 2);
-            } else {
-                for (int i = 0; i < (type == SLM_TYPE_Q4_1 ? 2 : 1); i++) {
-                    uint16_t scale = random_f16();
-                    memcpy(row + 2 * i, &scale, 2);
-                }
+            }
+            for (int i = 0; i < 2 && f16_fields[type][i] >= 0; i++) {
+                uint16_t half = random_f16();
+                memcpy(row + f16_fields[type][i], &half, 2);
             }
         }
     }
@@ -95,13 +103,15 @@ static void test_quantize(const slm_kernels *tier) {
     }
 }
 
-static void test_int8(const slm_kernels *tier, slm_type type, int64_t rows, int64_t k, int64_t n_tokens, int group) {
+/* largest: sums of products become as large as they can. */
+static void test_int8(const slm_kernels *tier, slm_type type, int64_t rows, int64_t k, int64_t n_tokens, int group,
+                      bool largest) {
     static float y[3][MAX_TOKENS * MAX_ROWS];
     static _Alignas(64) uint8_t strip_codes[MAX_K * 16];
-    static _Alignas(64) float d[MAX_K / 2], m[MAX_K / 2];
+    static _Alignas(64) float d[MAX_K], m[MAX_K];
     slm_matrix w;
-    random_matrix(&w, type, rows, k);
-    for (int64_t i = 0; i < n_tokens * k; i++) x[i] = random_float();
+    random_matrix(&w, type, rows, k, largest);
+    for (int64_t i = 0; i < n_tokens * k; i++) x[i] = largest ? (i / k % 2 ? -1.0f : 1.0f) : random_float();
     slm_codes in = quantized(&slm_kernels_scalar, 0, n_tokens, k, group);
     int64_t ldy = w.n_panels * 16;
     for (int64_t t = 0; t < n_tokens; t++) {
@@ -110,24 +120,25 @@ static void test_int8(const slm_kernels *tier, slm_type type, int64_t rows, int6
     }
     for (int64_t p = 0; p < w.n_panels; p++) {
         slm_strip strip;
-        tier->unpack(&w, p, strip_codes, d, m, &strip);
+        tier->unpack(&w, p, group, strip_codes, d, m, &strip);
         tier->gemm(&strip, &in, 0, n_tokens, y[2] + p * 16, ldy);
     }
     CHECK(same(y[0], y[1], (size_t)(n_tokens * ldy) * 4));
     CHECK(same(y[0], y[2], (size_t)(n_tokens * ldy) * 4));
-    float row[MAX_K];
+    float row[MAX_K], row_d, row_m[MAX_K / 16];
     for (int64_t r = 0; r < rows; r++) {
         slm_matrix_row(&w, r, row);
+        for (int64_t g = 0; g < k / w.coding.group; g++)
+            slm_row_scales(&w, slm_matrix_panel(&w, r / 16), g, (int)(r % 16), &row_d, &row_m[g]);
         for (int64_t t = 0; t < n_tokens; t++) {
-            double exact = 0, size = 0;
+            double exact = 0, size = 0; /* size: of the terms of codes and of minimums, which may cancel */
             for (int64_t i = 0; i < k; i++) {
-                double product = (double)row[i] * in.codes[t * k + i] * (double)in.scales[(t * k + i) / group];
-                exact += product;
-                size += fabs(product);
+                double activation = in.codes[t * k + i] * (double)in.scales[(t * k + i) / group];
+                double minimum = row_m[i / w.coding.group];
+                exact += row[i] * activation;
+                size += (fabs(row[i] - minimum) + fabs(minimum)) * fabs(activation);
             }
-            /* Each group's exact sum is rounded a few times; sums of minimums cancel against codes, which `size` does not see. */
-            double bound = (size + 1e-30) * 1e-5 + (w.has_min ? 1e-3 * size : 0);
-            CHECK(fabs(y[1][t * ldy + r] - exact) <= bound);
+            CHECK(fabs(y[1][t * ldy + r] - exact) <= (size + 1e-30) * 1e-5);
         }
         if (checks_failed > 20) return;
     }
@@ -138,16 +149,16 @@ static void test_int8(const slm_kernels *tier, slm_type type, int64_t rows, int6
 static void test_gemm_float(const slm_kernels *tier, slm_type type, int64_t rows, int64_t k, int64_t n_tokens) {
     static float y[2][MAX_TOKENS * MAX_ROWS], values[MAX_ROWS * MAX_K];
     static _Alignas(64) uint8_t strip_codes[MAX_K * 16];
-    static _Alignas(64) float d[MAX_K / 2], m[MAX_K / 2];
+    static _Alignas(64) float d[MAX_K], m[MAX_K];
     slm_matrix w;
     slm_strip strip;
     slm_error error;
-    random_matrix(&w, type, rows, k);
+    random_matrix(&w, type, rows, k, false);
     for (int64_t i = 0; i < n_tokens * k; i++) x[i] = random_float();
     int64_t ldy = w.n_panels * 16;
     for (int64_t r = 0; r < rows; r++) slm_matrix_row(&w, r, values + r * k);
     for (int64_t p = 0; p < w.n_panels; p++) {
-        tier->unpack(&w, p, strip_codes, d, m, &strip);
+        tier->unpack(&w, p, w.coding.group, strip_codes, d, m, &strip);
         tier->gemm_float(&strip, x, k, n_tokens, y[0] + p * 16, ldy);
     }
     CHECK(slm_matrix_describe(&w, SLM_TYPE_F32, rows, k, false, &error) == SLM_OK);
@@ -157,12 +168,25 @@ static void test_gemm_float(const slm_kernels *tier, slm_type type, int64_t rows
     for (int64_t t = 0; t < n_tokens; t++) CHECK(same(y[0] + t * ldy, y[1] + t * ldy, (size_t)rows * 4));
 }
 
+/* Rows that fill the last panel or not, columns of few and of many blocks, tokens for every tile, both groups of activations. */
+static void test_type(const slm_kernels *tier, slm_type type) {
+    int64_t block = slm_type_block(type), columns[] = {block, 2 * block, 3 * block, block == 32 ? 576 : 1280};
+    bool coarse = slm_type_of(type)->coding.group == 32;
+    for (int c = 0; c < 4; c++) {
+        for (int64_t n = 1; n <= MAX_TOKENS; n += n < 13 ? 1 : 8)
+            test_int8(tier, type, c == 3 ? 17 : 16 * c + 1, columns[c], n, coarse && n % 2 ? 32 : 16, false);
+        test_gemm_float(tier, type, 16 * c + 1 - c / 3, columns[c], 7 + c);
+    }
+    test_int8(tier, type, MAX_ROWS, MAX_K, 2, coarse ? 32 : 16, false);
+    for (int group = coarse ? 32 : 16; group >= 16; group -= 16) test_int8(tier, type, 16, 2 * block, 4, group, true);
+}
+
 /* ---- float kernels ------------------------------------------------------------------------------------------------------- */
 
 static void test_float(const slm_kernels *tier, slm_type type, int64_t rows, int64_t k, int64_t n_tokens) {
     static float y[2][MAX_TOKENS * MAX_ROWS];
     slm_matrix w;
-    random_matrix(&w, type, rows, k);
+    random_matrix(&w, type, rows, k, false);
     int64_t ldx = (k + 15) / 16 * 16, ldy = w.n_panels * 16;
     memset(x, 0, sizeof x);
     for (int64_t t = 0; t < n_tokens; t++) {
@@ -362,16 +386,7 @@ int main(void) {
     for (int i = 0; (tier = slm_kernels_tier(i)); i++) {
         long before = checks_passed;
         test_quantize(tier);
-        slm_type types[] = {SLM_TYPE_Q8_0, SLM_TYPE_Q4_0, SLM_TYPE_Q4_1};
-        int64_t columns[] = {32, 64, 96, 576};
-        for (int t = 0; t < 3; t++) {
-            for (int c = 0; c < 4; c++) {
-                for (int64_t n = 1; n <= MAX_TOKENS; n += n < 13 ? 1 : 8)
-                    test_int8(tier, types[t], c == 3 ? 17 : 16 * c + 1, columns[c], n, n % 2 ? 32 : 16);
-                test_gemm_float(tier, types[t], 16 * c + 1 - c / 3, columns[c], 7 + c);
-            }
-            test_int8(tier, types[t], MAX_ROWS, MAX_K, 2, 32);
-        }
+        for (slm_type type = SLM_TYPE_Q8_0; type < SLM_TYPE_COUNT; type++) test_type(tier, type);
         slm_type floats[] = {SLM_TYPE_F32, SLM_TYPE_F16, SLM_TYPE_BF16};
         for (int t = 0; t < 3; t++) {
             for (int64_t n = 1; n <= 9; n++) test_float(tier, floats[t], 15 + n, 29 + n, n);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * int8.c: AVX2. vpmaddubsw sums two products into an int16, which holds 8 steps of 4-bit codes (15 * 127 * 2 * 8 = 30,480); 8-bit
- * codes are taken as two nibbles for that reason, 16 * high + low. Exact, like every tier. */
+ * int8.c: AVX2. vpmaddubsw sums two products into an int16, which holds 8 steps of 4-bit codes (15 * 127 * 2 * 8 = 30,480), 4 of
+ * 5-bit and 2 of 6-bit ones before it is widened; 8-bit codes are taken as two nibbles, 16 * high + low. Exact, like every tier.
+ */
 #if defined(__x86_64__)
 #include "kernels/avx2/int8.h"
 
@@ -17,78 +18,154 @@ SLM_INLINE __m256i broadcast4(const int8_t *p) {
     return _mm256_set1_epi32(four);
 }
 
-typedef struct half_panel { /* 8 rows */
-    __m256i low, high;      /* int16 sums of the low and the high nibbles' products, two a row */
-} half_panel;
+/* ---- codes and scales of 8 rows of a panel ------------------------------------------------------------------------------- */
 
-/* codes: the 32 bytes of 8 rows in one step, one code a byte. */
-SLM_INLINE void add_step(bool u4, half_panel *sums, __m256i codes, __m256i x) {
+/* What a plane of so many bits holds of step s, moved up to bit `to`. */
+SLM_INLINE __m256i field(int bits, const uint8_t *plane, int s, int to) {
+    int line = s & (bits - 1), up = to - (s - line);
+    __m256i codes = _mm256_load_si256((const __m256i *)(plane + 64 * line));
+    if (bits == 8) return codes;
+    codes = up > 0 ? _mm256_slli_epi16(codes, up) : _mm256_srli_epi16(codes, -up);
+    return _mm256_and_si256(codes, _mm256_set1_epi8((char)(((1 << bits) - 1) << to)));
+}
+
+/* The codes of step s, one a byte. */
+SLM_INLINE __m256i step_codes(slm_coding c, const uint8_t *group, int s) {
+    int low = slm_plane_bits(c.bits), rest = c.bits - low;
+    __m256i codes = field(low, group, s, 0);
+    if (rest) codes = _mm256_or_si256(codes, field(rest, group + 64 * low, s, low));
+    if (c.table) codes = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)c.table)), codes);
+    return codes;
+}
+
+/* d or m of group g. */
+SLM_INLINE __m256 group_scales(slm_coding c, const uint8_t *f16, const uint8_t *s8, int64_t g) {
+    int64_t upper = c.two_level ? g / (SLM_SUPERBLOCK / c.group) : g;
+    __m256 scales = _mm256_cvtph_ps(_mm_load_si128((const __m128i *)(f16 + 32 * upper)));
+    if (!c.two_level) return scales;
+    __m256i factors = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(s8 + 16 * g)));
+    return _mm256_mul_ps(scales, _mm256_cvtepi32_ps(factors));
+}
+
+/* ---- dot products of 8 rows ------------------------------------------------------------------------------------------------ */
+
+typedef struct sums {
+    __m256i narrow; /* int16, two a row: of codes, or of the low nibbles of 8-bit ones */
+    __m256i other;  /* 8 bits: the same of the high nibbles; 5 and 6: int32, what has been widened */
+} sums;
+
+/* Step s of a group whose codes have so many bits: 4, 5, 6 or 8. */
+SLM_INLINE void add_step(int bits, int s, sums *sum, __m256i codes, __m256i x) {
     __m256i mask = _mm256_set1_epi8(15);
-    if (u4) {
-        sums->low = _mm256_add_epi16(sums->low, _mm256_maddubs_epi16(codes, x));
-    } else {
-        sums->low = _mm256_add_epi16(sums->low, _mm256_maddubs_epi16(_mm256_and_si256(codes, mask), x));
+    if (bits == 8) {
+        sum->narrow = _mm256_add_epi16(sum->narrow, _mm256_maddubs_epi16(_mm256_and_si256(codes, mask), x));
         __m256i high = _mm256_and_si256(_mm256_srli_epi16(codes, 4), mask);
-        sums->high = _mm256_add_epi16(sums->high, _mm256_maddubs_epi16(high, x));
+        sum->other = _mm256_add_epi16(sum->other, _mm256_maddubs_epi16(high, x));
+        return;
+    }
+    sum->narrow = _mm256_add_epi16(sum->narrow, _mm256_maddubs_epi16(codes, x));
+    if (bits > 4 && (s + 1) % (bits == 5 ? 4 : 2) == 0) {
+        sum->other = _mm256_add_epi32(sum->other, _mm256_madd_epi16(sum->narrow, _mm256_set1_epi16(1)));
+        sum->narrow = _mm256_setzero_si256();
     }
 }
 
-SLM_INLINE __m256 finish(bool u4, const half_panel *sums, int32_t start) {
-    __m256i ones = _mm256_set1_epi16(1);
-    __m256i dot = _mm256_add_epi32(_mm256_set1_epi32(start), _mm256_madd_epi16(sums->low, ones));
-    if (!u4) dot = _mm256_add_epi32(dot, _mm256_slli_epi32(_mm256_madd_epi16(sums->high, ones), 4));
+SLM_INLINE __m256 finish(int bits, const sums *sum, int32_t start) {
+    __m256i ones = _mm256_set1_epi16(1), dot = _mm256_set1_epi32(start);
+    if (bits == 5 || bits == 6) return _mm256_cvtepi32_ps(_mm256_add_epi32(dot, sum->other));
+    dot = _mm256_add_epi32(dot, _mm256_madd_epi16(sum->narrow, ones));
+    if (bits == 8) dot = _mm256_add_epi32(dot, _mm256_slli_epi32(_mm256_madd_epi16(sum->other, ones), 4));
     return _mm256_cvtepi32_ps(dot);
 }
 
-/* 16 rows x T tokens. packed: codes are nibbles as in a U4 panel; scales come as f16 from d16 and m16, else as f32 from d and m.
+/* The bits that add_step is told for codes of a type. */
+SLM_INLINE int dot_bits(slm_coding c) {
+    return c.table ? 8 : c.bits < 4 ? 4 : c.bits;
+}
+
+/* ---- one column -------------------------------------------------------------------------------------------------------------
  */
-SLM_INLINE void tile(int T, bool u4, bool packed, bool mins, int halves, int64_t groups, int offset, const uint8_t *codes,
-                     const uint8_t *d16, const uint8_t *m16, const float *d, const float *m, const slm_codes *x, int64_t token,
-                     float *y, int64_t ldy) {
-    int64_t n_groups = groups * halves;
-    const int8_t *x_codes = x->codes + token * x->k;
-    const int32_t *sums = x->sums + token * n_groups;
+
+/* group: of x. */
+SLM_INLINE void gemv(slm_coding c, int group, const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token,
+                     float *y) {
+    int64_t n_groups = w->cols / group;
+    const int8_t *codes = x->codes + token * x->k;
+    const int32_t *x_sums = x->sums + token * n_groups;
     const float *scales = x->scales + token * n_groups, *scaled_sums = x->scaled_sums + token * n_groups;
-    __m256i mask = _mm256_set1_epi8(15);
+    for (int64_t p = first; p < last; p++, y += 16) {
+        const uint8_t *panel = slm_matrix_panel(w, p), *d = panel + w->d_at, *m = panel + w->m_at;
+        __m256 acc[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+        for (int64_t g = 0; g < w->cols / SLM_GROUP; g++) {
+            for (int h = 0; h < SLM_GROUP / group; h++) {
+                int64_t at = g * (SLM_GROUP / group) + h, own = c.group == group ? at : g;
+                for (int i = 0; i < 2; i++) {
+                    sums sum = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+                    for (int s = h * group / 4; s < (h + 1) * group / 4; s++) {
+                        __m256i step = step_codes(c, panel + g * 64 * c.bits + 32 * i, s);
+                        add_step(dot_bits(c), s, &sum, step, broadcast4(codes + g * SLM_GROUP + 4 * s));
+                    }
+                    __m256 dot = finish(dot_bits(c), &sum, -c.offset * x_sums[at]);
+                    __m256 scale = group_scales(c, d + 16 * i, panel + w->scales_at + 8 * i, own);
+                    acc[i] = _mm256_fmadd_ps(dot, _mm256_mul_ps(scale, _mm256_set1_ps(scales[at])), acc[i]);
+                    if (c.mins) {
+                        __m256 min = group_scales(c, m + 16 * i, panel + w->mins_at + 8 * i, own);
+                        acc[i] = _mm256_fmadd_ps(min, _mm256_set1_ps(scaled_sums[at]), acc[i]);
+                    }
+                }
+            }
+        }
+        _mm256_storeu_ps(y, acc[0]);
+        _mm256_storeu_ps(y + 8, acc[1]);
+    }
+}
+
+/* One instance per type and group of x. */
+#define CASE(TYPE, NAME, BLOCK, BYTES, ...)                                                                                      \
+    case SLM_TYPE_##TYPE: {                                                                                                      \
+        const slm_coding c = {__VA_ARGS__};                                                                                      \
+        if (x->group == 16) gemv(c, 16, w, first, last, x, token, y);                                                            \
+        if (x->group == 32 && c.group == 32) gemv(c, 32, w, first, last, x, token, y);                                           \
+        break;                                                                                                                   \
+    }
+
+void slm_gemv_int8_avx2(const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token, float *y) {
+    switch (w->type) {
+        SLM_BLOCK_TYPES(CASE)
+    default: break;
+    }
+}
+
+/* ---- many columns -----------------------------------------------------------------------------------------------------------
+ */
+
+/* 16 rows x T tokens. */
+SLM_INLINE void tile(int T, int bits, bool mins, int group, const slm_strip *w, const slm_codes *x, int64_t token, float *y,
+                     int64_t ldy) {
+    int64_t n_groups = w->k / group;
+    const int8_t *codes = x->codes + token * x->k;
+    const int32_t *x_sums = x->sums + token * n_groups;
+    const float *scales = x->scales + token * n_groups, *scaled_sums = x->scaled_sums + token * n_groups;
     __m256 acc[3][2];
     for (int t = 0; t < T; t++) acc[t][0] = acc[t][1] = _mm256_setzero_ps();
-    for (int64_t g = 0; g < groups; g++) {
-        const uint8_t *group = codes + g * (packed ? 256 : 512);
-        for (int h = 0; h < halves; h++) {
-            half_panel dot[3][2];
-            for (int t = 0; t < T; t++) {
-                for (int i = 0; i < 2; i++) dot[t][i] = (half_panel){_mm256_setzero_si256(), _mm256_setzero_si256()};
-            }
-            for (int s = h * 4; s < (halves == 2 ? h * 4 + 4 : 8); s++) {
-                for (int i = 0; i < 2; i++) {
-                    __m256i w;
-                    if (!packed) {
-                        w = _mm256_load_si256((const __m256i *)(group + s * 64 + i * 32));
-                    } else if (s < 4) {
-                        w = _mm256_and_si256(_mm256_load_si256((const __m256i *)(group + s * 64 + i * 32)), mask);
-                    } else {
-                        w = _mm256_load_si256((const __m256i *)(group + (s - 4) * 64 + i * 32));
-                        w = _mm256_and_si256(_mm256_srli_epi16(w, 4), mask);
-                    }
-                    for (int t = 0; t < T; t++) add_step(u4, &dot[t][i], w, broadcast4(x_codes + t * x->k + g * 32 + 4 * s));
-                }
-            }
+    for (int64_t g = 0; g < n_groups; g++) {
+        sums sum[3][2];
+        for (int t = 0; t < T; t++) {
+            for (int i = 0; i < 2; i++) sum[t][i] = (sums){_mm256_setzero_si256(), _mm256_setzero_si256()};
+        }
+        for (int s = 0; s < group / 4; s++) {
             for (int i = 0; i < 2; i++) {
-                int64_t row = g * 16 + i * 8;
-                __m256 scale, min = _mm256_setzero_ps();
-                if (d16) {
-                    scale = _mm256_cvtph_ps(_mm_load_si128((const __m128i *)(d16 + 2 * row)));
-                    if (mins) min = _mm256_cvtph_ps(_mm_load_si128((const __m128i *)(m16 + 2 * row)));
-                } else {
-                    scale = _mm256_loadu_ps(d + row);
-                    if (mins) min = _mm256_loadu_ps(m + row);
-                }
-                for (int t = 0; t < T; t++) {
-                    int64_t j = t * n_groups + g * halves + h;
-                    __m256 product = finish(u4, &dot[t][i], -offset * sums[j]);
-                    acc[t][i] = _mm256_fmadd_ps(product, _mm256_mul_ps(scale, _mm256_set1_ps(scales[j])), acc[t][i]);
-                    if (mins) acc[t][i] = _mm256_fmadd_ps(min, _mm256_set1_ps(scaled_sums[j]), acc[t][i]);
-                }
+                __m256i step = _mm256_load_si256((const __m256i *)(w->codes + (g * group / 4 + s) * 64 + 32 * i));
+                for (int t = 0; t < T; t++) add_step(bits, s, &sum[t][i], step, broadcast4(codes + t * x->k + g * group + 4 * s));
+            }
+        }
+        for (int i = 0; i < 2; i++) {
+            __m256 d = _mm256_loadu_ps(w->d + g * 16 + i * 8), m = d;
+            if (mins) m = _mm256_loadu_ps(w->m + g * 16 + i * 8);
+            for (int t = 0; t < T; t++) {
+                __m256 dot = finish(bits, &sum[t][i], -w->offset * x_sums[t * n_groups + g]);
+                acc[t][i] = _mm256_fmadd_ps(dot, _mm256_mul_ps(d, _mm256_set1_ps(scales[t * n_groups + g])), acc[t][i]);
+                if (mins) acc[t][i] = _mm256_fmadd_ps(m, _mm256_set1_ps(scaled_sums[t * n_groups + g]), acc[t][i]);
             }
         }
     }
@@ -98,54 +175,29 @@ SLM_INLINE void tile(int T, bool u4, bool packed, bool mins, int halves, int64_t
     }
 }
 
-SLM_INLINE void gemv(bool u4, bool mins, int halves, const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x,
-                     int64_t token, float *y) {
-    for (int64_t p = first; p < last; p++, y += 16) {
-        const uint8_t *panel = slm_matrix_panel(w, p);
-        tile(1, u4, u4, mins, halves, w->groups, w->offset, panel, panel + w->d_at, panel + w->m_at, NULL, NULL, x, token, y, 0);
-    }
-}
-
-void slm_gemv_int8_avx2(const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token, float *y) {
-    bool u4 = w->form == SLM_FORM_U4, mins = w->has_min;
-    if (x->group == 32) {
-        if (u4 && mins) gemv(true, true, 1, w, first, last, x, token, y);
-        if (u4 && !mins) gemv(true, false, 1, w, first, last, x, token, y);
-        if (!u4 && mins) gemv(false, true, 1, w, first, last, x, token, y);
-        if (!u4 && !mins) gemv(false, false, 1, w, first, last, x, token, y);
-    } else {
-        if (u4 && mins) gemv(true, true, 2, w, first, last, x, token, y);
-        if (u4 && !mins) gemv(true, false, 2, w, first, last, x, token, y);
-        if (!u4 && mins) gemv(false, true, 2, w, first, last, x, token, y);
-        if (!u4 && !mins) gemv(false, false, 2, w, first, last, x, token, y);
-    }
-}
-
-SLM_INLINE void gemm(bool u4, bool mins, int halves, const slm_strip *w, const slm_codes *x, int64_t first, int64_t last,
-                     float *y, int64_t ldy) {
+SLM_INLINE void gemm_tiles(int bits, bool mins, int group, const slm_strip *w, const slm_codes *x, int64_t first, int64_t last,
+                           float *y, int64_t ldy) {
     int64_t t = first;
-    for (; t + 3 <= last; t += 3) {
-        tile(3, u4, false, mins, halves, w->groups, w->offset, w->codes, NULL, NULL, w->d, w->m, x, t, y + (t - first) * ldy,
-             ldy);
-    }
-    for (; t < last; t++) {
-        tile(1, u4, false, mins, halves, w->groups, w->offset, w->codes, NULL, NULL, w->d, w->m, x, t, y + (t - first) * ldy,
-             ldy);
+    for (; t + 3 <= last; t += 3) tile(3, bits, mins, group, w, x, t, y + (t - first) * ldy, ldy);
+    for (; t < last; t++) tile(1, bits, mins, group, w, x, t, y + (t - first) * ldy, ldy);
+}
+
+SLM_INLINE void gemm(int bits, const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y, int64_t ldy) {
+    if (w->group == 32) {
+        if (w->m) gemm_tiles(bits, true, 32, w, x, first, last, y, ldy);
+        if (!w->m) gemm_tiles(bits, false, 32, w, x, first, last, y, ldy);
+    } else {
+        if (w->m) gemm_tiles(bits, true, 16, w, x, first, last, y, ldy);
+        if (!w->m) gemm_tiles(bits, false, 16, w, x, first, last, y, ldy);
     }
 }
 
 void slm_gemm_int8_avx2(const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y, int64_t ldy) {
-    bool u4 = w->code_bits == 4, mins = w->m;
-    if (x->group == 32) {
-        if (u4 && mins) gemm(true, true, 1, w, x, first, last, y, ldy);
-        if (u4 && !mins) gemm(true, false, 1, w, x, first, last, y, ldy);
-        if (!u4 && mins) gemm(false, true, 1, w, x, first, last, y, ldy);
-        if (!u4 && !mins) gemm(false, false, 1, w, x, first, last, y, ldy);
-    } else {
-        if (u4 && mins) gemm(true, true, 2, w, x, first, last, y, ldy);
-        if (u4 && !mins) gemm(true, false, 2, w, x, first, last, y, ldy);
-        if (!u4 && mins) gemm(false, true, 2, w, x, first, last, y, ldy);
-        if (!u4 && !mins) gemm(false, false, 2, w, x, first, last, y, ldy);
+    switch (w->code_bits) {
+    case 4: gemm(4, w, x, first, last, y, ldy); break;
+    case 5: gemm(5, w, x, first, last, y, ldy); break;
+    case 6: gemm(6, w, x, first, last, y, ldy); break;
+    case 8: gemm(8, w, x, first, last, y, ldy); break;
     }
 }
 

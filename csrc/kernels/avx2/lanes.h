@@ -64,6 +64,19 @@ SLM_INLINE lanes lanes_load_f16(const void *p) {
     const __m128i *halves = p;
     return (lanes){_mm256_cvtph_ps(_mm_loadu_si128(halves)), _mm256_cvtph_ps(_mm_loadu_si128(halves + 1))};
 }
+SLM_INLINE lanes lanes_load_i8(const void *p) {
+    __m128i bytes = _mm_loadu_si128(p);
+    return (lanes){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+                   _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
+}
+/* 64 bytes below 16 become table[byte]. */
+SLM_INLINE void lookup_64(const uint8_t *table, uint8_t *bytes) {
+    __m256i values = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table));
+    for (int i = 0; i < 64; i += 32) {
+        __m256i *p = (__m256i *)(bytes + i);
+        _mm256_storeu_si256(p, _mm256_shuffle_epi8(values, _mm256_loadu_si256(p)));
+    }
+}
 /* Eight u32 whose value fits 16 bits to eight u16. */
 SLM_INLINE __m128i narrow(__m256i words) {
     __m256i packed = _mm256_packus_epi32(words, words);

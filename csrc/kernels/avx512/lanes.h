@@ -54,6 +54,14 @@ SLM_INLINE lanes lanes_pow2(lanes n) {
 SLM_INLINE lanes lanes_load_f16(const void *p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(p));
 }
+SLM_INLINE lanes lanes_load_i8(const void *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p)));
+}
+/* 64 bytes below 16 become table[byte]. */
+SLM_INLINE void lookup_64(const uint8_t *table, uint8_t *bytes) {
+    __m512i values = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)table));
+    _mm512_storeu_si512(bytes, _mm512_shuffle_epi8(values, _mm512_loadu_si512(bytes)));
+}
 /* Sixteen pairs of 16-bit elements: the first and the second of each. */
 SLM_INLINE void lanes_load_f16_pairs(const void *p, lanes *first, lanes *second) {
     __m512i pairs = _mm512_loadu_si512(p);

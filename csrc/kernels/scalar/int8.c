@@ -5,20 +5,31 @@
 #include <math.h>
 #include <string.h>
 
-#include "base/half.h"
+#include "kernels/isa.h"
 
 enum { ROWS = SLM_PANEL_ROWS };
 
-/* rows: [16][32] codes of one group, from a U4 panel (packed) or from bytes. */
-static void rows_of_group(bool packed, const uint8_t *codes, uint8_t rows[ROWS][SLM_GROUP]) {
+/* rows: [16][32] codes of one group of a panel or, with 8 bits, of a strip. */
+SLM_INLINE void rows_of_bits(int bits, const uint8_t *group, uint8_t rows[ROWS][SLM_GROUP]) {
     for (int r = 0; r < ROWS; r++) {
-        for (int s = 0; s < (packed ? 4 : 8); s++) {
-            uint32_t word;
-            memcpy(&word, codes + s * 64 + 4 * r, 4);
-            uint32_t low = packed ? word & 0x0f0f0f0f : word, high = word >> 4 & 0x0f0f0f0f;
-            memcpy(&rows[r][4 * s], &low, 4);
-            if (packed) memcpy(&rows[r][4 * s + 16], &high, 4);
+        for (int s = 0; s < 8; s++) {
+            uint32_t codes = slm_step_codes(bits, group, s, r);
+            memcpy(&rows[r][4 * s], &codes, 4);
         }
+    }
+}
+
+static void rows_of_group(const slm_coding *c, const uint8_t *group, uint8_t rows[ROWS][SLM_GROUP]) {
+    switch (c->bits) {
+    case 2: rows_of_bits(2, group, rows); break;
+    case 3: rows_of_bits(3, group, rows); break;
+    case 4: rows_of_bits(4, group, rows); break;
+    case 5: rows_of_bits(5, group, rows); break;
+    case 6: rows_of_bits(6, group, rows); break;
+    case 8: rows_of_bits(8, group, rows); break;
+    }
+    for (int r = 0; c->table && r < ROWS; r++) {
+        for (int i = 0; i < SLM_GROUP; i++) rows[r][i] = c->table[rows[r][i]];
     }
 }
 
@@ -28,8 +39,9 @@ static int32_t dot(const uint8_t *w, const int8_t *x, int n) {
     return sum;
 }
 
-/* One more link of the chains of tokens first .. last - 1: y[(t - first) * ldy + r]. */
-static void add_group(const uint8_t rows[ROWS][SLM_GROUP], int offset, const float d[ROWS], const float *m, const slm_codes *x,
+/* The links of 32 columns in the chains of tokens first .. last - 1: y[(t - first) * ldy + r]. g counts 32 columns. d, m (or
+ * NULL): [32 / x->group][16]. */
+static void add_group(const uint8_t rows[ROWS][SLM_GROUP], int offset, const float *d, const float *m, const slm_codes *x,
                       int64_t g, int64_t first, int64_t last, float *y, int64_t ldy) {
     int halves = SLM_GROUP / x->group;
     for (int64_t t = first; t < last; t++, y += ldy) {
@@ -39,37 +51,37 @@ static void add_group(const uint8_t rows[ROWS][SLM_GROUP], int offset, const flo
             for (int r = 0; r < ROWS; r++) {
                 const uint8_t *w = &rows[r][h * x->group];
                 int32_t product = (x->group == 32 ? dot(w, codes, 32) : dot(w, codes, 16)) - offset * x->sums[i];
-                y[r] = fmaf((float)product, d[r] * x->scales[i], y[r]);
-                if (m) y[r] = fmaf(m[r], x->scaled_sums[i], y[r]);
+                y[r] = fmaf((float)product, d[h * ROWS + r] * x->scales[i], y[r]);
+                if (m) y[r] = fmaf(m[h * ROWS + r], x->scaled_sums[i], y[r]);
             }
         }
     }
 }
 
 void slm_gemv_int8_scalar(const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token, float *y) {
-    bool packed = w->form == SLM_FORM_U4;
+    const slm_coding *c = &w->coding;
     for (int64_t p = first; p < last; p++, y += ROWS) {
         const uint8_t *panel = slm_matrix_panel(w, p);
-        const uint16_t *d16 = (const uint16_t *)(panel + w->d_at), *m16 = (const uint16_t *)(panel + w->m_at);
         memset(y, 0, ROWS * sizeof *y);
-        for (int64_t g = 0; g < w->groups; g++) {
+        for (int64_t g = 0; g < w->cols / SLM_GROUP; g++) {
             uint8_t rows[ROWS][SLM_GROUP];
-            float d[ROWS], m[ROWS];
-            for (int r = 0; r < ROWS; r++) {
-                d[r] = slm_f16_to_f32(d16[g * ROWS + r]);
-                m[r] = w->has_min ? slm_f16_to_f32(m16[g * ROWS + r]) : 0;
+            float d[2 * ROWS], m[2 * ROWS];
+            for (int i = 0; i < SLM_GROUP / x->group * ROWS; i++) {
+                int64_t column = g * SLM_GROUP + i / ROWS * x->group;
+                slm_row_scales(w, panel, column / c->group, i % ROWS, &d[i], &m[i]);
             }
-            rows_of_group(packed, panel + g * (packed ? 256 : 512), rows);
-            add_group(rows, w->offset, d, w->has_min ? m : NULL, x, g, token, token + 1, y, 0);
+            rows_of_group(c, panel + g * 64 * c->bits, rows);
+            add_group(rows, c->offset, d, c->mins ? m : NULL, x, g, token, token + 1, y, 0);
         }
     }
 }
 
 void slm_gemm_int8_scalar(const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y, int64_t ldy) {
     for (int64_t t = first; t < last; t++) memset(y + (t - first) * ldy, 0, ROWS * sizeof *y);
-    for (int64_t g = 0; g < w->groups; g++) {
+    for (int64_t g = 0; g < w->k / SLM_GROUP; g++) {
         uint8_t rows[ROWS][SLM_GROUP];
-        rows_of_group(false, w->codes + g * 512, rows);
-        add_group(rows, w->offset, w->d + g * ROWS, w->m ? w->m + g * ROWS : NULL, x, g, first, last, y, ldy);
+        int64_t scales = g * SLM_GROUP / w->group * ROWS;
+        rows_of_bits(8, w->codes + g * 512, rows);
+        add_group(rows, w->offset, w->d + scales, w->m ? w->m + scales : NULL, x, g, first, last, y, ldy);
     }
 }

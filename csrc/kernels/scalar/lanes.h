@@ -65,6 +65,14 @@ SLM_INLINE lanes lanes_load_f16(const void *p) {
     const uint16_t *halves = p;
     EACH_LANE(slm_f16_to_f32(halves[i]));
 }
+SLM_INLINE lanes lanes_load_i8(const void *p) {
+    const int8_t *bytes = p;
+    EACH_LANE(bytes[i]);
+}
+/* 64 bytes below 16 become table[byte]. */
+SLM_INLINE void lookup_64(const uint8_t *table, uint8_t *bytes) {
+    for (int i = 0; i < 64; i++) bytes[i] = table[bytes[i]];
+}
 /* Sixteen pairs of 16-bit elements: the first and the second of each. */
 SLM_INLINE void lanes_load_f16_pairs(const void *p, lanes *first, lanes *second) {
     const uint16_t *halves = p;
