@@ -9,8 +9,10 @@ from typing import Literal, NamedTuple
 from slm import _core, families, hub
 from slm.errors import FormatError, UnsupportedError
 from slm.families import Architecture, Vocabulary
+from slm.formats import tokenizer_json
 from slm.formats.gguf import GGUF
 from slm.formats.gguf_split import open_gguf
+from slm.formats.report import Report
 from slm.info import Info, model_info
 from slm.tokenizer import Tokenizer
 
@@ -60,7 +62,7 @@ def open_model(
     with gguf:
         context = check_context(context, architecture)
         vocabulary = architecture.vocabulary
-        tokenizer = None if vocabulary is None else make_tokenizer(gguf, vocabulary)
+        tokenizer = None if vocabulary is None else make_tokenizer(gguf.report, vocabulary)
         info = model_info(gguf, architecture, context, kv, ())
         options = {"kv": kv, "precision": precision, "threads": threads, "progress": progress}
         core = _core.Model(architecture.config, architecture.weights, context, **options)
@@ -72,15 +74,26 @@ def open_model(
 
 
 def load_tokenizer(source: Source, *, offline: bool = False) -> Tokenizer:
-    """The tokenizer of a model file, or of one that holds nothing but a vocabulary, of any architecture.
+    """The tokenizer of a model file or folder, of any architecture, or of a file that holds nothing but a vocabulary: a GGUF
+    file, a tokenizer.json, a tokenizer.model of SentencePiece, a vocab.txt. Of a file, its neighbours do not count.
 
     Raises what hub.resolve() raises, FormatError (also when there is no vocabulary), UnsupportedError, LimitError.
     """
-    with open_gguf(hub.resolve(source, offline=offline)) as gguf:
+    path = hub.resolve(source, offline=offline)
+    report = Report(path, "TOKENIZER", tokenizer_json.CODES)
+    if path.is_dir():
+        vocabulary = families.read_folder_vocabulary(path)
+        if vocabulary is None:
+            raise report.bad("VOCAB", None, "folder", "tokenizer.json, tokenizer.model, vocab.json or vocab.txt", "none of them")
+        return make_tokenizer(report, vocabulary)
+    vocabulary = families.read_file_vocabulary(path)
+    if vocabulary is not None:
+        return make_tokenizer(report, vocabulary)
+    with open_gguf(path) as gguf:
         vocabulary = families.read_vocabulary(gguf)
         if vocabulary is None:
             raise gguf.report.bad("KEY_MISSING", None, "tokenizer.ggml.model", "a vocabulary", "none")
-        return make_tokenizer(gguf, vocabulary)
+        return make_tokenizer(gguf.report, vocabulary)
 
 
 def inspect(source: Source, *, context: int | None = None, offline: bool = False) -> Info:
@@ -107,8 +120,8 @@ def check_context(context: int | None, architecture: Architecture) -> int:
     return context
 
 
-def make_tokenizer(gguf: GGUF, vocabulary: Vocabulary) -> Tokenizer:
+def make_tokenizer(report: Report, vocabulary: Vocabulary) -> Tokenizer:
     try:
         return Tokenizer(vocabulary)
     except FormatError as error:  # the core knows which element is wrong, but no file
-        raise gguf.report.bad("VOCABULARY", None, "tokenizer", None, str(error), index=error.index) from None
+        raise report.bad("VOCABULARY", None, "tokenizer", None, str(error), index=error.index) from None

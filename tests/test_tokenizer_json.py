@@ -64,7 +64,7 @@ def test_scores_of_a_unigram_model(tmp_path: Path) -> None:
     content["model"] = {"type": "Unigram", "unk_id": 0, "vocab": [["<s>", 0], ["a", -1.5], ["b", -2], ["ab", -3.25]]}
     file = read(tmp_path, content)
     assert file.scores is not None
-    assert (file.tokens, file.scores.tolist()) == (["<s>", "a", "b", "ab", "<tool>"], [0.0, -1.5, -2.0, -3.25, 0.0])
+    assert (file.tokens, file.scores.tolist()) == (["<s>", "a", "b", "ab", "<tool>"], [0.0, -1.5, -2.0, -3.25])
 
 
 def test_added_tokens_fill_the_gaps_of_the_vocabulary(tmp_path: Path) -> None:

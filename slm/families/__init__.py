@@ -10,6 +10,7 @@ from slm.errors import quoted
 from slm.families import gemma, gpt, granite, llama, olmo, phi, qwen, smollm3, stablelm
 from slm.families.architecture import Architecture
 from slm.families.keys import Keys
+from slm.families.tokenizer_folder import read_file_vocabulary, read_folder_vocabulary
 from slm.families.vocabulary import Vocabulary, read_vocabulary
 from slm.formats.gguf import GGUF
 
@@ -45,4 +46,12 @@ def describe(gguf: GGUF, context: int | None = None) -> Architecture:
     return GGUF_FAMILIES[name](Keys(gguf, read_vocabulary(gguf), context))
 
 
-__all__ = ["GGUF_FAMILIES", "Architecture", "Vocabulary", "describe", "read_vocabulary"]
+__all__ = [
+    "GGUF_FAMILIES",
+    "Architecture",
+    "Vocabulary",
+    "describe",
+    "read_file_vocabulary",
+    "read_folder_vocabulary",
+    "read_vocabulary",
+]

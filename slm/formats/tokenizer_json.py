@@ -8,8 +8,8 @@ that it does not hold.
 
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -28,6 +28,7 @@ CODES = {  # raised as TOKENIZER_<code>
     "MERGE": "a refused merge",
     "ADDED": "a refused added token",
     "COMPONENT": "a component that slm does not have",
+    "VOCABULARY": "the vocabulary contradicts itself",
 }
 MAX_FILE = 128 << 20  # bytes; the largest published one has 40 million
 MAX_VALUES = 6 << 20  # of JSON in it; the largest has 2 million
@@ -55,14 +56,14 @@ class AddedToken:
 class TokenizerJson:
     """tokens: [n] texts by id, in the spelling of the model. added: by id -> AddedToken. merges: "left right", in order.
 
-    scores: [n] float64 of a unigram model (0 for added tokens that are not in it), else None.
+    scores: float64, of the tokens that are in the vocabulary of a unigram model; else None.
     model, normalizer, ...: the components' objects; None where the file has null.
     """
 
     root: Object
     model: Object
     tokens: list[str]
-    added: Mapping[int, AddedToken]
+    added: dict[int, AddedToken]
     merges: Strings
     scores: np.ndarray | None
     normalizer: Object | None
@@ -78,22 +79,16 @@ class TokenizerJson:
 def read_tokenizer_json(path: str | os.PathLike[str]) -> TokenizerJson:
     """Raises OSError, FormatError, LimitError, UnsupportedError (a model without a vocabulary that slm could read)."""
     report = Report(path, "TOKENIZER", CODES)
-    root = read_object(path, report, MAX_FILE, max_values=MAX_VALUES, max_objects=MAX_OBJECTS)
+    return parse_tokenizer(read_object(path, report, MAX_FILE, max_values=MAX_VALUES, max_objects=MAX_OBJECTS))
+
+
+def parse_tokenizer(root: Object) -> TokenizerJson:
     model = root.get_object("model")
     tokens, scores = read_vocab(model)
     added = read_added(root, tokens)
-    if scores is not None:
-        scores = np.concatenate([scores, np.zeros(len(tokens) - len(scores))])
     check_texts(model, tokens)
-    return TokenizerJson(
-        root,
-        model,
-        tokens,
-        added,
-        read_merges(model),
-        scores,
-        *(root.get_object(name, None) for name in ("normalizer", "pre_tokenizer", "post_processor", "decoder")),
-    )
+    components = (root.get_object(name, None) for name in ("normalizer", "pre_tokenizer", "post_processor", "decoder"))
+    return TokenizerJson(root, model, tokens, added, read_merges(model), scores, *components)
 
 
 def read_vocab(model: Object) -> tuple[list[Any], np.ndarray | None]:
@@ -177,6 +172,26 @@ def read_added_token(entry: Object, id: int | None = None) -> AddedToken:
         entry.get_bool("normalized", not special),
         entry.path,
     )
+
+
+def add_others(tokens: list[str], added: dict[int, AddedToken], others: Iterable[AddedToken], report: Report) -> None:
+    """Take in what other files say of added tokens: their flags hold, and new ones with an id come behind the last token.
+
+    One of no id (-1) that the vocabulary does not hold is left out: no text can become it. Raises FormatError.
+    """
+    ids = {text: id for id, text in enumerate(tokens)}
+    for token in sorted(others, key=lambda token: token.id):
+        known = ids.get(token.content)
+        if known is None and token.id < 0:
+            continue
+        if token.id not in (-1, len(tokens) if known is None else known):
+            expected = f"{len(tokens)}, the next id" if known is None else f"{known}, its id in the vocabulary"
+            raise report.bad("ADDED", None, token.where, expected, f"{token.id} for {quoted(token.content)}")
+        if known is None:
+            known = ids[token.content] = len(tokens)
+            tokens.append(token.content)
+        before = added.get(known)
+        added[known] = replace(token, id=known, special=token.special or (before is not None and before.special))
 
 
 def check_texts(model: Object, tokens: list[Any]) -> None:

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The components of a tokenizer.json -> what the core takes: normalizers, space prefix, words, and what goes around a text.
+
+Only what the core does exactly is taken; any other component or pattern raises UnsupportedError with its JSON path.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from slm.errors import UnsupportedError, quoted
+from slm.families.split_patterns import PATTERNS
+from slm.formats.json_text import Object, shown
+from slm.vocabulary import Normalizer
+
+SPACE_MARKER = "\u2581"
+MAX_COMPONENTS = 256
+SIMPLE_NORMALIZERS = {
+    "NFC": "nfc",
+    "NFD": "nfd",
+    "NFKC": "nfkc",
+    "NFKD": "nfkd",
+    "Lowercase": "lowercase",
+    "StripAccents": "strip_marks",
+}
+SPACE_PREFIXES = {"always": "missing", "first": "first", "never": "none"}  # of Metaspace -> slm_space_prefix
+
+
+def flat(component: Object | None, members: str) -> list[Object]:
+    """The steps of a component in the order that they act; `members` names those of a Sequence."""
+    steps: list[Object] = []
+    if component is not None:
+        add_steps(component, members, steps)
+    return steps
+
+
+def add_steps(component: Object, members: str, steps: list[Object]) -> None:
+    if component.get_string("type") != "Sequence":
+        if len(steps) == MAX_COMPONENTS:
+            raise component.report.limit("LIMIT", None, component.path, MAX_COMPONENTS + 1, MAX_COMPONENTS)
+        steps.append(component)
+        return
+    for index, member in enumerate(component.get_list(members)):
+        where = f"{component.where(members)}[{index}]"
+        if not isinstance(member, dict):
+            raise component.report.bad("JSON_TYPE", None, where, "an object", shown(member))
+        add_steps(Object(member, where, component.report), members, steps)
+
+
+def unsupported(component: Object, name: str, expected: str | None, found: str) -> UnsupportedError:
+    return component.report.unsupported("COMPONENT", None, component.where(name), expected, found)
+
+
+def refuse(component: Object, expected: str | None = None) -> UnsupportedError:
+    return unsupported(component, "type", expected, quoted(component.get_string("type")))
+
+
+# ---- normalizers ---------------------------------------------------------------------------------------------------------------
+
+
+def read_normalizers(component: Object | None) -> list[Normalizer]:
+    normalizers: list[Normalizer] = []
+    for step in flat(component, "normalizers"):
+        normalizers += read_normalizer(step)
+    return normalizers
+
+
+def read_normalizer(step: Object) -> Iterator[Normalizer]:
+    kind = step.get_string("type")
+    if kind in SIMPLE_NORMALIZERS:
+        yield (SIMPLE_NORMALIZERS[kind],)
+    elif kind == "Strip":
+        for side in ("left", "right"):
+            if step.get_bool(f"strip_{side}"):
+                yield (f"strip_{side}",)
+    elif kind == "Replace":
+        yield read_replace(step)
+    elif kind == "Prepend":
+        yield "prepend", text(step, "prepend")
+    elif kind == "Precompiled":
+        try:
+            yield "charsmap", base64.b64decode(step.get_string("precompiled_charsmap"), validate=True)
+        except (binascii.Error, ValueError):
+            where = step.where("precompiled_charsmap")
+            raise step.report.bad("JSON_RANGE", None, where, "base64", "something else") from None
+    elif kind == "BertNormalizer":
+        yield from bert_normalizers(
+            clean_text=step.get_bool("clean_text"),
+            handle_chinese_chars=step.get_bool("handle_chinese_chars"),
+            strip_accents=step.get_bool("strip_accents", None),
+            lowercase=step.get_bool("lowercase"),
+        )
+    else:
+        raise refuse(step)
+
+
+def bert_normalizers(
+    *, clean_text: bool, handle_chinese_chars: bool, strip_accents: bool | None, lowercase: bool
+) -> Iterator[Normalizer]:
+    """strip_accents None: as lowercase."""
+    if clean_text:
+        yield ("clean",)
+    if handle_chinese_chars:
+        yield ("space_cjk",)
+    if lowercase if strip_accents is None else strip_accents:
+        yield ("nfd",)
+        yield ("strip_nonspacing",)
+    if lowercase:
+        yield ("lowercase",)
+
+
+def read_replace(step: Object) -> Normalizer:
+    pattern = step.get_object("pattern")
+    content = text(step, "content")
+    if "String" in pattern:
+        return "replace", text(pattern, "String"), content
+    if pattern.get_string("Regex") != " {2,}":
+        raise unsupported(pattern, "Regex", "' {2,}'", quoted(pattern.get_string("Regex")))
+    return "collapse", content
+
+
+def text(component: Object, name: str) -> bytes:
+    value = component.get_string(name)
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        raise component.report.bad("JSON", None, component.where(name), "Unicode", "half of a surrogate pair") from None
+
+
+# ---- pre-tokenizers ------------------------------------------------------------------------------------------------------------
+
+
+class Words(NamedTuple):
+    """How text is cut into words. rules: fields of slm_pretokenizer. escaped: the marker stands for spaces, here or before.
+
+    byte_level: words become bytes.
+    """
+
+    rules: Mapping[str, bool | int]
+    space_prefix: str = "none"
+    escaped: bool = False
+    byte_level: bool = False
+
+
+def read_words(component: Object | None, escaped: bool) -> Words:
+    """escaped: the normalizer has already put the marker for every space."""
+    space_prefix, byte_level = "none", False
+    patterns: list[str] = []
+    steps = flat(component, "pretokenizers")
+    for index, step in enumerate(steps):
+        kind = step.get_string("type")
+        if kind == "ByteLevel":
+            if step.get_bool("add_prefix_space"):
+                if index > 0:
+                    raise unsupported(step, "add_prefix_space", "false behind other pre-tokenizers", "true")
+                space_prefix = "missing"
+            if step.get_bool("use_regex", True):
+                patterns.append("gpt2")
+            if index < len(steps) - 1:  # what follows cuts the letters that stand for bytes
+                patterns.append("bytes")
+            byte_level = True
+        elif kind == "Metaspace":
+            space_prefix, escaped = read_metaspace(step), True
+            if step.get_bool("split", True):
+                patterns.append("metaspace")
+        elif kind == "Split":
+            if not escaped or step.get_object("pattern").values != {"String": " "}:  # else no space is left to split at
+                patterns.append(read_split(step))
+        elif kind == "Digits":
+            patterns.append("digit" if step.get_bool("individual_digits") else "digits")
+        elif kind == "Punctuation":
+            patterns.append(f"punctuation {step.get_string('behavior', 'Isolated')}")
+        elif kind in ("BertPreTokenizer", "Whitespace", "WhitespaceSplit"):
+            patterns.append(kind)
+        else:
+            raise refuse(step)
+    if tuple(patterns) not in PATTERNS:
+        where = component if len(steps) != 1 or component is None else steps[0]
+        found = ", then ".join(quoted(pattern) for pattern in patterns)
+        raise where.report.unsupported("COMPONENT", None, where.path, "a published way to cut words", found)
+    return Words(PATTERNS[tuple(patterns)], space_prefix, escaped, byte_level)
+
+
+def read_metaspace(step: Object) -> str:
+    """slm_space_prefix."""
+    if step.get_string("replacement") != SPACE_MARKER:
+        raise unsupported(step, "replacement", quoted(SPACE_MARKER), quoted(step.get_string("replacement")))
+    if "prepend_scheme" not in step:  # as it was written before there were three schemes
+        return "missing" if step.get_bool("add_prefix_space", True) else "none"
+    scheme = step.get_string("prepend_scheme")
+    if scheme not in SPACE_PREFIXES:
+        raise unsupported(step, "prepend_scheme", ", ".join(map(repr, SPACE_PREFIXES)), quoted(scheme))
+    return SPACE_PREFIXES[scheme]
+
+
+def read_split(step: Object) -> str:
+    """The pattern whose matches are words. "Removed" with invert drops what no match covers: the known patterns cover all."""
+    behavior, invert = step.get_string("behavior"), step.get_bool("invert", False)
+    if (behavior, invert) not in (("Isolated", False), ("Removed", True)):
+        raise unsupported(step, "behavior", "'Isolated', or 'Removed' with invert", f"{quoted(behavior)}, invert {shown(invert)}")
+    pattern = step.get_object("pattern")
+    return f"text {pattern.get_string('String')}" if "String" in pattern else pattern.get_string("Regex")
+
+
+# ---- post-processors -----------------------------------------------------------------------------------------------------------
+
+
+def read_affixes(component: Object | None, size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Ids that go before and behind a text."""
+    prefix: tuple[int, ...] = ()
+    suffix: tuple[int, ...] = ()
+    for step in flat(component, "processors"):
+        kind = step.get_string("type")
+        if kind == "TemplateProcessing":
+            before, behind = read_template(step, size)
+        elif kind in ("BertProcessing", "RobertaProcessing"):
+            before, behind = read_pair(step, "cls", size), read_pair(step, "sep", size)
+        elif kind == "ByteLevel":  # changes offsets only
+            continue
+        else:
+            raise refuse(step)
+        prefix, suffix = before + prefix, suffix + behind
+    return prefix, suffix
+
+
+def read_pair(step: Object, name: str, size: int) -> tuple[int, ...]:
+    pair = step.get_list(name)
+    if len(pair) != 2 or type(pair[1]) is not int or not 0 <= pair[1] < size:
+        raise step.report.bad("JSON_RANGE", None, step.where(name), f"[text, id below {size}]", shown(pair))
+    return (pair[1],)
+
+
+def read_template(step: Object, size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    sides: tuple[list[int], list[int]] = ([], [])
+    n_texts = 0
+    special = step.get_object("special_tokens", None)
+    for index, item in enumerate(step.get_list("single")):
+        where = f"{step.where('single')}[{index}]"
+        if not isinstance(item, dict):
+            raise step.report.bad("JSON_TYPE", None, where, "an object", shown(item))
+        part = Object(item, where, step.report)
+        if "Sequence" in part:
+            n_texts += 1
+            continue
+        name = part.get_object("SpecialToken").get_string("id")
+        if special is None or name not in special:
+            raise step.report.bad("JSON_MISSING", None, step.where("special_tokens"), f"an entry {quoted(name)}", "none")
+        sides[min(n_texts, 1)].extend(special.get_object(name).get_ids("ids", size))
+    if n_texts != 1:
+        raise step.report.bad("JSON_RANGE", None, step.where("single"), "one Sequence", n_texts)
+    return tuple(sides[0]), tuple(sides[1])
+
+
+# ---- decoders ------------------------------------------------------------------------------------------------------------------
+
+
+def describe_decoder(component: Object | None) -> tuple[Any, ...]:
+    """The steps of a decoder, each with the settings that matter; to be compared with those that go with a model."""
+    steps: list[Any] = []
+    for step in flat(component, "decoders"):
+        kind = step.get_string("type")
+        if kind == "Replace":
+            pattern = step.get_object("pattern")
+            steps.append((kind, pattern.get_string("String", None), step.get_string("content")))
+        elif kind == "Strip":
+            steps.append((kind, step.get_string("content"), *(step.get_int(side, 0, 1 << 30) for side in ("start", "stop"))))
+        elif kind == "WordPiece":
+            steps.append((kind, step.get_string("prefix"), step.get_bool("cleanup")))
+        elif kind == "Metaspace":
+            steps.append((kind, read_metaspace(step) != "none"))
+        else:
+            steps.append((kind,))
+    return tuple(steps)

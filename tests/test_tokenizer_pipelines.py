@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tokenizer.json of every published pipeline gives the ids and the text that `tokenizers` gives."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizer_pipelines import BYTE_LEVEL, CHARACTERS, PIPELINES, made, texts
+
+import slm
+from slm.errors import FormatError, UnsupportedError
+from slm.tokenizer import Tokenizer
+
+# 100,000 texts for each kind of model, shared among its pipelines, and as many again with added tokens in them.
+N_TEXTS = {name: -(-100_000 // len(kind)) for kind in (BYTE_LEVEL, CHARACTERS) for name in kind}
+
+
+def load(tmp_path: Path, name: str) -> Tokenizer:
+    path = tmp_path / "tokenizer.json"
+    made(name).save(str(path))
+    return slm.load_tokenizer(path)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_same_ids_and_text_as_tokenizers(tmp_path: Path, name: str) -> None:
+    ours, theirs = load(tmp_path, name), made(name)
+    assert len(ours) == theirs.get_vocab_size()
+    for added in (False, True):
+        examples = texts(N_TEXTS[name], seed=len(name) + added, added=added)
+        wanted = [encoding.ids for encoding in theirs.encode_batch(examples, add_special_tokens=added)]
+        for text, ids in zip(examples, wanted, strict=True):
+            assert ours.encode(text, add_special_tokens=added, parse_special=added) == ids, text
+        for skip in (False, True):
+            decoded = theirs.decode_batch(wanted, skip_special_tokens=skip)
+            for ids, text in zip(wanted, decoded, strict=True):
+                assert ours.decode(ids, skip_special_tokens=skip) == text, ids
+
+
+def test_control_tokens_are_text_unless_they_are_parsed(tmp_path: Path) -> None:
+    ours = load(tmp_path, "llama-3")
+    end = ours.token_id("<|im_end|>")
+    assert end in ours.encode("a<|im_end|>", parse_special=True)
+    assert end not in ours.encode("a<|im_end|>")
+    assert ours.token_id("<tool>") in ours.encode("a<tool>")
+    assert ours.encode("a", add_special_tokens=True)[0] == ours.token_id("<|end|>")
+
+
+# ---- what slm does not have is named -------------------------------------------------------------------------------------------
+
+Change = Callable[[dict[str, Any]], Any]
+
+
+def sets(name: str, value: Any) -> Change:
+    return lambda content: content.update({name: value})
+
+
+def in_model(name: str, value: Any) -> Change:
+    return lambda content: content["model"].update({name: value})
+
+
+def split(pattern: Any, **other: Any) -> dict[str, Any]:
+    return {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False, **other}
+
+
+UNSUPPORTED: list[tuple[str, Change, str]] = [
+    ("WordLevel", in_model("type", "WordLevel"), "$.model.type"),
+    ("dropout", in_model("dropout", 0.1), "$.model.dropout"),
+    ("prefix of pieces", in_model("continuing_subword_prefix", "##"), "$.model.continuing_subword_prefix"),
+    ("suffix of pieces", in_model("end_of_word_suffix", "</w>"), "$.model.end_of_word_suffix"),
+    ("Nmt", sets("normalizer", {"type": "Nmt"}), "$.normalizer.type"),
+    ("pattern to replace", sets("normalizer", {"type": "Replace", "pattern": {"Regex": "a+"}, "content": "b"}),
+     "$.normalizer.pattern.Regex"),
+    ("second normalizer", sets("normalizer", {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Odd"}]}),
+     "$.normalizer.normalizers[1].type"),
+    ("UnicodeScripts", sets("pre_tokenizer", {"type": "UnicodeScripts"}), "$.pre_tokenizer.type"),
+    ("unknown pattern", sets("pre_tokenizer", split({"Regex": "a+"})), "$.pre_tokenizer"),
+    ("split at text", sets("pre_tokenizer", split({"String": "-"})), "$.pre_tokenizer"),
+    ("split and merge", sets("pre_tokenizer", split({"Regex": "a+"}, behavior="MergedWithNext")), "$.pre_tokenizer.behavior"),
+    ("no pre-tokenizer", sets("pre_tokenizer", None), "$.pre_tokenizer"),
+    ("marker", sets("pre_tokenizer", {"type": "Metaspace", "replacement": "_"}), "$.pre_tokenizer.replacement"),
+    ("post-processor", sets("post_processor", {"type": "Odd"}), "$.post_processor.type"),
+    ("no decoder", sets("decoder", None), "$.decoder"),
+    ("other decoder", sets("decoder", {"type": "BPEDecoder"}), "$.decoder"),
+]  # fmt: skip
+MALFORMED: list[tuple[str, Change, str]] = [
+    ("unk is no token", in_model("unk_token", "<none>"), "$.model.unk_token"),
+    ("component is text", sets("pre_tokenizer", "ByteLevel"), "$.pre_tokenizer"),
+    ("component without type", sets("pre_tokenizer", {}), "$.pre_tokenizer.type"),
+    ("sequence of text", sets("pre_tokenizer", {"type": "Sequence", "pretokenizers": ["ByteLevel"]}),
+     "$.pre_tokenizer.pretokenizers[0]"),
+    ("charsmap is no base64", sets("normalizer", {"type": "Precompiled", "precompiled_charsmap": "é"}),
+     "$.normalizer.precompiled_charsmap"),
+    ("id behind the end", sets("post_processor", {"type": "BertProcessing", "cls": ["a", 1 << 20], "sep": ["a", 0]}),
+     "$.post_processor.cls"),
+    ("template of no text", sets("post_processor", {"type": "TemplateProcessing", "single": []}), "$.post_processor.single"),
+    ("template of an unknown token", sets("post_processor", {
+        "type": "TemplateProcessing", "special_tokens": {},
+        "single": [{"SpecialToken": {"id": "a", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+    }), "$.post_processor.special_tokens"),
+    ("merge of no token", in_model("merges", [["a", "\u0141\u0141"]]), "tokenizer"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "field"), [row[1:] for row in UNSUPPORTED], ids=[row[0] for row in UNSUPPORTED])
+def test_what_slm_does_not_have_is_named_by_its_path(tmp_path: Path, change: Change, field: str) -> None:
+    assert refusal(tmp_path, change, UnsupportedError).field == field
+
+
+@pytest.mark.parametrize(("change", "field"), [row[1:] for row in MALFORMED], ids=[row[0] for row in MALFORMED])
+def test_what_makes_no_sense_is_named_by_its_path(tmp_path: Path, change: Change, field: str) -> None:
+    assert refusal(tmp_path, change, FormatError).field == field
+
+
+def refusal(tmp_path: Path, change: Change, kind: type[Exception]) -> Any:
+    content = json.loads(made("gpt-2").to_str())
+    change(content)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(kind) as caught:
+        slm.load_tokenizer(path)
+    assert str(path) in str(caught.value)
+    return caught.value

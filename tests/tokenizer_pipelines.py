@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tokenizers of the published pipelines, made by `tokenizers` with small vocabularies, and texts to compare them on.
+
+A pipeline is what a published tokenizer.json holds beside its vocabulary: normalizer, pre-tokenizer, post-processor, decoder.
+"""
+
+import json
+import random
+import unicodedata
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+DATA = Path(__file__).parent / "data"
+SEPARATOR = "\n__ggml_vocab_test__\n"
+SPACE, MARKER = " ", "\u2581"
+
+CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+LINES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA_3 = rf"{CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{LINES}"
+QWEN_2 = rf"{CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{LINES}"
+QWEN_35 = rf"{CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{LINES}"
+UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+TEKKEN = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*|\p{{N}}"
+    rf"| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{LINES}"
+)
+GPT_4O = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+{CONTRACTION}?|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*{CONTRACTION}?"
+    rf"|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{LINES}"
+)
+
+
+@cache
+def corpus() -> list[str]:
+    files = [*sorted((DATA / "vocab").glob("*.inp")), Path(__file__), Path(__file__).parent / "gguf_writer.py"]
+    return [text for file in files for text in file.read_text(encoding="utf-8").split(SEPARATOR)]
+
+
+# ---- byte-level BPE ------------------------------------------------------------------------------------------------------------
+
+
+def byte_level(
+    *steps: pre_tokenizers.PreTokenizer,
+    words: bool = False,
+    add_prefix_space: bool = False,
+    normalizer: normalizers.Normalizer | None = None,
+    ignore_merges: bool = False,
+) -> Tokenizer:
+    """steps come before ByteLevel. words: ByteLevel cuts words itself, as for GPT-2."""
+    tokenizer = Tokenizer(models.BPE(ignore_merges=ignore_merges))
+    last = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space, use_regex=words)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*steps, last]) if steps else last
+    tokenizer.decoder = decoders.ByteLevel()
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=1500, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(corpus(), trainer)
+    return tokenizer
+
+
+def split(pattern: str) -> pre_tokenizers.PreTokenizer:
+    return pre_tokenizers.Split(Regex(pattern), "isolated")
+
+
+def llama_3() -> Tokenizer:
+    tokenizer = byte_level(split(LLAMA_3), ignore_merges=True)
+    end = tokenizer.token_to_id("<|end|>")
+    template = processors.TemplateProcessing(single="<|end|> $A", pair="<|end|> $A $B", special_tokens=[("<|end|>", end)])
+    tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), template])
+    return tokenizer
+
+
+# ---- BPE over characters, as converted from SentencePiece ----------------------------------------------------------------------
+
+
+def characters(
+    normalizer: normalizers.Normalizer | None,
+    pre_tokenizer: pre_tokenizers.PreTokenizer | None,
+    *,
+    strip: bool = False,
+    byte_fallback: bool = True,
+) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=byte_fallback))
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    if pre_tokenizer is not None:
+        tokenizer.pre_tokenizer = pre_tokenizer
+    steps = [decoders.Replace(MARKER, SPACE), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence([*steps, decoders.Strip(SPACE, 1, 0)] if strip else steps)
+    special = ["<unk>", "<s>", "</s>"]
+    byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=1800, special_tokens=special + byte_tokens, limit_alphabet=300, show_progress=False)
+    # Words, as SentencePiece would have them, else a merge could hold a whole text.
+    tokenizer.train_from_iterator((word for text in corpus() for word in words_of(text)), trainer)
+    content = json.loads(tokenizer.to_str())
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] in special]
+    tokenizer = Tokenizer.from_str(json.dumps(content))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
+    )
+    return tokenizer
+
+
+def words_of(text: str) -> Iterable[str]:
+    words = text.split(SPACE)
+    return words[:1] + [SPACE + word for word in words[1:]]
+
+
+def llama_2() -> Tokenizer:
+    return characters(normalizers.Sequence([normalizers.Prepend(MARKER), normalizers.Replace(SPACE, MARKER)]), None, strip=True)
+
+
+def gemma() -> Tokenizer:
+    return characters(normalizers.Replace(SPACE, MARKER), pre_tokenizers.Split(SPACE, "merged_with_previous"))
+
+
+Make = Callable[[], Tokenizer]
+BYTE_LEVEL: dict[str, Make] = {
+    "gpt-2": lambda: byte_level(words=True),
+    "smollm": lambda: byte_level(pre_tokenizers.Digits(individual_digits=True), words=True),
+    "llama-3": llama_3,
+    "phi-4": lambda: byte_level(pre_tokenizers.Split(Regex(LLAMA_3), "removed", invert=True)),
+    "stablelm-2": lambda: byte_level(split(QWEN_2)),
+    "qwen-3.5": lambda: byte_level(split(QWEN_35)),
+    "mistral-nemo": lambda: byte_level(split(TEKKEN), ignore_merges=True),
+    "gpt-4o": lambda: byte_level(split(GPT_4O)),
+}
+CHARACTERS: dict[str, Make] = {"llama-2": llama_2, "gemma": gemma}
+PIPELINES = BYTE_LEVEL | CHARACTERS
+
+
+@cache
+def made(name: str) -> Tokenizer:
+    tokenizer = PIPELINES[name]()
+    tokenizer.add_tokens([AddedToken("<tool>", normalized=False), AddedToken("   ", normalized=False)])
+    tokenizer.add_special_tokens([AddedToken("<|im_end|>", normalized=False), AddedToken("<|im_start|>", normalized=False)])
+    return tokenizer
+
+
+# ---- texts ---------------------------------------------------------------------------------------------------------------------
+
+ADDED = ("<tool>", "   ", "<|im_end|>", "<|im_start|>", "<unk>", "<s>", "</s>", "<|end|>")
+FRAGMENTS = (
+    " ", "  ", "    ", "\n", "\n\n", "\t", "\r\n", "\u3000", "\u00a0", "\u200b", "\u0085", "\x00", "\x1c",
+    "'s", "'LL", "'ſ", "1", "123", "12345", "½", "²", "٣", "a", "Z", "word", "Word", "WORD", "é", "e\u0301", "\u0301",
+    "ß", "İ", "Σ", "日本", "語", "가", "한국어", "हिन्दी", "ไทย", "عربى", "עברית", "😀", "👩\u200d🚀", ".", "...", "!?",
+    "(", ")", "$", "_", "/", "#", MARKER, "<", "|", ">", "<0x41>", "ﬁ", "Ａ", "…",
+)  # fmt: skip
+
+
+@cache
+def characters_of_unicode() -> list[str]:
+    """Those that this Python knows as assigned, which all parties then do."""
+    unassigned = {"Cn", "Cs", "Co"}
+    return [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) not in unassigned]
+
+
+def texts(count: int, seed: int, *, added: bool) -> list[str]:
+    """Real text in many scripts, code, random Unicode, and what tokenizers stumble over; with added tokens in it, or without."""
+    draw = random.Random(seed)
+    fragments = FRAGMENTS + ADDED if added else FRAGMENTS
+    everything, known = characters_of_unicode(), corpus()
+    made_texts: list[str] = []
+    while len(made_texts) < count:
+        kind = draw.random()
+        if kind < 0.4:
+            text = "".join(draw.choices(fragments, k=draw.randint(0, 12)))
+        elif kind < 0.6:
+            text = "".join(draw.choices(everything, k=draw.randint(1, 10)))
+        elif kind < 0.65:
+            text = draw.choice(fragments) * draw.randint(1, 40)
+        else:
+            source = draw.choice(known)
+            start = draw.randint(0, max(0, len(source) - 1))
+            text = source[start : start + draw.randint(1, 60)]
+        if added or not any(token in text for token in ADDED):
+            made_texts.append(text)
+    return made_texts
