@@ -51,12 +51,14 @@ typedef struct slm_event {
 /* Runs on the calling thread only, outside barriers. Nonzero cancels the call, which returns SLM_CANCELLED. */
 typedef int (*slm_event_fn)(void *user, const slm_event *event);
 
+enum { SLM_PREFILL_CHUNK = 256 };
+
 /* How one call runs. Zeroed: no callback, default threads and chunk. */
 typedef struct slm_call {
     slm_event_fn event; /* may be NULL */
     void *user;
     int threads;           /* 0: slm_thread_count() */
-    int64_t prefill_chunk; /* tokens per prefill step; 0: the default. Never changes a bit of the result */
+    int64_t prefill_chunk; /* tokens per prefill step; 0: SLM_PREFILL_CHUNK. Never changes a bit of the result */
 } slm_call;
 
 /* ---- the machine ------------------------------------------------------------------------------------------- */
@@ -224,14 +226,20 @@ slm_model *slm_model_retain(slm_model *model);
 void slm_model_release(slm_model *model); /* NULL is fine */
 
 typedef struct slm_model_stats {
-    size_t weight_bytes;       /* held by packed weights */
-    size_t token_bytes;        /* of them, read whole for each token */
-    size_t kv_bytes_per_token; /* of one position in all layers */
+    size_t weight_bytes; /* held by packed weights */
+    size_t token_bytes;  /* of them, read whole for each token */
+    size_t kv_bytes;     /* slm_kv_bytes() of the whole context */
     int64_t context, vocab_size;
     slm_kv_type kv;
     slm_precision precision;
 } slm_model_stats;
 void slm_model_describe(const slm_model *model, slm_model_stats *stats);
+
+/* The most bytes of keys and values that one session holds over `context` positions, run in default chunks: pages of 64 positions
+ * of one layer, taken as needed; a layer with a window holds those that its queries reach. sliding_windows: [n_layers] as in
+ * slm_layer_weights; kv: not SLM_KV_AUTO; all else in the ranges that slm_model_load() accepts. SIZE_MAX: more than that. */
+size_t slm_kv_bytes(int64_t num_key_value_heads, int64_t head_dim, const int64_t *sliding_windows, int64_t n_layers,
+                    int64_t context, slm_kv_type kv);
 
 /* ---- session: one KV state, one thread at a time ---------------------------------------------------------------- */
 
@@ -243,7 +251,12 @@ slm_status slm_session_fork(const slm_session *session, slm_session **fork, slm_
 void slm_session_release(slm_session *session); /* NULL is fine */
 int64_t slm_session_length(const slm_session *session);
 slm_model *slm_session_model(const slm_session *session); /* borrowed */
-/* Keeps the first n_tokens positions, 0 <= n_tokens <= length. */
+/* Bytes of keys and values held, those shared with forks included. */
+size_t slm_session_kv_bytes(const slm_session *session);
+/* Layers with windows drop what no query reaches: n_tokens from here to length can be rewound to, length - 64 always among them.
+ */
+int64_t slm_session_rewind_limit(const slm_session *session);
+/* Keeps the first n_tokens positions: 0, or rewind_limit to length; else SLM_BAD_ARGUMENT, and nothing has changed. */
 slm_status slm_session_rewind(slm_session *session, int64_t n_tokens, slm_error *error);
 
 typedef enum slm_logits {

@@ -31,7 +31,7 @@ class CpuInfo(TypedDict):
 class Stats(TypedDict):
     weight_bytes: int
     token_bytes: int
-    kv_bytes_per_token: int
+    kv_bytes: int  # kv_bytes() of the whole context
     context: int
     vocab_size: int
     kv: Literal["f32", "bf16"]
@@ -40,6 +40,14 @@ class Stats(TypedDict):
 def cpu_info() -> CpuInfo: ...
 def measure_bandwidth(size: int = 1 << 30, sweeps: int = 5, threads: int = 0) -> float:
     """Bytes per second of the best of `sweeps` read-only passes over `size` bytes."""
+
+def kv_bytes(
+    num_key_value_heads: int, head_dim: int, sliding_windows: Sequence[int], context: int, kv: Literal["f32", "bf16"]
+) -> int:
+    """The most bytes of keys and values that one session holds over `context` positions.
+
+    sliding_windows: of each layer, 0 for none.
+    """
 
 def types() -> dict[str, tuple[int, int]]:
     """Name -> (elements per block, bytes per block) of each tensor type that the core packs."""
@@ -79,8 +87,18 @@ class Session:
 
     @property
     def length(self) -> int: ...
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of keys and values held, those shared with forks included."""
+
+    @property
+    def rewind_limit(self) -> int:
+        """The least n_tokens > 0 that rewind() still takes: layers with windows drop what no query reaches."""
+
     def fork(self) -> Session: ...
-    def rewind(self, n_tokens: int) -> None: ...
+    def rewind(self, n_tokens: int) -> None:
+        """Keep the first n_tokens positions: 0, or rewind_limit to length, of which length - 64 always is one."""
+
     def forward(
         self,
         tokens: Sequence[int] | NDArray[np.integer],

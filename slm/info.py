@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from slm import _core
 from slm.errors import quoted
 from slm.families import Architecture
 from slm.formats.gguf import GGUF
@@ -92,13 +93,13 @@ def packed_bytes(gguf: GGUF) -> int:
 
 
 def kv_bytes(architecture: Architecture, context: int, kv: str) -> int:
-    """Bytes of K and V of `context` positions in all layers, without what pads heads that are no multiple of 16."""
+    """The most bytes of K and V that one session over `context` positions holds."""
     if kv == "auto":
         linears = [tensor for layer in architecture.weights["layers"] for name, tensor in layer.items() if name.endswith("_proj")]
         kv = "f32" if all(type == "F32" for type, *_ in linears) else "bf16"
     config = architecture.config
-    per_position = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * config["head_dim"]
-    return context * per_position * {"f32": 4, "bf16": 2}[kv]
+    windows = [layer.get("sliding_window", 0) for layer in architecture.weights["layers"]]
+    return _core.kv_bytes(config["num_key_value_heads"], config["head_dim"], windows, context, kv)
 
 
 def available_memory() -> int:

@@ -69,7 +69,7 @@ def open_model(
         # Had somebody rewritten the file meanwhile, the ranges would mean something else.
         gguf.check_size()
     stats = core.stats()
-    info = replace(info, weight_bytes=stats["weight_bytes"], kv_bytes=stats["kv_bytes_per_token"] * context)
+    info = replace(info, weight_bytes=stats["weight_bytes"], kv_bytes=stats["kv_bytes"])
     return Opened(core, tokenizer, architecture, info)
 
 

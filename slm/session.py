@@ -29,13 +29,14 @@ class Session:
             refuse_type("system", "a str or None", system)
         self._model = model
         self._core = model._open_core().session()
-        self._tokens: list[int] = []  # what the KV state holds
+        self._tokens: list[int] = []  # of the state: the core holds the first of them, all but for what _return_to() says
         self._messages: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
         self._n_system = len(self._messages)
         self._turn_ends: list[int] = []  # per finished turn of two messages: length of the state behind it
         self._pinned = (0, 0)  # the first n tokens stand for the first k messages, however the template would write those
         self._lock = threading.Lock()
         self._turn: Run | None = None
+        self._turn_start = 0  # how many tokens it found in place
         self._stream: weakref.ref[Stream] | None = None
 
     @property
@@ -81,15 +82,20 @@ class Session:
             new = check_ids("ids", flat_ids("ids", ids), self._model.vocab_size)
             check_fit("the state", len(self._tokens) + len(new), self._model.context, 0)
             if new:
-                self._core.forward(new, "none", self._model.threads)
+                self._core.forward(self._tokens[self._core.length :] + new, "none", self._model.threads)
             self._tokens += new
             self._pinned = (len(self._tokens), len(self._messages))
 
     def rewind(self, n_tokens: int) -> None:
-        """Keep the first n_tokens positions and the turns within them. A turn that is cut leaves its tokens, not its messages."""
+        """Keep the first n_tokens positions and the turns within them. A turn that is cut leaves its tokens, not its messages.
+
+        Raises ValueError, and changes nothing, where the model's window layers have dropped what they saw at that position; 0
+        and the last 64 positions are always there.
+        """
         with self._exclusive():
             n_tokens = check_int("n_tokens", n_tokens, 0, len(self._tokens))
-            self._core.rewind(n_tokens)
+            if n_tokens < self._core.length:
+                self._core.rewind(n_tokens)
             del self._tokens[n_tokens:]
             self._turn_ends = [end for end in self._turn_ends if end <= n_tokens]
             n_messages = self._n_system + 2 * len(self._turn_ends)
@@ -143,10 +149,11 @@ class Session:
             kept += 1
         model = self._model
         check_fit("the conversation", len(ids), model.context, options.max_tokens)
-        self._core.rewind(kept)
+        held = self._return_to(kept)
         del self._tokens[kept:]
         self._turn_ends = [min(end, kept) for end in self._turn_ends]
-        self._turn = turn = Run(self._core, tokenizer, ids[kept:], options, threads=model.threads, n_cached=kept)
+        self._turn = turn = Run(self._core, tokenizer, ids[held:], options, threads=model.threads, n_cached=held)
+        self._turn_start = kept
         self._tokens += ids[kept:]
         self._messages.append(message)
         return turn
@@ -171,12 +178,22 @@ class Session:
         turn, self._turn, self._stream = self._turn, None, None
         turn.close()
         if turn.finish_reason is None and not turn.tokens:  # interrupted before anything was said: as if never asked
-            self._core.rewind(turn.n_cached)
-            del self._tokens[turn.n_cached :]
+            self._return_to(self._turn_start)
+            del self._tokens[self._turn_start :]
             self._messages.pop()
             return
         # The last token may not have run, and the core may hold tokens whose text was never shown.
         self._tokens = (self._tokens + turn.tokens)[: self._core.length]
-        self._core.rewind(len(self._tokens))
+        self._return_to(len(self._tokens))
         self._messages.append({"role": "assistant", "content": turn.text})
         self._turn_ends.append(len(self._tokens))
+
+    def _return_to(self, n_tokens: int) -> int:
+        """Take the core back to the first n_tokens, and say how many it holds.
+
+        Where its windows have dropped what they saw there it holds none, and all of the tokens run again before the next ones.
+        """
+        core = self._core
+        if n_tokens < core.length:
+            core.rewind(n_tokens if n_tokens >= core.rewind_limit else 0)
+        return core.length

@@ -168,7 +168,7 @@ static void attention_block(const slm_step *step, slm_team *team, int64_t index)
                                .n_heads = n_heads,
                                .first_position = step->first_position,
                                .n_tokens = step->n_tokens,
-                               .window = layer->sliding_window,
+                               .window = model->sliding_windows[index],
                                .soft_cap = model->config.attention_softcap,
                                .q = w->q,
                                .ldq = w->q_ld,

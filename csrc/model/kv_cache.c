@@ -13,8 +13,9 @@ static atomic_int *references(uint8_t *page) {
     return (atomic_int *)(void *)(page - HEADER);
 }
 
+/* NULL is fine. */
 static void page_release(uint8_t *page) {
-    if (atomic_fetch_sub_explicit(references(page), 1, memory_order_acq_rel) == 1) slm_free(page - HEADER);
+    if (page && atomic_fetch_sub_explicit(references(page), 1, memory_order_acq_rel) == 1) slm_free(page - HEADER);
 }
 
 static uint8_t *page_create(const slm_kv_shape *shape) {
@@ -24,8 +25,8 @@ static uint8_t *page_create(const slm_kv_shape *shape) {
     return block + HEADER;
 }
 
-void slm_kv_init(slm_kv_cache *cache, const slm_kv_shape *shape) {
-    *cache = (slm_kv_cache){.shape = shape};
+void slm_kv_init(slm_kv_cache *cache, const slm_kv_shape *shape, const int64_t *windows) {
+    *cache = (slm_kv_cache){.shape = shape, .windows = windows};
 }
 
 void slm_kv_release(slm_kv_cache *cache) {
@@ -36,7 +37,8 @@ void slm_kv_release(slm_kv_cache *cache) {
 }
 
 slm_status slm_kv_fork(const slm_kv_cache *cache, slm_kv_cache *fork, slm_error *error) {
-    slm_kv_init(fork, cache->shape);
+    slm_kv_init(fork, cache->shape, cache->windows);
+    fork->settled = cache->settled;
     if (!cache->n_pages) return SLM_OK;
     size_t n = (size_t)(cache->n_pages * cache->shape->n_layers);
     fork->pages = slm_alloc_array(n, sizeof *fork->pages);
@@ -44,7 +46,7 @@ slm_status slm_kv_fork(const slm_kv_cache *cache, slm_kv_cache *fork, slm_error 
     fork->n_pages = fork->capacity = cache->n_pages;
     for (size_t i = 0; i < n; i++) {
         fork->pages[i] = cache->pages[i];
-        atomic_fetch_add_explicit(references(fork->pages[i]), 1, memory_order_relaxed);
+        if (fork->pages[i]) atomic_fetch_add_explicit(references(fork->pages[i]), 1, memory_order_relaxed);
     }
     return SLM_OK;
 }
@@ -96,6 +98,59 @@ void slm_kv_truncate(slm_kv_cache *cache, int64_t n_positions) {
         cache->n_pages--;
         for (int64_t layer = 0; layer < n_layers; layer++) page_release(cache->pages[cache->n_pages * n_layers + layer]);
     }
+    if (!n_positions) cache->settled = 0;
+}
+
+/* The first page that a layer of `window` > 0 needs when it holds `length` positions. */
+static int64_t first_page(int64_t window, int64_t length) {
+    return slm_max64(0, length - SLM_KV_REWIND - window + 1) / POSITIONS;
+}
+
+int64_t slm_kv_rewind_limit(const slm_kv_cache *cache) {
+    int64_t limit = 0;
+    for (int64_t layer = 0; layer < cache->shape->n_layers; layer++) {
+        int64_t window = cache->windows[layer], first = window ? first_page(window, cache->settled) : 0;
+        if (first) limit = slm_max64(limit, first * POSITIONS + window - 1);
+    }
+    return limit;
+}
+
+void slm_kv_drop(slm_kv_cache *cache, int64_t start, int64_t length) {
+    int64_t n_layers = cache->shape->n_layers, start_pages = slm_div_up(start, POSITIONS);
+    for (int64_t layer = 0; layer < n_layers; layer++) {
+        int64_t window = cache->windows[layer];
+        if (!window) continue;
+        int64_t start_first = first_page(window, start), first = first_page(window, length);
+        for (int64_t page = first_page(window, cache->settled); page < first; page++) {
+            if (page >= start_first && page < start_pages) continue;
+            uint8_t **slot = &cache->pages[page * n_layers + layer];
+            page_release(*slot);
+            *slot = NULL;
+        }
+    }
+    cache->settled = slm_max64(cache->settled, start);
+}
+
+size_t slm_kv_held(const slm_kv_cache *cache) {
+    size_t held = 0;
+    for (int64_t i = 0; i < cache->n_pages * cache->shape->n_layers; i++) held += cache->pages[i] ? cache->shape->page_bytes : 0;
+    return held;
+}
+
+/* Pages that n positions in a row touch at most. */
+static int64_t most_pages(int64_t n) {
+    return (n + POSITIONS - 2) / POSITIONS + 1;
+}
+
+size_t slm_kv_most(const slm_kv_shape *shape, const int64_t *windows, int64_t context, int64_t chunk) {
+    int64_t all = slm_div_up(context, POSITIONS);
+    size_t pages = 0, bytes;
+    for (int64_t layer = 0; layer < shape->n_layers; layer++) {
+        /* The chunk and the window before it, and the window to which the call goes back if it fails. */
+        int64_t window = windows[layer], reach = SLM_KV_REWIND + window - 1;
+        pages += (size_t)(window ? slm_min64(all, most_pages(reach + chunk) + most_pages(reach)) : all);
+    }
+    return slm_mul_size(pages, shape->page_bytes, &bytes) ? bytes : SIZE_MAX;
 }
 
 void slm_kv_discard(slm_kv_cache *cache, int64_t n_positions) {

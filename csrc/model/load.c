@@ -162,7 +162,6 @@ static slm_status plan_layer(loading *l, const slm_layer_weights *from, int i, s
                             linears[j].to == &to->gate_proj, linears[j].to, error);
     }
     to->down_proj_group = (int)from->down_proj_group;
-    to->sliding_window = from->sliding_window;
     to->rope_table = from->rope_table;
     return status;
 }
@@ -394,10 +393,12 @@ static slm_status check(const slm_config *c, const slm_weights *w, const slm_loa
             return slm_fail(error, SLM_BAD_ARGUMENT, i, "down_proj_group: expected 16 or 32, found %lld",
                             (long long)layer->down_proj_group);
         }
-        if (layer->sliding_window < 0 || layer->rope_table < -1 || layer->rope_table >= c->n_rope_tables) {
+        if (layer->sliding_window < 0 || layer->sliding_window > INT32_MAX || layer->rope_table < -1 ||
+            layer->rope_table >= c->n_rope_tables) {
             return slm_fail(error, SLM_BAD_ARGUMENT, i,
-                            "sliding_window: expected >= 0, found %lld; rope_table: expected -1 to %lld, found %lld",
-                            (long long)layer->sliding_window, (long long)c->n_rope_tables - 1, (long long)layer->rope_table);
+                            "sliding_window: expected 0 to %d, found %lld; rope_table: expected -1 to %lld, found %lld",
+                            INT32_MAX, (long long)layer->sliding_window, (long long)c->n_rope_tables - 1,
+                            (long long)layer->rope_table);
         }
     }
     if (w->position_embeddings.type != SLM_TYPE_NONE && o->context > c->max_position_embeddings) {
@@ -434,16 +435,18 @@ slm_status slm_model_load(const slm_config *config, const slm_weights *weights, 
     m->precision = options->precision;
     m->kernels = slm_kernels_active();
     m->layers = slm_alloc_zero((size_t)n_layers, sizeof *m->layers);
+    m->sliding_windows = slm_alloc_array((size_t)n_layers, sizeof *m->sliding_windows);
     m->rope_inv_freq = slm_alloc_array((size_t)n_angles, sizeof *m->rope_inv_freq);
     l.plan = slm_alloc_array((size_t)(MODEL_TENSORS + LAYER_TENSORS * n_layers), sizeof *l.plan);
     l.model = m;
     if (!m->kernels) {
         status = slm_fail(error, SLM_INTERNAL, -1, "slm_init has not been called");
-    } else if (!m->layers || !m->rope_inv_freq || !l.plan) {
+    } else if (!m->layers || !m->sliding_windows || !m->rope_inv_freq || !l.plan) {
         status = slm_fail_memory(error);
     } else {
         if (n_angles) memcpy(m->rope_inv_freq, config->rope_inv_freq, (size_t)n_angles * sizeof *m->rope_inv_freq);
         m->config.rope_inv_freq = m->rope_inv_freq;
+        for (int64_t i = 0; i < n_layers; i++) m->sliding_windows[i] = weights->layers[i].sliding_window;
         status = plan_all(&l, weights, error);
         if (!status) status = load_all(&l, call ? call->threads : 0, error);
     }
@@ -474,14 +477,23 @@ void slm_model_release(slm_model *model) {
     slm_free_pages(model->arena, model->arena_bytes);
     slm_free(model->rope_inv_freq);
     slm_free(model->layers);
+    slm_free(model->sliding_windows);
     slm_free(model);
+}
+
+size_t slm_kv_bytes(int64_t num_key_value_heads, int64_t head_dim, const int64_t *sliding_windows, int64_t n_layers,
+                    int64_t context, slm_kv_type kv) {
+    slm_kv_shape shape;
+    slm_kv_shape_init(&shape, n_layers, num_key_value_heads, head_dim, kv != SLM_KV_F32);
+    return slm_kv_most(&shape, sliding_windows, context, SLM_PREFILL_CHUNK);
 }
 
 void slm_model_describe(const slm_model *model, slm_model_stats *stats) {
     const slm_kv_shape *kv = &model->kv_shape;
+    size_t kv_bytes = slm_kv_most(kv, model->sliding_windows, model->context, SLM_PREFILL_CHUNK);
     *stats = (slm_model_stats){.weight_bytes = model->arena_bytes,
                                .token_bytes = model->token_bytes,
-                               .kv_bytes_per_token = kv->page_bytes * (size_t)kv->n_layers / SLM_PAGE_POSITIONS,
+                               .kv_bytes = kv_bytes,
                                .context = model->context,
                                .vocab_size = model->config.vocab_size,
                                .kv = kv->bf16 ? SLM_KV_BF16 : SLM_KV_F32,

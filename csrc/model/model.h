@@ -20,7 +20,7 @@ typedef struct slm_layer {
     slm_dense q_proj, k_proj, v_proj, o_proj;
     slm_dense gate_proj, up_proj, down_proj;
     int down_proj_group;
-    int64_t sliding_window, rope_table;
+    int64_t rope_table;
 } slm_layer;
 
 struct slm_model {
@@ -31,6 +31,7 @@ struct slm_model {
     int64_t context;
     slm_precision precision;
     slm_kv_shape kv_shape;
+    int64_t *sliding_windows;          /* [num_hidden_layers] */
     slm_matrix embed_tokens;           /* [vocab_size, hidden_size] */
     slm_matrix position_embeddings;    /* [max_position_embeddings, hidden_size]; data may be NULL */
     const float *token_type_embedding; /* [hidden_size, padded], or NULL */

@@ -5,8 +5,6 @@
 #include "base/arith.h"
 #include "model/decoder.h"
 
-enum { DEFAULT_CHUNK = 256 };
-
 struct slm_session {
     slm_model *model;
     slm_kv_cache cache;
@@ -18,7 +16,7 @@ slm_status slm_session_create(slm_model *model, slm_session **out, slm_error *er
     slm_session *session = slm_alloc_zero(1, sizeof *session);
     if (!session) return slm_fail_memory(error);
     session->model = slm_model_retain(model);
-    slm_kv_init(&session->cache, &model->kv_shape);
+    slm_kv_init(&session->cache, &model->kv_shape, model->sliding_windows);
     *out = session;
     return SLM_OK;
 }
@@ -53,10 +51,24 @@ slm_model *slm_session_model(const slm_session *session) {
     return session->model;
 }
 
+size_t slm_session_kv_bytes(const slm_session *session) {
+    return slm_kv_held(&session->cache);
+}
+
+int64_t slm_session_rewind_limit(const slm_session *session) {
+    return slm_kv_rewind_limit(&session->cache);
+}
+
 slm_status slm_session_rewind(slm_session *session, int64_t n_tokens, slm_error *error) {
+    int64_t limit = slm_session_rewind_limit(session);
     if (n_tokens < 0 || n_tokens > session->length) {
         return slm_fail(error, SLM_BAD_ARGUMENT, -1, "n_tokens: expected 0 to %lld, found %lld", (long long)session->length,
                         (long long)n_tokens);
+    }
+    if (n_tokens && n_tokens < limit) {
+        return slm_fail(error, SLM_BAD_ARGUMENT, -1,
+                        "n_tokens: expected 0 or %lld to %lld, found %lld: the windows of earlier positions have been dropped",
+                        (long long)limit, (long long)session->length, (long long)n_tokens);
     }
     slm_kv_truncate(&session->cache, n_tokens);
     session->length = n_tokens;
@@ -105,7 +117,7 @@ slm_status slm_session_run(slm_session *session, const int32_t *tokens, int64_t 
                            const slm_call *call, slm_clock *clock, slm_error *error) {
     slm_model *model = session->model;
     slm_kv_cache *cache = &session->cache;
-    int64_t start = session->length, chunk = call && call->prefill_chunk > 0 ? call->prefill_chunk : DEFAULT_CHUNK;
+    int64_t start = session->length, chunk = call && call->prefill_chunk > 0 ? call->prefill_chunk : SLM_PREFILL_CHUNK;
     int threads = call && call->threads > 0 ? call->threads : slm_threads_default();
     threads = threads < SLM_MAX_THREADS ? threads : SLM_MAX_THREADS;
     slm_status status = check(session, tokens, n_tokens, error);
@@ -129,6 +141,8 @@ slm_status slm_session_run(slm_session *session, const int32_t *tokens, int64_t 
             status = slm_fail_cancelled(error);
         } else if (!atomic_load(&step.finite)) {
             status = fail_not_a_number(&step, error);
+        } else {
+            slm_kv_drop(cache, last ? start + n_tokens : start, start + at + n);
         }
     }
     if (status) {

@@ -335,6 +335,12 @@ static int choice(const char *parameter, const char *const *names, const char *v
     return -1;
 }
 
+bool slm_py_kv_type(const char *name, slm_kv_type *kv) {
+    int index = choice("kv", kv_types, name);
+    if (index >= 0) *kv = index;
+    return index >= 0;
+}
+
 static int model_init(PyObject *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"config", "weights", "context", "kv", "precision", "threads", "progress", NULL};
     slm_py_model *model = (slm_py_model *)self;
@@ -388,7 +394,7 @@ static PyObject *model_stats(PyObject *self, PyObject *unused) {
     slm_model_stats stats;
     slm_model_describe(model->model, &stats);
     return Py_BuildValue("{s:n,s:n,s:n,s:L,s:L,s:s,s:s}", "weight_bytes", (Py_ssize_t)stats.weight_bytes, "token_bytes",
-                         (Py_ssize_t)stats.token_bytes, "kv_bytes_per_token", (Py_ssize_t)stats.kv_bytes_per_token, "context",
+                         (Py_ssize_t)stats.token_bytes, "kv_bytes", (Py_ssize_t)stats.kv_bytes, "context",
                          (long long)stats.context, "vocab_size", (long long)stats.vocab_size, "kv", kv_types[stats.kv],
                          "precision", precisions[stats.precision]);
 }

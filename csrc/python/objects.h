@@ -30,5 +30,7 @@ PyObject *slm_py_wrap_generation(slm_py_state *state, slm_generation *generation
 bool slm_py_call_options(PyObject *threads, PyObject *prefill_chunk, slm_call *call);
 
 slm_type slm_py_type(const char *name); /* SLM_TYPE_NONE: not known */
+/* "auto", "f32" or "bf16". False with an exception. */
+bool slm_py_kv_type(const char *name, slm_kv_type *kv);
 
 #endif

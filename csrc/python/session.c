@@ -26,6 +26,18 @@ static PyObject *session_length(PyObject *self, void *unused) {
     return PyLong_FromLongLong(((slm_py_session *)self)->length);
 }
 
+static PyObject *session_kv_bytes(PyObject *object, void *unused) {
+    (void)unused;
+    slm_py_session *self = (slm_py_session *)object;
+    return claim(slm_py_state_of(Py_TYPE(object)), self) ? PyLong_FromSize_t(slm_session_kv_bytes(self->session)) : NULL;
+}
+
+static PyObject *session_rewind_limit(PyObject *object, void *unused) {
+    (void)unused;
+    slm_py_session *self = (slm_py_session *)object;
+    return claim(slm_py_state_of(Py_TYPE(object)), self) ? PyLong_FromLongLong(slm_session_rewind_limit(self->session)) : NULL;
+}
+
 static PyObject *session_fork(PyObject *object, PyObject *unused) {
     (void)unused;
     slm_py_session *self = (slm_py_session *)object;
@@ -197,6 +209,8 @@ static PyMethodDef methods[] = {
 
 static PyGetSetDef properties[] = {
     {"length", session_length, NULL, "Positions held.", NULL},
+    {"kv_bytes", session_kv_bytes, NULL, "Bytes of keys and values held, those shared with forks included.", NULL},
+    {"rewind_limit", session_rewind_limit, NULL, "The least n_tokens > 0 that rewind() still takes.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

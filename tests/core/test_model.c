@@ -100,7 +100,7 @@ static bool run(slm_model *model, int64_t chunk, int threads, int64_t n, float *
     return ok;
 }
 
-static void test_bits(slm_model *model, slm_kv_type kv) {
+static void test_bits(slm_model *model) {
     static float expected[PROMPT * VOCAB], found[PROMPT * VOCAB];
     const int64_t chunks[] = {1, 7, 32, 257};
     slm_error error;
@@ -129,10 +129,76 @@ static void test_bits(slm_model *model, slm_kv_type kv) {
     CHECK(!memcmp(a, expected + 200 * VOCAB, sizeof a));
     slm_session_release(session);
     slm_session_release(fork);
+}
+
+static void test_stats(const slm_model *model, slm_kv_type kv) {
     slm_model_stats stats;
     slm_model_describe(model, &stats);
     CHECK(stats.kv == kv && stats.vocab_size == VOCAB && stats.context == CONTEXT);
-    CHECK(stats.kv_bytes_per_token == LAYERS * KV_HEADS * HEAD_DIM * 2 * (kv == SLM_KV_F32 ? 4 : 2));
+    CHECK(stats.kv_bytes == (CONTEXT + 63) / 64 * 64 * LAYERS * KV_HEADS * HEAD_DIM * 2 * (kv == SLM_KV_F32 ? 4 : 2));
+}
+
+/* ---- windows -----------------------------------------------------------------------------------------------------------------
+ */
+
+typedef struct watch {
+    slm_session *session;
+    size_t most;      /* bytes of keys and values held after a chunk, before pages are dropped */
+    uint64_t stop_at; /* tokens */
+} watch;
+
+static int watch_pages(void *user, const slm_event *event) {
+    watch *w = user;
+    if (event->kind != SLM_EVENT_PROGRESS) return 0;
+    size_t held = slm_session_kv_bytes(w->session);
+    w->most = held > w->most ? held : w->most;
+    return event->done >= w->stop_at;
+}
+
+/* Pages out of a window's reach go, also in the middle of a prompt; cancelled, those of the beginning are still there. */
+static void test_windows(files *f) {
+    static float expected[PROMPT * VOCAB], found[PROMPT * VOCAB];
+    const int64_t windows[LAYERS] = {100, 0, 24}, all[LAYERS] = {0};
+    for (int i = 0; i < LAYERS; i++) f->layers[i].sliding_window = windows[i];
+    slm_model *model = NULL;
+    slm_session *session = NULL, *fork = NULL;
+    slm_model_stats stats;
+    slm_error error;
+    const slm_load_options options = {.context = CONTEXT, .kv = SLM_KV_BF16};
+    CHECK(slm_model_load(&f->config, &f->weights, &options, NULL, &model, &error) == SLM_OK);
+    test_bits(model);
+    slm_model_describe(model, &stats);
+    CHECK(stats.kv_bytes == slm_kv_bytes(KV_HEADS, HEAD_DIM, windows, LAYERS, CONTEXT, SLM_KV_BF16));
+    CHECK(stats.kv_bytes < slm_kv_bytes(KV_HEADS, HEAD_DIM, all, LAYERS, CONTEXT, SLM_KV_BF16));
+    CHECK(slm_kv_bytes(1024, 1024, all, LAYERS, INT64_MAX / 64, SLM_KV_F32) == SIZE_MAX);
+    CHECK(run(model, PROMPT, 1, PROMPT, expected));
+
+    CHECK(slm_session_create(model, &session, &error) == SLM_OK);
+    watch w = {.session = session, .stop_at = UINT64_MAX};
+    slm_call call = {.event = watch_pages, .user = &w, .prefill_chunk = 32};
+    CHECK(slm_session_forward(session, prompt, 300, SLM_LOGITS_ALL, found, &call, &error) == SLM_OK);
+    size_t at_300 = slm_session_kv_bytes(session);
+    CHECK(at_300 < w.most && w.most < stats.kv_bytes);
+    CHECK(slm_session_fork(session, &fork, &error) == SLM_OK && slm_session_kv_bytes(fork) == at_300);
+    w.stop_at = 290;
+    CHECK(slm_session_forward(session, prompt + 300, 300, SLM_LOGITS_NONE, NULL, &call, &error) == SLM_CANCELLED);
+    CHECK(slm_session_length(session) == 300 && slm_session_kv_bytes(session) == at_300 && w.most < stats.kv_bytes);
+    CHECK(slm_session_forward(session, prompt + 300, 300, SLM_LOGITS_ALL, found + 300 * VOCAB, NULL, &error) == SLM_OK);
+    CHECK(!memcmp(expected, found, sizeof expected));
+    memset(found + 300 * VOCAB, 0, 300 * VOCAB * sizeof(float));
+    CHECK(slm_session_forward(fork, prompt + 300, 300, SLM_LOGITS_ALL, found + 300 * VOCAB, NULL, &error) == SLM_OK);
+    CHECK(!memcmp(expected, found, sizeof expected));
+
+    int64_t limit = slm_session_rewind_limit(session);
+    CHECK(limit == (600 - 64 - 24 + 1) / 64 * 64 + 24 - 1 && limit <= 600 - 64);
+    CHECK(slm_session_rewind(session, limit - 1, &error) == SLM_BAD_ARGUMENT && slm_session_length(session) == 600);
+    CHECK(slm_session_rewind(session, limit, &error) == SLM_OK);
+    CHECK(slm_session_forward(session, prompt + limit, 600 - limit, SLM_LOGITS_ALL, found, NULL, &error) == SLM_OK);
+    CHECK(!memcmp(expected + limit * VOCAB, found, (size_t)((600 - limit) * VOCAB) * sizeof *found));
+    CHECK(slm_session_rewind(session, 0, &error) == SLM_OK && slm_session_kv_bytes(session) == 0);
+    slm_session_release(session);
+    slm_session_release(fork);
+    slm_model_release(model);
 }
 
 /* ---- generation
@@ -219,6 +285,7 @@ static void test_generation(slm_model *model) {
  * ------------------------------------------------------------------------------------------------------------------ */
 
 static const slm_load_options plain = {.context = CONTEXT};
+enum { LONG = 170 }; /* past the windows of test_windows() */
 
 static slm_status everything(const files *f, float *logits, slm_error *error) {
     slm_model *model = NULL;
@@ -229,7 +296,7 @@ static slm_status everything(const files *f, float *logits, slm_error *error) {
     slm_call call = {.threads = 1, .prefill_chunk = 30};
     slm_status status = slm_model_load(&f->config, &f->weights, &plain, &call, &model, error);
     if (!status) status = slm_session_create(model, &session, error);
-    if (!status) status = slm_session_forward(session, prompt, 70, SLM_LOGITS_ALL, logits, &call, error);
+    if (!status) status = slm_session_forward(session, prompt, LONG, SLM_LOGITS_ALL, logits, &call, error);
     if (!status) status = slm_session_fork(session, &fork, error);
     if (!status) status = slm_generation_create(fork, NULL, prompt, 5, &options, &generation, error);
     if (!status) status = slm_generation_next(generation, true, &call, &chunk, error);
@@ -241,7 +308,7 @@ static slm_status everything(const files *f, float *logits, slm_error *error) {
 }
 
 static void test_allocation_failures(const files *f) {
-    static float expected[70 * VOCAB], found[70 * VOCAB];
+    static float expected[LONG * VOCAB], found[LONG * VOCAB];
     slm_error error;
     int64_t before = slm_alloc_outstanding(), k = 0;
     CHECK(everything(f, expected, &error) == SLM_OK && slm_alloc_outstanding() == before);
@@ -360,16 +427,18 @@ int main(void) {
         slm_cpu_info cpu;
         slm_cpu(&cpu);
         /* BLIS promises bits for any number of threads only. */
-        if (types[i] != SLM_TYPE_F32 || !*cpu.blas_arch) test_bits(model, types[i] == SLM_TYPE_F32 ? SLM_KV_F32 : SLM_KV_BF16);
+        if (types[i] != SLM_TYPE_F32 || !*cpu.blas_arch) test_bits(model);
+        test_stats(model, types[i] == SLM_TYPE_F32 ? SLM_KV_F32 : SLM_KV_BF16);
         test_generation(model);
         slm_model_release(model);
         const slm_load_options high = {.context = CONTEXT, .kv = SLM_KV_BF16, .precision = SLM_PRECISION_HIGH};
         CHECK(slm_model_load(&f.config, &f.weights, &high, NULL, &model, &error) == SLM_OK);
-        if (types[i] != SLM_TYPE_F32 || !*cpu.blas_arch) test_bits(model, SLM_KV_BF16);
+        if (types[i] != SLM_TYPE_F32 || !*cpu.blas_arch) test_bits(model);
         slm_model_release(model);
         CHECK(slm_alloc_outstanding() == before);
         if (types[i] == SLM_TYPE_Q4_1 || types[i] == SLM_TYPE_F32) test_allocation_failures(&f);
         test_failures(&f);
+        if (types[i] == SLM_TYPE_Q8_0) test_windows(&f), test_allocation_failures(&f);
         close(f.fd);
         printf("%s done\n", slm_type_name(types[i]));
     }
