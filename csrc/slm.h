@@ -106,6 +106,7 @@ typedef enum slm_type {
 const char *slm_type_name(slm_type type);
 int64_t slm_type_block(slm_type type);       /* elements per block */
 int64_t slm_type_block_bytes(slm_type type); /* bytes per block */
+bool slm_type_encodes(slm_type type);        /* slm_load_options.quantize may be this type */
 
 /* A matrix [rows, cols] or a vector [1, cols] in an open file; the caller has checked that the range lies inside it.
  * type SLM_TYPE_NONE: the tensor does not exist. */
@@ -215,6 +216,9 @@ typedef struct slm_load_options {
     int64_t context; /* the most positions a session may hold, >= 1 */
     slm_kv_type kv;
     slm_precision precision;
+    /* NONE, or what float matrices become while they are read: linears and embeddings, but position embeddings, whose columns
+     * are whole blocks. Norms, biases and what is no float matrix stay as they are. */
+    slm_type quantize;
 } slm_load_options;
 
 typedef struct slm_model slm_model;

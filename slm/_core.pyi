@@ -52,6 +52,9 @@ def kv_bytes(
 def types() -> dict[str, tuple[int, int]]:
     """Name -> (elements per block, bytes per block) of each tensor type that the core packs."""
 
+def encodes() -> list[str]:
+    """Names of the types that float matrices can become while they are read."""
+
 def split_strings(data: bytes | memoryview, count: int, max_string: int) -> tuple[bytes, NDArray[np.uint64], int]:
     """Split `count` strings (little-endian u64 length, then bytes) at the start of data: joined bytes, offsets, bytes read.
 
@@ -76,6 +79,7 @@ class Model:
         *,
         kv: Literal["auto", "f32", "bf16"] = "auto",
         precision: Literal["default", "high"] = "default",
+        quantize: str | None = None,  # one of encodes(): what float linears and embeddings become, where whole blocks fit
         threads: int = 0,
         progress: Callable[[int, int], None] | None = None,  # (bytes done, bytes in all)
     ) -> None: ...

@@ -18,7 +18,7 @@ from slm.generation import Stream
 from slm.options import MAX_TEMPERATURE
 
 BAR_DELAY = 0.7  # seconds a load may take before it shows a bar
-LOAD_OPTIONS = ("context", "kv", "precision", "threads", "offline")
+LOAD_OPTIONS = ("context", "kv", "precision", "quantize", "threads", "offline")
 GENERATE_OPTIONS = tuple(field.name for field in fields(slm.GenerateOptions))
 
 
@@ -52,6 +52,7 @@ def build_parser() -> Parser:
     group.add_argument(
         "--precision", choices=("default", "high"), default="default", help="high: exact, slower (default %(default)s)"
     )
+    group.add_argument("--quantize", metavar="TYPE", help="store floating-point weights as q8_0, q4_0 ... (default: as they are)")
     group.add_argument("--threads", type=int, metavar="N", help="threads to use (default: all that the process may use)")
     group = running.add_argument_group("answer", "greedy unless --temperature is given")
     group.add_argument("--max-tokens", type=int, metavar="N", help="most tokens to answer with (default 256)")

@@ -47,6 +47,7 @@ def open_model(
     context: int | None = None,
     kv: Literal["auto", "f32", "bf16"] = "auto",
     precision: Literal["default", "high"] = "default",
+    quantize: str | None = None,
     threads: int = 0,
     offline: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -54,8 +55,8 @@ def open_model(
     """Read and pack the weights; the file is closed afterwards.
 
     context: positions of a session, None for as many as the model was trained for. kv: "auto" is "f32" for F32 weights and in
-    high precision, else "bf16". precision: "high" keeps activations in f32. threads: 0 for as many as the process may use.
-    progress: called with (bytes done, bytes in all).
+    high precision, else "bf16". precision: "high" keeps activations in f32. quantize: one of _core.encodes(). threads: 0 for as
+    many as the process may use. progress: called with (bytes done, bytes in all).
     Raises what describe() and hub.resolve() raise, ValueError (context), MemoryError.
     """
     gguf, architecture = describe(hub.resolve(source, offline=offline), context)
@@ -64,7 +65,7 @@ def open_model(
         vocabulary = architecture.vocabulary
         tokenizer = None if vocabulary is None else make_tokenizer(gguf.report, vocabulary)
         info = model_info(gguf, architecture, context, kv, ())
-        options = {"kv": kv, "precision": precision, "threads": threads, "progress": progress}
+        options = {"kv": kv, "precision": precision, "quantize": quantize, "threads": threads, "progress": progress}
         core = _core.Model(architecture.config, architecture.weights, context, **options)
         # Had somebody rewritten the file meanwhile, the ranges would mean something else.
         gguf.check_size()

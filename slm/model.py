@@ -145,6 +145,7 @@ def load(
     context: int | None = None,
     kv: Literal["f32", "bf16"] | None = None,
     precision: Literal["default", "high"] = "default",
+    quantize: str | None = None,
     threads: int | None = None,
     offline: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -156,11 +157,13 @@ def load(
     kv:      type of the KV cache; None: "f32" for F32 weights and in high precision, else "bf16".
     precision: "default" multiplies quantized weights with int8 activations and BF16 weights with bf16 ones; "high" keeps all
              activations in f32, which is slower and as exact as f32 arithmetic on the dequantized weights.
+    quantize: "q8_0", "q5_1", "q5_0", "q4_1" or "q4_0": the matrices of floating-point weights are stored so as they are read,
+             which takes no more memory than the result; others, and vectors, stay as they are. None: all as in the file.
     threads: how many threads a call uses; None: what the process may use.
     progress: called with (bytes done, bytes in all) while the weights are read.
     Raises FormatError, UnsupportedError, LimitError for the file; OSError; DownloadError; MemoryError; ValueError and TypeError.
     """
-    refuse_keywords("load", unknown, ("context", "kv", "precision", "threads", "offline", "progress"), LATER_LOAD)
+    refuse_keywords("load", unknown, ("context", "kv", "precision", "quantize", "threads", "offline", "progress"), LATER_LOAD)
     check_source(source)
     if context is not None:
         context = check_int("context", context, 1, MAX_INT32)
@@ -170,13 +173,15 @@ def load(
         raise ValueError(f"kv must be None, 'f32' or 'bf16', not {shown(kv)}")
     if precision not in ("default", "high"):
         raise ValueError(f"precision must be 'default' or 'high', not {shown(precision)}")
+    if quantize is not None:
+        quantize = check_quantize(quantize)
     threads = _core.cpu_info()["threads"] if threads is None else check_int("threads", threads, 1, MAX_THREADS)
     if progress is not None and not callable(progress):
         refuse_type("progress", "a function of (done, total) or None", progress)
     offline = check_bool("offline", offline)
     from slm import loader  # the file formats and families are imported with the first model, not with slm
 
-    options = {"context": context, "kv": kv or "auto", "precision": precision, "threads": threads}
+    options = {"context": context, "kv": kv or "auto", "precision": precision, "quantize": quantize, "threads": threads}
     opened = loader.open_model(source, **options, offline=offline, progress=progress)
     return Model(opened.core, opened.info, opened.tokenizer, threads)
 
@@ -204,6 +209,14 @@ def inspect(source: str | os.PathLike[str] = DEFAULT_MODEL, *, context: int | No
     from slm import loader
 
     return loader.inspect(source, context=context, offline=check_bool("offline", offline))
+
+
+def check_quantize(value: Any) -> str:
+    """The core's name of the type."""
+    known = {name.lower(): name for name in _core.encodes()}
+    if value not in known:
+        raise ValueError(f"quantize must be None or one of {', '.join(map(repr, known))}, not {shown(value)}")
+    return known[value]
 
 
 def check_source(source: Any) -> None:

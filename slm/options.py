@@ -23,7 +23,7 @@ LATER_GENERATE = frozenset({
     "constrain", "draft", "echo", "edit", "frequency_penalty", "logit_bias", "logprobs", "min_p", "n", "no_repeat_ngram",
     "overflow", "penalty_window", "presence_penalty", "processors", "progress", "repetition_penalty", "tools", "typical_p",
 })  # fmt: skip
-LATER_LOAD = frozenset(("adapter", "quantize", "revision"))
+LATER_LOAD = frozenset(("adapter", "revision"))
 
 # What people type who come from other libraries.
 ELSEWHERE = {

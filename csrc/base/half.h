@@ -25,6 +25,16 @@ static inline float slm_f16_to_f32(uint16_t half) {
     return slm_f32_from_bits(sign | slm_f32_bits((float)rest * 0x1p-24f));
 }
 
+/* Beyond the largest half it becomes infinity; NaN stays NaN. */
+static inline uint16_t slm_f32_to_f16(float x) {
+    uint32_t bits = slm_f32_bits(x), sign = bits >> 16 & 0x8000, rest = bits & 0x7fffffff;
+    if (rest > 0x7f800000) return (uint16_t)(sign | 0x7e00);
+    if (rest >= 0x477ff000) return (uint16_t)(sign | 0x7c00);
+    /* Subnormal: the addition rounds to a multiple of 2^-24, the last place of 0.5. */
+    if (rest < 0x38800000) return (uint16_t)(sign | (slm_f32_bits(slm_f32_from_bits(rest) + 0.5f) - 0x3f000000));
+    return (uint16_t)(sign | (rest + 0xfff + (rest >> 13 & 1) - (112u << 23)) >> 13);
+}
+
 static inline float slm_bf16_to_f32(uint16_t b) {
     return slm_f32_from_bits((uint32_t)b << 16);
 }

@@ -3,14 +3,17 @@
  * pack. */
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/arith.h"
+#include "base/half.h"
 #include "base/threads.h"
 #include "blas.h"
 #include "model/model.h"
+#include "quant/encode.h"
 
 enum {
     READ_BYTES = 1 << 20, /* of the file at a time */
@@ -26,11 +29,19 @@ typedef struct planned {
     slm_matrix *matrix; /* where it goes, or */
     const float **vector;
     float added;      /* to each element of a vector */
+    slm_type type;    /* that it is packed as */
     slm_matrix shape; /* of the packed matrix; a vector is read as one row */
     size_t at;        /* in the arena */
     int64_t n_items;  /* pieces that threads take */
     int64_t panels_per_item;
 } planned;
+
+/* Of one thread. */
+typedef struct buffers {
+    uint8_t *rows;   /* of an item as in the file */
+    float *row;      /* one of them in f32, to be encoded */
+    uint8_t *blocks; /* what the rows become */
+} buffers;
 
 typedef struct loading {
     slm_model *model;
@@ -40,7 +51,9 @@ typedef struct loading {
     uint64_t total;
     atomic_ullong done;
     slm_clock *clock;
-    size_t buffer_bytes;
+    slm_type quantize;
+    size_t rows_bytes, blocks_bytes; /* of the largest item: in the file, and encoded */
+    int64_t widest;                  /* columns of what is encoded */
     atomic_bool failed;
     slm_error *error; /* written by whoever sets failed */
 } loading;
@@ -63,24 +76,38 @@ static slm_status check_pieces(const planned *p, int64_t rows, int64_t cols, slm
     return SLM_OK;
 }
 
+/* Bytes of a row in the file. */
+static size_t row_bytes(const planned *p) {
+    return (size_t)(p->shape.cols / slm_type_block(p->tensor->type) * slm_type_block_bytes(p->tensor->type));
+}
+
+static bool is_encoded(const planned *p) {
+    return p->type != p->tensor->type;
+}
+
 static void plan_size(loading *l, planned *p) {
-    size_t panel_file_bytes = slm_matrix_row_bytes(&p->shape) * SLM_PANEL_ROWS;
-    p->panels_per_item = slm_max64(1, READ_BYTES / (int64_t)panel_file_bytes);
+    size_t panel_bytes = row_bytes(p) * SLM_PANEL_ROWS;
+    p->panels_per_item = slm_max64(1, READ_BYTES / (int64_t)panel_bytes);
     p->n_items = slm_div_up(p->shape.n_panels, p->panels_per_item);
-    size_t item_bytes = (size_t)p->panels_per_item * panel_file_bytes;
-    if (item_bytes > l->buffer_bytes) l->buffer_bytes = item_bytes;
+    size_t item_rows = (size_t)p->panels_per_item * SLM_PANEL_ROWS, blocks_bytes = item_rows * slm_matrix_row_bytes(&p->shape);
+    if (item_rows * row_bytes(p) > l->rows_bytes) l->rows_bytes = item_rows * row_bytes(p);
+    if (is_encoded(p)) {
+        if (blocks_bytes > l->blocks_bytes) l->blocks_bytes = blocks_bytes;
+        l->widest = slm_max64(l->widest, p->shape.cols);
+    }
     l->n_items += p->n_items;
-    l->total += slm_matrix_row_bytes(&p->shape) * (uint64_t)p->shape.rows;
+    l->total += row_bytes(p) * (uint64_t)p->shape.rows;
 }
 
 /* Checks one tensor and gives it a place in the arena. */
 static slm_status plan_tensor(loading *l, planned request, int64_t rows, int64_t cols, slm_error *error) {
     planned *p = &l->plan[l->n_planned];
     *p = request;
+    if (p->type == SLM_TYPE_NONE) p->type = p->tensor->type;
     slm_status status = check_pieces(p, rows, cols, error);
     if (!status) {
         bool blas = p->matrix && slm_blas_available();
-        status = slm_matrix_describe(&p->shape, p->tensor->type, rows, cols, blas, error);
+        status = slm_matrix_describe(&p->shape, p->type, rows, cols, blas, error);
     }
     if (status) return status;
     size_t bytes = p->matrix ? slm_matrix_bytes(&p->shape) : (size_t)slm_div_up(cols, 16) * 16 * sizeof(float);
@@ -99,10 +126,17 @@ static slm_status plan_vector(loading *l, const slm_tensor *tensor, int64_t n, c
     return plan_tensor(l, p, 1, n, error);
 }
 
+/* What a linear or an embedding is packed as. */
+static slm_type packed_type(const loading *l, const slm_tensor *tensor) {
+    bool encode =
+        l->quantize != SLM_TYPE_NONE && slm_type_block(tensor->type) == 1 && tensor->cols % slm_type_block(l->quantize) == 0;
+    return encode ? l->quantize : tensor->type;
+}
+
 static slm_status plan_dense(loading *l, const slm_affine *from, int64_t rows, int64_t cols, const char *name, int layer,
                              bool optional, slm_dense *to, slm_error *error) {
     if (optional && from->weight.type == SLM_TYPE_NONE) return SLM_OK;
-    planned p = {.tensor = &from->weight, .name = name, .layer = layer, .matrix = &to->w};
+    planned p = {.tensor = &from->weight, .name = name, .layer = layer, .matrix = &to->w, .type = packed_type(l, &from->weight)};
     slm_status status = plan_tensor(l, p, rows, cols, error);
     if (!status) status = plan_vector(l, &from->bias, rows, name, layer, 0, &to->bias, error);
     return status;
@@ -170,7 +204,11 @@ static slm_status plan_all(loading *l, const slm_weights *w, slm_error *error) {
     slm_model *m = l->model;
     const slm_config *c = &m->config;
     int64_t hidden = c->hidden_size;
-    planned embedding = {.tensor = &w->embed_tokens, .name = "embed_tokens", .layer = -1, .matrix = &m->embed_tokens};
+    planned embedding = {.tensor = &w->embed_tokens,
+                         .name = "embed_tokens",
+                         .layer = -1,
+                         .matrix = &m->embed_tokens,
+                         .type = packed_type(l, &w->embed_tokens)};
     planned positions = {
         .tensor = &w->position_embeddings, .name = "position_embeddings", .layer = -1, .matrix = &m->position_embeddings};
     slm_status status = plan_tensor(l, embedding, c->vocab_size, hidden, error);
@@ -220,7 +258,7 @@ static bool read_fully(loading *l, const planned *p, int fd, uint8_t *buffer, si
 
 /* Rows row .. row + n - 1 of a piece whose columns are rows in the file: each file row gives one element of every row. */
 static bool read_transposed(loading *l, const planned *p, const slm_tensor *piece, int64_t row, int64_t n, uint8_t *buffer) {
-    size_t element = (size_t)slm_type_block_bytes(piece->type), row_bytes = (size_t)piece->cols * element;
+    size_t element = (size_t)slm_type_block_bytes(piece->type);
     uint8_t line[64 * sizeof(float)];
     for (int64_t begin = 0; begin < n; begin += 64) {
         int64_t count = slm_min64(64, n - begin);
@@ -228,7 +266,7 @@ static bool read_transposed(loading *l, const planned *p, const slm_tensor *piec
             uint64_t at = piece->offset + (uint64_t)(k * piece->transposed_ld + row + begin) * element;
             if (!read_fully(l, p, piece->fd, line, (size_t)count * element, at)) return false;
             for (int64_t i = 0; i < count; i++)
-                memcpy(buffer + (size_t)(begin + i) * row_bytes + (size_t)k * element, line + (size_t)i * element, element);
+                memcpy(buffer + (size_t)(begin + i) * row_bytes(p) + (size_t)k * element, line + (size_t)i * element, element);
         }
     }
     return true;
@@ -236,13 +274,12 @@ static bool read_transposed(loading *l, const planned *p, const slm_tensor *piec
 
 /* Rows row .. row + n - 1 of a tensor, whichever pieces they lie in. */
 static bool read_rows(loading *l, const planned *p, int64_t row, int64_t n, uint8_t *buffer) {
-    size_t row_bytes = slm_matrix_row_bytes(&p->shape);
     for (const slm_tensor *piece = p->tensor; n; row -= piece->rows, piece = piece->below) {
         if (row >= piece->rows) continue;
         int64_t count = slm_min64(n, piece->rows - row);
-        size_t size = row_bytes * (size_t)count;
+        size_t size = row_bytes(p) * (size_t)count;
         bool ok = piece->transposed_ld ? read_transposed(l, p, piece, row, count, buffer)
-                                       : read_fully(l, p, piece->fd, buffer, size, piece->offset + row_bytes * (uint64_t)row);
+                                       : read_fully(l, p, piece->fd, buffer, size, piece->offset + row_bytes(p) * (uint64_t)row);
         if (!ok) return false;
         buffer += size;
         row += count;
@@ -267,35 +304,65 @@ static bool load_vector(loading *l, const planned *p, uint8_t *buffer) {
     return true;
 }
 
-static bool load_item(loading *l, const planned *p, int64_t item, uint8_t *buffer) {
+static void widen(slm_type type, const uint8_t *in, int64_t n, float *out) {
+    for (int64_t i = 0; i < n; i++) {
+        uint16_t half = 0;
+        if (type == SLM_TYPE_F32) {
+            memcpy(out + i, in + 4 * i, 4);
+        } else {
+            memcpy(&half, in + 2 * i, 2);
+            out[i] = type == SLM_TYPE_F16 ? slm_f16_to_f32(half) : slm_bf16_to_f32(half);
+        }
+    }
+}
+
+/* Float rows to blocks. */
+static bool encode_rows(loading *l, const planned *p, int64_t n_rows, const buffers *b) {
+    size_t blocks_bytes = slm_matrix_row_bytes(&p->shape);
+    for (int64_t r = 0; r < n_rows; r++) {
+        widen(p->tensor->type, b->rows + (size_t)r * row_bytes(p), p->shape.cols, b->row);
+        if (!slm_encode_row(p->type, b->row, p->shape.cols, b->blocks + (size_t)r * blocks_bytes)) {
+            char what[96];
+            snprintf(what, sizeof what, "it cannot become %s: it holds NaN, infinity or numbers that are too large",
+                     slm_type_name(p->type));
+            fail(l, p, SLM_BAD_DATA, 0, what);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool load_item(loading *l, const planned *p, int64_t item, const buffers *b) {
     int64_t panel = item * p->panels_per_item, n_panels = slm_min64(p->panels_per_item, p->shape.n_panels - panel);
     int64_t row = panel * SLM_PANEL_ROWS, n_rows = slm_min64(n_panels * SLM_PANEL_ROWS, p->shape.rows - row);
-    size_t size = slm_matrix_row_bytes(&p->shape) * (size_t)n_rows;
-    if (!read_rows(l, p, row, n_rows, buffer)) return false;
+    if (!read_rows(l, p, row, n_rows, b->rows)) return false;
     if (p->vector) {
-        if (!load_vector(l, p, buffer)) return false;
+        if (!load_vector(l, p, b->rows)) return false;
     } else {
+        if (is_encoded(p) && !encode_rows(l, p, n_rows, b)) return false;
         slm_matrix packed = p->shape;
         packed.data = l->model->arena + p->at;
-        slm_matrix_pack(&packed, panel, n_panels, buffer, n_rows);
+        slm_matrix_pack(&packed, panel, n_panels, is_encoded(p) ? b->blocks : b->rows, n_rows);
     }
-    atomic_fetch_add(&l->done, size);
+    atomic_fetch_add(&l->done, row_bytes(p) * (size_t)n_rows);
     return true;
 }
 
 static void load_region(void *arg, slm_team *team) {
     loading *l = arg;
-    uint8_t *buffer = slm_alloc(l->buffer_bytes);
-    if (!buffer) fail(l, &l->plan[0], SLM_NO_MEMORY, 0, "out of memory");
+    size_t rows_bytes = (l->rows_bytes + 63) / 64 * 64, wide_bytes = ((size_t)l->widest * sizeof(float) + 63) / 64 * 64;
+    uint8_t *memory = slm_alloc(rows_bytes + wide_bytes + l->blocks_bytes);
+    buffers b = {.rows = memory, .row = (float *)(memory + rows_bytes), .blocks = memory + rows_bytes + wide_bytes};
+    if (!memory) fail(l, &l->plan[0], SLM_NO_MEMORY, 0, "out of memory");
     int64_t end = slm_min64(l->first_item + TURN_ITEMS, l->n_items);
-    for (int64_t item; buffer && (item = l->first_item + slm_team_take(team)) < end;) {
+    for (int64_t item; memory && (item = l->first_item + slm_team_take(team)) < end;) {
         if (team->index == 0) slm_clock_progress(l->clock, atomic_load(&l->done), l->total);
         if (slm_team_cancelled(team) || atomic_load(&l->failed)) break;
         const planned *p = l->plan;
         while (item >= p->n_items) item -= p++->n_items;
-        if (!load_item(l, p, item, buffer)) break;
+        if (!load_item(l, p, item, &b)) break;
     }
-    slm_free(buffer);
+    slm_free(memory);
 }
 
 static slm_status load_all(loading *l, int threads, slm_error *error) {
@@ -339,6 +406,7 @@ static slm_status check(const slm_config *c, const slm_weights *w, const slm_loa
         {"n_rope_tables", c->n_rope_tables, 0, 16},
         {"context", o->context, 1, INT32_MAX},
         {"kv", o->kv, SLM_KV_AUTO, SLM_KV_BF16},
+        {"quantize", o->quantize, SLM_TYPE_NONE, SLM_TYPE_COUNT - 1},
         {"precision", o->precision, SLM_PRECISION_DEFAULT, SLM_PRECISION_HIGH},
     };
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
@@ -425,8 +493,11 @@ slm_status slm_model_load(const slm_config *config, const slm_weights *weights, 
     slm_clock_start(&clock, call);
     slm_status status = check(config, weights, options, error);
     if (status) return status;
+    if (options->quantize != SLM_TYPE_NONE && !slm_type_encodes(options->quantize)) {
+        return slm_fail(error, SLM_UNSUPPORTED, -1, "quantize: slm does not make %s", slm_type_name(options->quantize));
+    }
     int64_t n_layers = config->num_hidden_layers, n_angles = config->n_rope_tables * (config->rotary_dim / 2);
-    loading l = {.clock = &clock, .error = error};
+    loading l = {.clock = &clock, .quantize = options->quantize, .error = error};
     slm_model *m = slm_alloc_zero(1, sizeof *m);
     if (!m) return slm_fail_memory(error);
     atomic_store(&m->references, 1);

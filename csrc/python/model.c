@@ -342,22 +342,28 @@ bool slm_py_kv_type(const char *name, slm_kv_type *kv) {
 }
 
 static int model_init(PyObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"config", "weights", "context", "kv", "precision", "threads", "progress", NULL};
+    static char *names[] = {"config", "weights", "context", "kv", "precision", "quantize", "threads", "progress", NULL};
     slm_py_model *model = (slm_py_model *)self;
     slm_py_state *state = slm_py_state_of(Py_TYPE(self));
     PyObject *config_map, *weights_map, *progress = Py_None, *keep = NULL;
     long long context;
     const char *kv_name = kv_types[SLM_KV_AUTO], *precision_name = precisions[SLM_PRECISION_DEFAULT];
+    const char *quantize_name = NULL;
     PyObject *threads_object = NULL;
     int64_t threads = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOL|$ssOO", names, &config_map, &weights_map, &context, &kv_name,
-                                     &precision_name, &threads_object, &progress) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOL|$sszOO", names, &config_map, &weights_map, &context, &kv_name,
+                                     &precision_name, &quantize_name, &threads_object, &progress) ||
         (threads_object && !slm_py_int(threads_object, "threads", 0, SLM_PY_MAX_THREADS, &threads))) {
         return -1;
     }
     int kv = choice("kv", kv_types, kv_name), precision = kv < 0 ? -1 : choice("precision", precisions, precision_name);
     if (precision < 0) return -1;
     slm_load_options options = {.context = context, .kv = kv, .precision = precision};
+    if (quantize_name) options.quantize = slm_py_type(quantize_name);
+    if (quantize_name && options.quantize == SLM_TYPE_NONE) {
+        PyErr_Format(PyExc_ValueError, "quantize: '%.32s' is not known", quantize_name);
+        return -1;
+    }
     slm_config config = {0};
     slm_weights weights = {0};
     slm_error error;

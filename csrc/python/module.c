@@ -58,6 +58,17 @@ static PyObject *types(PyObject *module, PyObject *unused) {
     return dict;
 }
 
+static PyObject *encodes(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    PyObject *list = PyList_New(0);
+    for (int type = SLM_TYPE_NONE + 1; list && type < SLM_TYPE_COUNT; type++) {
+        PyObject *name = slm_type_encodes(type) ? PyUnicode_FromString(slm_type_name(type)) : NULL;
+        if (name ? PyList_Append(list, name) : PyErr_Occurred() != NULL) Py_CLEAR(list);
+        Py_XDECREF(name);
+    }
+    return list;
+}
+
 static PyObject *unpack_matrix(slm_py_state *state, const char *name, const Py_buffer *data, Py_ssize_t rows, Py_ssize_t cols) {
     slm_matrix matrix;
     slm_error error;
@@ -126,6 +137,7 @@ static PyMethodDef functions[] = {
      "kv_bytes(num_key_value_heads, head_dim, sliding_windows, context, kv)\n--\n\nThe most that one session holds over "
      "`context` positions."},
     {"types", types, METH_NOARGS, "types()\n--\n\nName -> (elements, bytes) of a block of each tensor type that the core packs."},
+    {"encodes", encodes, METH_NOARGS, "encodes()\n--\n\nNames of the types that float matrices can become while they are read."},
     {"unpack", (PyCFunction)(void (*)(void))unpack, METH_VARARGS | METH_KEYWORDS,
      "unpack(type, data, rows, cols)\n--\n\nPack a matrix into the kernel layout and read it back as [rows, cols] f32, exactly."},
     {NULL, NULL, 0, NULL},
