@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chat templates: a conversation to text, and which parts of that text may hold no control token.
 
-A template writes control tokens such as an end-of-turn mark into its text; a user can type the same characters. To tell them
-apart, a nonce, a character that occurs nowhere else, is put into the strings of the conversation wherever a control token could
-begin or end in them. The template is rendered, the nonces are taken out again, and each place where one stood becomes a guard:
-an offset that no control token may cover when the text is encoded. The characters of the prompt are never changed, so
-conversations without such text give the very ids that Transformers gives.
+A template writes control tokens such as an end-of-turn mark into its text; a user can type the same characters, and so can
+whoever wrote a tool or a document. To tell them apart, a nonce, a character that occurs nowhere else, is put into the strings
+from outside wherever a control token could begin or end in them. The template is rendered, the nonces are taken out again, and
+each place where one stood becomes a guard: an offset that no control token may cover when the text is encoded. The characters of
+the prompt are never changed, so conversations without such text give the very ids that Transformers gives.
 """
 
 import re
@@ -18,12 +18,16 @@ from typing import Any
 
 from slm.errors import TemplateError, quoted
 from slm.options import check_text, refuse_type, shown
+from slm.tools import tool_schemas
 
 MAX_SOURCE = 1 << 18  # characters of a template; published ones have up to 15,000
 MAX_DEPTH = 64
 PRIVATE_USE = (0x100000, 0x10FFFD)
+REASONING = ("reasoning_content", "thinking", "reasoning")  # fields of a message that templates read reasoning from
 
 Messages = Sequence[Mapping[str, Any]]
+Documents = Sequence[Mapping[str, Any]]
+Tools = Sequence[Mapping[str, Any] | Callable[..., Any]]
 
 
 class ControlTokens:
@@ -91,37 +95,64 @@ class ChatTemplate:
         with failures_named(), self._environment.limited(len(source)):
             self._template = self._environment.from_string(source)
 
-    def render(self, messages: Messages, add_generation_prompt: bool) -> tuple[str, list[int]]:
+    def render(
+        self,
+        messages: Messages,
+        add_generation_prompt: bool,
+        *,
+        tools: Any = None,
+        documents: Any = None,
+        continue_final_message: bool | str = False,
+        variables: Mapping[str, Any] | None = None,
+    ) -> tuple[str, list[int]]:
         """The text, and the byte offsets in its UTF-8 form that no control token may cover, ascending.
 
-        Raises TypeError or ValueError for messages that are not plain data; TemplateError when the template refuses them, fails,
-        or goes over its budget.
+        tools: JSON schemas and functions. continue_final_message: end the text inside the last message, behind its content or
+        the field of this name. variables: what else the template reads; also text from outside.
+        Raises TypeError or ValueError for what is not plain data; TemplateError when the template refuses it, fails, or goes over
+        its budget.
         """
         conversation = plain_messages(messages)
-        known = list(strings(conversation))
+        given = plain(variables or {}, "variables", 1) | {
+            "messages": conversation,
+            "tools": None if tools is None else plain(tool_schemas(tools), "tools", 1),
+            "documents": None if documents is None else plain_documents(documents),
+        }
+        known = list(strings(given))
         size, now = sum(map(len, known)), datetime.now()
+        end = ""
+        if continue_final_message is not False:
+            end = nonce_for(self._source, *known)
+            field = "content" if continue_final_message is True else check_text("continue_final_message", continue_final_message)
+            final = open_end(conversation[-1], field, end)
 
-        def rendered(conversation: list[dict[str, Any]]) -> str:
-            variables = self._variables | {"messages": conversation, "add_generation_prompt": add_generation_prompt}
-            with failures_named():  # Transformers too gives tools and documents as None when there are none
-                text = self._environment.render(self._template, variables | {"tools": None, "documents": None}, size, now)
+        def rendered(given: dict[str, Any]) -> str:
+            with failures_named():
+                names = self._variables | given | {"add_generation_prompt": add_generation_prompt}
+                text = self._environment.render(self._template, names, size, now)
                 text.encode()  # a template can write a lone surrogate
-                return text
+            return cut_at(text, end) if end else text
 
-        text = rendered(conversation)
-        nonce = nonce_for(self._source, text, *known)
+        text = rendered(given)
+        if end and final.strip() not in text:
+            raise TemplateError("the chat template rewrites the final message, so it cannot be continued")
+        nonce = nonce_for(self._source, text, end, *known)
         control = self._control
-        marked = control.mark(conversation, control.every_start, nonce)
-        if marked == conversation:
+
+        def marked_by(rule: Callable[[str, str, bool], str]) -> dict[str, Any]:
+            return {name: control.mark(value, rule, nonce) for name, value in given.items()}
+
+        marked = marked_by(control.every_start)
+        if marked == given:
             return text, []
         guarded = rendered(marked)
         if guarded.replace(nonce, "") != text:
             # The template reads what was marked, say to split at "</think>". Mark whole control tokens only, and make sure that
             # the control tokens of the text are still those, and only those, that the template itself wrote.
             scaffold = control.found_in(guarded)
-            guarded = rendered(control.mark(conversation, control.whole_tokens, nonce))
+            guarded = rendered(marked_by(control.whole_tokens))
             if guarded.replace(nonce, "") != text or control.found_in(guarded) != scaffold:
-                raise TemplateError("the chat template rewrites control tokens in the messages, so they cannot be kept text")
+                raise TemplateError("the chat template rewrites control tokens in what it is given, so they cannot be kept text")
         return text, guard_offsets(guarded, nonce)
 
 
@@ -135,6 +166,32 @@ def failures_named() -> Iterator[None]:
     except Exception as error:  # a template is a stranger's program: it can cause any exception
         message = str(error) or type(error).__name__
         raise TemplateError(f"the chat template failed: {message[:240]!r}") from error
+
+
+def open_end(message: dict[str, Any], field: str, end: str) -> str:
+    """Mark the end of the text to continue, in each copy that the template may read; returns the text without the mark.
+
+    Behind the mark stands a space: a template that trims the message takes it away, and cut_at() then trims as well.
+    """
+    text = message.get(field)
+    copies = [name for name in REASONING if message.get(name) == text] if field in REASONING else [field]
+    if isinstance(text, str):
+        message.update((name, f"{text}{end} ") for name in copies)
+        return text
+    parts = [part for part in text if isinstance(part, dict) and "text" in part] if isinstance(text, list) else []
+    if not parts:
+        raise ValueError(f"continue_final_message: the final message has no text under {field!r}")
+    last = parts[-1]["text"]
+    parts[-1]["text"] = f"{last}{end} "
+    return last
+
+
+def cut_at(text: str, end: str) -> str:
+    """What stands before the end mark, without trailing space if the template has trimmed the message."""
+    head, found, rest = text.rpartition(end)
+    if not found:
+        raise TemplateError("the chat template leaves the end of the final message out, so it cannot be continued")
+    return head if rest.startswith(" ") else head.rstrip()
 
 
 def guard_offsets(text: str, nonce: str) -> list[int]:
@@ -184,8 +241,20 @@ def plain_messages(messages: Any) -> list[dict[str, Any]]:
             refuse_type(f"messages[{i}]", "a mapping with a role and content", message)
         if not isinstance(message.get("role"), str):
             raise ValueError(f"messages[{i}] must have a 'role' that is a str, not {shown(message.get('role'))}")
-        copied.append(plain(message, f"messages[{i}]", 1))
+        # As Transformers does: what is None counts as absent, and reasoning stands under each name that templates read.
+        known = {key: value for key, value in plain(message, f"messages[{i}]", 1).items() if value is not None}
+        reasoning = next((known[name] for name in REASONING if name in known), None)
+        copied.append(known if reasoning is None else {"thinking": reasoning} | known | {"reasoning_content": reasoning})
     return copied
+
+
+def plain_documents(documents: Any) -> list[Any]:
+    if not isinstance(documents, Sequence) or isinstance(documents, str | bytes):
+        refuse_type("documents", "a sequence of mappings with a title and text", documents)
+    for i, document in enumerate(documents):
+        if not isinstance(document, Mapping):
+            refuse_type(f"documents[{i}]", "a mapping with a title and text", document)
+    return plain(documents, "documents", 1)
 
 
 def plain(value: Any, where: str, depth: int) -> Any:

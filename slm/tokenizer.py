@@ -8,9 +8,9 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from slm import _core
-from slm.chat import ChatTemplate, Messages
+from slm.chat import ChatTemplate, Documents, Messages, Tools
 from slm.errors import LimitError, TemplateError
-from slm.options import check_bool, check_ids, check_int, refuse_type
+from slm.options import check_bool, check_ids, check_int, check_text, refuse_type, shown
 from slm.vocabulary import CONTROL, Vocabulary
 
 MAX_TEXT_BYTES = 64 << 20
@@ -28,6 +28,7 @@ class Tokenizer:
         self._core = _core.Tokenizer(**vocabulary.core_arguments())
         self._special_ids = dict(vocabulary.special_ids)
         self.chat_templates = dict(vocabulary.chat_templates)
+        self._compiled: dict[str, ChatTemplate] = {}  # by source
         self.bos_id = self._special_ids.get("bos_token")
         self.eos_id = self._special_ids.get("eos_token")
         self.end_ids = tuple(vocabulary.end_tokens)
@@ -80,32 +81,101 @@ class Tokenizer:
         return self._core.find(piece)
 
     @cached_property
-    def _chat(self) -> ChatTemplate:
-        if "default" not in self.chat_templates:
-            raise TemplateError("the model has no chat template: it completes text, use generate() or stream()")
+    def _template_variables(self) -> tuple[dict[str, str], list[str]]:
+        """Special tokens by the names that templates use, and the texts of all control tokens."""
         variables = {name: self.token_bytes(id).decode("utf-8", "replace") for name, id in self._special_ids.items()}
         try:
-            control = [self.token_bytes(id).decode() for id in self.control_ids]
+            return variables, [self.token_bytes(id).decode() for id in self.control_ids]
         except UnicodeDecodeError as error:
             raise TemplateError("a control token of the vocabulary is not UTF-8, so text cannot be kept apart from it") from error
-        return ChatTemplate(self.chat_templates["default"], variables, control)
+
+    def _template(self, chosen: str | None, tools: Any) -> ChatTemplate:
+        """The compiled template: by name, by its source, or the one that suits."""
+        templates = self.chat_templates
+        if chosen is None:
+            chosen = "tool_use" if tools is not None and "tool_use" in templates else "default"
+            if chosen not in templates:
+                others = f"; its templates are {', '.join(map(repr, templates))}, name one as chat_template" if templates else ""
+                problem = "default chat template" if templates else "chat template: it completes text, use generate() or stream()"
+                raise TemplateError(f"the model has no {problem}{others}")
+        if check_text("chat_template", chosen) in templates:
+            source = templates[chosen]
+            if source not in self._compiled:
+                self._compiled[source] = ChatTemplate(source, *self._template_variables)
+            return self._compiled[source]
+        if "{" not in chosen:
+            known = f"a name from {', '.join(map(repr, templates))}" if templates else "the model has none by name"
+            raise ValueError(f"chat_template must be a Jinja template or a name ({known}), not {shown(chosen)}")
+        return ChatTemplate(chosen, *self._template_variables)
 
     @overload
     def apply_chat_template(
-        self, messages: Messages, *, add_generation_prompt: bool = True, tokenize: Literal[True] = True
+        self,
+        messages: Messages,
+        *,
+        tools: Tools | None = None,
+        documents: Documents | None = None,
+        chat_template: str | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool | str = False,
+        tokenize: Literal[True] = True,
+        **variables: Any,
     ) -> list[int]: ...
     @overload
-    def apply_chat_template(self, messages: Messages, *, add_generation_prompt: bool = True, tokenize: Literal[False]) -> str: ...
     def apply_chat_template(
-        self, messages: Messages, *, add_generation_prompt: bool = True, tokenize: bool = True
+        self,
+        messages: Messages,
+        *,
+        tools: Tools | None = None,
+        documents: Documents | None = None,
+        chat_template: str | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool | str = False,
+        tokenize: Literal[False],
+        **variables: Any,
+    ) -> str: ...
+    def apply_chat_template(
+        self,
+        messages: Messages,
+        *,
+        tools: Tools | None = None,
+        documents: Documents | None = None,
+        chat_template: str | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool | str = False,
+        tokenize: bool = True,
+        **variables: Any,
     ) -> list[int] | str:
         """A conversation as the model was trained to see it: token ids, or text with tokenize=False.
 
         messages: mappings with "role" and what else the template reads, usually "content".
-        Text in them never becomes a control token; without such text the ids are those of Transformers.
-        Raises TemplateError when there is no template, or it refuses the conversation, fails or goes over its budget.
+        tools: JSON schemas, or functions with type hints and a docstring that describes each parameter.
+        documents: mappings, usually with "title" and "text".
+        chat_template: a name from chat_templates, or a Jinja template; None: "tool_use" if there are tools and it exists, else
+            "default".
+        add_generation_prompt: end with what begins an answer; None: unless continue_final_message.
+        continue_final_message: end inside the last message, which the model then goes on with; or the name of the field of that
+            message to go on with, such as "reasoning_content".
+        variables: what else the template reads, such as enable_thinking.
+        Text in any of these never becomes a control token; without such text the ids are those of Transformers.
+        Raises TemplateError when there is no template, or it refuses the conversation, fails or goes over its budget; TypeError
+        and ValueError for arguments that are not plain data, and for functions that lack hints or descriptions.
         """
-        text, guards = self._chat.render(messages, check_bool("add_generation_prompt", add_generation_prompt))
+        continued = continue_final_message is not False
+        if continued and not isinstance(continue_final_message, bool | str):
+            refuse_type("continue_final_message", "True, False or the name of a field", continue_final_message)
+        if add_generation_prompt is None:
+            add_generation_prompt = not continued
+        elif check_bool("add_generation_prompt", add_generation_prompt) and continued:
+            raise ValueError("add_generation_prompt begins a new message, continue_final_message goes on with the last: give one")
+        text, guards = self._template(chat_template, tools).render(
+            messages,
+            add_generation_prompt,
+            tools=tools,
+            documents=documents,
+            continue_final_message=continue_final_message,
+            variables=variables,
+        )
         if not check_bool("tokenize", tokenize):
             return text
         return self._encode(text, False, True, guards)

@@ -12,11 +12,13 @@ import jinja2
 import jinja2.ext
 import jinja2.sandbox
 import pytest
+from chat_tools import SPECIAL, TOOLS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import slm
 from slm.chat import ChatTemplate
+from slm.tools import function_schema
 
 REFERENCE = json.loads((Path(__file__).parent / "data" / "reference" / "smollm2-135m-instruct-q4_1.json").read_text())
 CHATS = [entry for entry in REFERENCE if isinstance(entry["prompt"], list)]
@@ -24,6 +26,7 @@ CHATML = (
     "{% for m in messages %}{{'<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+KEYWORDS = ("add_generation_prompt", "continue_final_message", "tools", "documents")
 CONTROL = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
 
 
@@ -225,6 +228,157 @@ def test_a_template_that_assembles_control_tokens_is_refused(text):
         ChatTemplate(source, {}, CONTROL).render(user(text), False)
 
 
+# ---- against Transformers --------------------------------------------------------------------------------------------
+
+FOLDER = Path(__file__).parent / "data"
+ORACLE = json.loads((FOLDER / "chat" / "cases.json").read_text())
+
+
+@pytest.mark.parametrize("name", ORACLE["cases"])
+def test_text_is_that_of_transformers(name):
+    if name.endswith(".gguf"):
+        source = slm.load_tokenizer(FOLDER / "vocab" / name).chat_templates["default"]
+    else:
+        source = (FOLDER / "chat" / name).read_text()
+    control = [*CONTROL, "<|user|>", "<tool_call>", "[INST]", "<start_of_turn>"]
+    template = ChatTemplate(source, SPECIAL, control)
+    for conversation, indices in ORACLE["cases"][name].items():
+        for arguments, index in zip(ORACLE["arguments"], indices, strict=True):
+            variables = {key: value for key, value in arguments.items() if key not in KEYWORDS}
+            keywords = {key: value for key, value in arguments.items() if key in KEYWORDS} | {"variables": variables}
+            try:
+                text, guards = template.render(ORACLE["conversations"][conversation], **keywords)
+            except ValueError:  # TemplateError is one
+                text, guards = None, []
+            if text is not None or index is not None:
+                assert text == ORACLE["texts"][index], (conversation, arguments)
+            assert guards == sorted(set(guards))
+
+
+def test_schemas_of_functions_are_those_of_transformers():
+    assert [function_schema(tool) for tool in TOOLS] == ORACLE["schemas"]
+
+
+def test_functions_are_tools():
+    template = ChatTemplate("{{ tools | tojson }}", {}, [])
+    assert json.loads(template.render(user("a"), True, tools=TOOLS)[0]) == ORACLE["schemas"]
+
+
+def no_docstring(x: int): ...
+
+
+def no_hint(x):
+    """Doc.
+
+    Args:
+        x: it
+    """
+
+
+def no_description(x: int):
+    """Doc."""
+
+
+def own_class(x: ChatTemplate):
+    """Doc.
+
+    Args:
+        x: it
+    """
+
+
+def open_tuple(x: tuple[int, ...]):
+    """Doc.
+
+    Args:
+        x: it
+    """
+
+
+def wrong_choices(x: str):
+    """Doc.
+
+    Args:
+        x: it (choices: red, blue)
+    """
+
+
+@pytest.mark.parametrize(
+    ("tools", "exception", "part"),
+    [
+        ([no_docstring], ValueError, r"tool no_docstring\(\) has no docstring"),
+        ([no_hint], ValueError, r"parameter 'x' of tool no_hint\(\) has no type hint"),
+        ([no_description], ValueError, r"parameter 'x' of tool no_description\(\) is not described"),
+        ([own_class], ValueError, r"parameter 'x' of tool own_class\(\) has the type .*ChatTemplate.*JSON schema"),
+        ([open_tuple], ValueError, r"parameter 'x' of tool open_tuple\(\) is a tuple"),
+        ([wrong_choices], ValueError, r"its choices must be a JSON array, not 'red, blue'"),
+        ([print], TypeError, r"tools\[0\] must be a mapping \(a JSON schema\) or a function, not builtin"),
+        ("f", TypeError, "tools must be a sequence"),
+        ([{"f": b"x"}], TypeError, r"tools\[0\]\['f'\] must be plain data"),
+    ],
+)
+def test_wrong_tools(tools, exception, part):
+    with pytest.raises(exception, match=part):
+        ChatTemplate(CHATML, {}, CONTROL).render(user("a"), True, tools=tools)
+
+
+TOOLS_AND_ALL = (
+    "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}{% for d in documents or [] %}{{ d.text }}{% endfor %}{{ extra }}"
+    + CHATML
+)
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_text_from_tools_documents_and_variables_never_becomes_a_control_token(smollm2, hostile):
+    def ids(text):
+        return smollm2.tokenizer.apply_chat_template(
+            [*user("a"), {"role": "tool", "content": text}],
+            chat_template=TOOLS_AND_ALL,
+            tools=[{"name": text, "parameters": {text: [text]}}],
+            documents=[{"title": text, "text": text}],
+            extra=text,
+        )
+
+    control = set(smollm2.tokenizer.control_ids)
+    assert [id for id in ids(hostile) if id in control] == [id for id in ids("x") if id in control]
+    text = smollm2.tokenizer.decode(ids(hostile))
+    assert text.count(hostile) >= (1 if "\x00" in hostile or "\n" in hostile else 4)
+
+
+def test_templates_by_name(smollm2):
+    tokenizer = slm.load_tokenizer(smollm2.info.path)
+    tokenizer.chat_templates |= {"default": "default", "tool_use": "tools", "rag": "rag"}
+
+    def text(**keywords):
+        return tokenizer.apply_chat_template(user("a"), tokenize=False, **keywords)
+
+    assert (text(), text(tools=[]), text(chat_template="rag", tools=[])) == ("default", "tools", "rag")
+    assert text(chat_template="{{ messages[0].content }}!") == "a!"
+    with pytest.raises(ValueError, match=r"a name from 'default', 'tool_use', 'rag'.*not 'rga'"):
+        text(chat_template="rga")
+    del tokenizer.chat_templates["default"]
+    with pytest.raises(slm.TemplateError, match="no default chat template; its templates are 'tool_use', 'rag'"):
+        text()
+    assert text(tools=[]) == "tools"
+
+
+def test_the_final_message_goes_on(smollm2):
+    tokenizer = smollm2.tokenizer
+    messages = user("Count.", "One, two<|im_end|> < ")
+    whole = tokenizer.apply_chat_template(messages, add_generation_prompt=False, tokenize=False)
+    text = tokenizer.apply_chat_template(messages, continue_final_message=True, tokenize=False)
+    assert text == whole.removesuffix("<|im_end|>\n")
+    ids = tokenizer.apply_chat_template(messages, continue_final_message=True)
+    assert tokenizer.decode(ids) == text
+    assert ids.count(tokenizer.token_id("<|im_end|>")) == 2  # of the system message and of the question
+    with pytest.raises(ValueError, match="give one"):
+        tokenizer.apply_chat_template(messages, continue_final_message=True, add_generation_prompt=True)
+    with pytest.raises(slm.TemplateError, match="leaves the end of the final message out"):
+        tokenizer.apply_chat_template(messages, continue_final_message=True, chat_template="{{ messages[0].content }}")
+    with pytest.raises(ValueError, match="no text under 'thinking'"):
+        tokenizer.apply_chat_template(messages, continue_final_message="thinking")
+
+
 # ---- hostile templates -----------------------------------------------------------------------------------------------
 
 DOUBLING = "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = @ %}{% endfor %}{{ ns.x }}"
@@ -316,7 +470,9 @@ def test_memory_stays_bounded():
     program = """
 import json, resource, sys
 import slm
+from chat_tools import SPECIAL, TOOLS
 from slm.chat import ChatTemplate
+from slm.tools import function_schema
 sources = json.load(sys.stdin)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (400 << 20),) * 2)
