@@ -23,6 +23,7 @@ from slm.tools import tool_schemas
 MAX_SOURCE = 1 << 18  # characters of a template; published ones have up to 15,000
 MAX_DEPTH = 64
 PRIVATE_USE = (0x100000, 0x10FFFD)
+TEMPLATE_KEYWORDS = ("messages", "add_generation_prompt", "continue_final_message", "tokenize")
 REASONING = ("reasoning_content", "thinking", "reasoning")  # fields of a message that templates read reasoning from
 
 Messages = Sequence[Mapping[str, Any]]
@@ -246,6 +247,19 @@ def plain_messages(messages: Any) -> list[dict[str, Any]]:
         reasoning = next((known[name] for name in REASONING if name in known), None)
         copied.append(known if reasoning is None else {"thinking": reasoning} | known | {"reasoning_content": reasoning})
     return copied
+
+
+def template_keywords(tools: Any, documents: Any, chat_template: Any, more: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Keywords of Tokenizer.apply_chat_template() for a model's answer. more: variables of the template."""
+    keywords = {"tools": tools, "documents": documents, "chat_template": chat_template}
+    if more is None:
+        return keywords
+    if not isinstance(more, Mapping):
+        refuse_type("chat_template_kwargs", "a mapping of names to values", more)
+    for name in more:
+        if name in keywords or name in TEMPLATE_KEYWORDS:
+            raise ValueError(f"chat_template_kwargs is for what only the template reads; {name!r} is not among that")
+    return keywords | dict(more)
 
 
 def plain_documents(documents: Any) -> list[Any]:

@@ -4,7 +4,6 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Self
 
-from slm.errors import ContextLengthError
 from slm.options import GenerateOptions
 from slm.output import Chunk, FinishReason, Output, Timings, Usage
 from slm.tokenizer import Tokenizer
@@ -13,18 +12,11 @@ if TYPE_CHECKING:
     from slm import _core
 
 
-def check_fit(name: str, n_prompt: int, n_ctx: int, max_new: int) -> None:
-    """Raise ContextLengthError unless the context has room for the prompt and, where any are asked for, one more token."""
-    if n_prompt + min(max_new, 1) > n_ctx:
-        room = ", which leaves no room for an answer" if n_prompt <= n_ctx else ""
-        message = f"{name} has {n_prompt} tokens and the context {n_ctx} positions{room}"
-        raise ContextLengthError(message, n_prompt=n_prompt, n_ctx=n_ctx, max_new=max_new)
-
-
 class Run:
     """One generation on a core session: what was asked, and what has come of it so far.
 
-    prompt: the ids to run behind the n_cached positions that the session holds; check_fit() has let them pass.
+    prompt: the ids to run behind the n_cached positions that the session holds; slm.overflow has let them pass, and left out
+    n_cut others.
     """
 
     def __init__(
@@ -36,6 +28,7 @@ class Run:
         *,
         threads: int,
         n_cached: int = 0,
+        n_cut: int = 0,
     ) -> None:
         if options.stop and tokenizer is None:
             raise ValueError("stop is given, and the model has no tokenizer to make text with")
@@ -53,7 +46,7 @@ class Run:
             () if tokenizer is None else tokenizer.end_ids,
         )
         self._threads = threads
-        self.n_cached, self._n_prompt = n_cached, n_cached + len(prompt)
+        self.n_cached, self._n_prompt, self._n_cut = n_cached, n_cached + len(prompt), n_cut
         self._seed = options.seed
         self.texts: list[str] = []
         self.tokens: list[int] = []
@@ -80,6 +73,10 @@ class Run:
     def timings(self) -> Timings:
         return Timings(*self._seconds, self._n_prompt - self.n_cached, max(0, len(self.tokens) - 1))
 
+    @property
+    def usage(self) -> Usage:
+        return Usage(self._n_prompt, len(self.tokens), self._n_cut)
+
     def finish(self) -> Output:
         """Run to the end and free the session."""
         try:
@@ -90,7 +87,7 @@ class Run:
             self.text,
             self.tokens,
             finish_reason=self.finish_reason,
-            usage=Usage(self._n_prompt, len(self.tokens)),
+            usage=self.usage,
             timings=self.timings,
             seed=self._seed,
         )
@@ -125,3 +122,8 @@ class Stream(Iterator[Chunk]):
     def timings(self) -> Timings:
         """Of what has run so far."""
         return self._run.timings
+
+    @property
+    def usage(self) -> Usage:
+        """Of what has run so far; cut_tokens is known from the start."""
+        return self._run.usage

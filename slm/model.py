@@ -2,14 +2,14 @@
 """A loaded model: weights, vocabulary, and the verbs that run them."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from slm import _core
-from slm.chat import Messages
+from slm.chat import Documents, Messages, Tools, template_keywords
 from slm.errors import ClosedError, TemplateError, UnsupportedError
 from slm.families.downloads import DEFAULT_MODEL
-from slm.generation import Run, Stream, check_fit
+from slm.generation import Run, Stream
 from slm.options import (
     LATER_LOAD,
     MAX_INT32,
@@ -22,6 +22,7 @@ from slm.options import (
     shown,
 )
 from slm.output import Forward, Output
+from slm.overflow import Fitted, check_fit, fit_chat, fit_prompt
 from slm.session import Session
 from slm.tokenizer import Tokenizer, batch_of, flat_ids, prompt_ids
 
@@ -57,7 +58,8 @@ class Model:
 
         prompt: a str (its text never becomes control tokens) or a flat sequence of token ids. An empty one is the bos token.
             A list of prompts gives a list of outputs, each the same as when run alone.
-        Raises ContextLengthError (a prompt is never cut), TypeError and ValueError naming the parameter, ClosedError.
+        Raises ContextLengthError (a prompt is cut only if overflow= says how), ClosedError, TypeError and ValueError naming the
+        parameter.
         """
         record = GenerateOptions.of("generate", options)
         batch = batch_of(prompt)
@@ -73,22 +75,47 @@ class Model:
             raise TypeError("prompt must be one prompt; a list of prompts goes to generate()")
         return Stream(self._run(self._ids(prompt, record), record))
 
-    def chat(self, messages: Messages | str, **options: Any) -> Output:
-        """Answer a conversation: mappings with role and content, or one question as a str.
+    def chat(
+        self,
+        messages: Messages | str,
+        *,
+        tools: Tools | None = None,
+        documents: Documents | None = None,
+        chat_template: str | None = None,
+        continue_final_message: bool | str = False,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Output:
+        """Answer a conversation: mappings with role and content, or one question as a str. options: those of GenerateOptions.
 
-        Text in messages never becomes control tokens. Raises TemplateError when the model has no chat template or it refuses
-        the conversation, and what generate() raises.
+        tools, documents, chat_template, continue_final_message: as in Tokenizer.apply_chat_template; chat_template_kwargs: what
+            else the template reads, such as {"enable_thinking": False}. A call of a tool comes back as the text of the answer.
+        Text in messages, tools and documents never becomes control tokens. Raises TemplateError when the model has no chat
+        template or it refuses the conversation, and what generate() raises.
         """
         record = GenerateOptions.of("chat", options)
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
-        ids = self._chat_tokenizer().apply_chat_template(messages)
-        check_fit("the conversation", len(ids), self.context, record.max_tokens)
-        return self._run(ids, record).finish()
+        keywords = template_keywords(tools, documents, chat_template, chat_template_kwargs)
+        keywords["continue_final_message"] = continue_final_message
+        tokenizer = self._chat_tokenizer()
 
-    def session(self, system: str | None = None) -> Session:
-        """A conversation that keeps its KV state between turns. system: its system message."""
-        return Session(self, system)
+        def render(messages: Messages) -> list[int]:
+            return tokenizer.apply_chat_template(messages, **keywords)
+
+        return self._run(fit_chat(render, messages, self.context, record, tokenizer.bos_id), record).finish()
+
+    def session(
+        self,
+        system: str | None = None,
+        *,
+        tools: Tools | None = None,
+        documents: Documents | None = None,
+        chat_template: str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> Session:
+        """A conversation that keeps its KV state between turns. system: its system message; the others: as in chat()."""
+        return Session(self, system, template_keywords(tools, documents, chat_template, chat_template_kwargs))
 
     def forward(self, tokens: Iterable[int], *, logits: Literal["all", "last"] = "all") -> Forward:
         """One pass over a flat sequence of token ids from position 0.
@@ -124,19 +151,19 @@ class Model:
             raise ClosedError("the model is closed")
         return core
 
-    def _ids(self, prompt: Any, options: GenerateOptions, name: str = "prompt") -> list[int]:
+    def _ids(self, prompt: Any, options: GenerateOptions, name: str = "prompt") -> Fitted:
         ids = prompt_ids(self.tokenizer, prompt, self.vocab_size, name)
-        check_fit(name, len(ids), self.context, options.max_tokens)
-        return ids
+        bos = None if self.tokenizer is None else self.tokenizer.bos_id
+        return fit_prompt(name, ids, self.context, options, bos)
 
     def _chat_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
             raise TemplateError("the model has no tokenizer, and so no chat template")
         return self.tokenizer
 
-    def _run(self, prompt: list[int], options: GenerateOptions) -> Run:
+    def _run(self, prompt: Fitted, options: GenerateOptions) -> Run:
         core = self._open_core()
-        return Run(core.session(), self.tokenizer, prompt, options, threads=self.threads)
+        return Run(core.session(), self.tokenizer, prompt.ids, options, threads=self.threads, n_cut=prompt.n_cut)
 
 
 def load(

@@ -10,18 +10,19 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Real
-from typing import Any, NoReturn, Self
+from typing import Any, Literal, NoReturn, Self
 
 from slm.errors import UnsupportedError
 
 MAX_INT32 = 2**31 - 1
 MAX_SEED = 2**64 - 1
 MAX_TEMPERATURE = 100.0
+OVERFLOW = ("error", "oldest", "middle")
 
 # Part of the API's plan, not of this version.
 LATER_GENERATE = frozenset({
     "constrain", "draft", "echo", "edit", "frequency_penalty", "logit_bias", "logprobs", "min_p", "n", "no_repeat_ngram",
-    "overflow", "penalty_window", "presence_penalty", "processors", "progress", "repetition_penalty", "tools", "typical_p",
+    "penalty_window", "presence_penalty", "processors", "progress", "repetition_penalty", "typical_p",
 })  # fmt: skip
 LATER_LOAD = frozenset(("adapter", "revision"))
 
@@ -112,6 +113,15 @@ def check_text(name: str, value: Any) -> str:
     return value
 
 
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
+    expected = ", ".join(map(repr, choices))
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be one of {expected}, not {type(value).__name__} {shown(value)}")
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {expected}, not {shown(value)}")
+    return str(value)
+
+
 def check_stop(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         stops = (check_text("stop", value),)
@@ -152,6 +162,9 @@ class GenerateOptions:
     top_p:       sample among the most likely tokens that together have this probability, in (0, 1]; 1 is off
     seed:        0 to 2**64 - 1; None draws one. The Output records it: the same seed gives the same text again
     stop:        a string or several, none empty; the text ends before the first one that appears
+    overflow:    when the prompt does not fit the context: "error" raises ContextLengthError; "oldest" leaves the oldest turns or
+                 tokens out, but the system message or bos token, "middle" those in the middle; both until max_tokens, but at
+                 most half of the context, fit behind it. The Output's usage.cut_tokens says how many tokens were left out
 
     Raises TypeError or ValueError that name the parameter, its value and its range.
     """
@@ -163,6 +176,7 @@ class GenerateOptions:
     top_p: float = 1.0
     seed: int | None = None
     stop: str | Sequence[str] = ()
+    overflow: Literal["error", "oldest", "middle"] = "error"
 
     def __post_init__(self) -> None:
         seed = secrets.randbits(32) if self.seed is None else check_int("seed", self.seed, 0, MAX_SEED)
@@ -174,6 +188,7 @@ class GenerateOptions:
             "top_p": check_number("top_p", self.top_p, 0.0, 1.0, open_low=True),
             "seed": seed,
             "stop": check_stop(self.stop),
+            "overflow": check_choice("overflow", self.overflow, OVERFLOW),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)

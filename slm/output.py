@@ -13,10 +13,14 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Counts of tokens. prompt_tokens: all positions before the first generated token, cached ones among them."""
+    """Counts of tokens. prompt_tokens: all positions before the first generated token, cached ones among them.
+
+    cut_tokens: by how many the prompt was shortened because it did not fit; 0 unless overflow= allows that.
+    """
 
     prompt_tokens: int
     completion_tokens: int
+    cut_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -75,7 +79,8 @@ class Output:
 
     def _summary(self) -> str:
         rate = self.timings.decode_tokens_per_second
-        return f"{len(self.tokens)} tokens, finish_reason={self.finish_reason!r}, seed={self.seed}, {rate:.1f} tokens/s"
+        cut = f", {self.usage.cut_tokens} prompt tokens cut" if self.usage.cut_tokens else ""
+        return f"{len(self.tokens)} tokens{cut}, finish_reason={self.finish_reason!r}, seed={self.seed}, {rate:.1f} tokens/s"
 
     def __repr__(self) -> str:
         text = self.text if len(self.text) <= 60 else self.text[:57] + "..."

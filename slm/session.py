@@ -3,15 +3,16 @@
 
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from slm.errors import BusyError, TemplateError
-from slm.generation import Run, Stream, check_fit
+from slm.generation import Run, Stream
 from slm.options import GenerateOptions, check_ids, check_int, refuse_type
 from slm.output import Output
+from slm.overflow import check_fit, fit_chat, fit_prompt
 from slm.tokenizer import Tokenizer, flat_ids
 
 if TYPE_CHECKING:
@@ -24,16 +25,18 @@ class Session:
     One thread at a time: a call while another runs, or while a stream is open, raises BusyError.
     """
 
-    def __init__(self, model: "Model", system: str | None = None) -> None:
+    def __init__(self, model: "Model", system: str | None, template_keywords: Mapping[str, Any]) -> None:
         if system is not None and not isinstance(system, str):
             refuse_type("system", "a str or None", system)
         self._model = model
+        self._template_keywords = template_keywords
         self._core = model._open_core().session()
         self._tokens: list[int] = []  # of the state: the core holds the first of them, all but for what _return_to() says
         self._messages: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
         self._n_system = len(self._messages)
         self._turn_ends: list[int] = []  # per finished turn of two messages: length of the state behind it
-        self._pinned = (0, 0)  # the first n tokens stand for the first k messages, however the template would write those
+        # Tokens that stand for the first n messages, however the template would write those
+        self._pinned: tuple[list[int], int] = ([], 0)
         self._lock = threading.Lock()
         self._turn: Run | None = None
         self._turn_start = 0  # how many tokens it found in place
@@ -84,7 +87,7 @@ class Session:
             if new:
                 self._core.forward(self._tokens[self._core.length :] + new, "none", self._model.threads)
             self._tokens += new
-            self._pinned = (len(self._tokens), len(self._messages))
+            self._pinned = (self._tokens.copy(), len(self._messages))
 
     def rewind(self, n_tokens: int) -> None:
         """Keep the first n_tokens positions and the turns within them. A turn that is cut leaves its tokens, not its messages.
@@ -101,9 +104,9 @@ class Session:
             n_messages = self._n_system + 2 * len(self._turn_ends)
             del self._messages[n_messages:]
             if n_tokens == 0:
-                self._pinned = (0, 0)
-            elif self._pinned[0] > n_tokens or n_tokens not in self._turn_ends:
-                self._pinned = (n_tokens, n_messages)
+                self._pinned = ([], 0)
+            elif len(self._pinned[0]) > n_tokens or n_tokens not in self._turn_ends:
+                self._pinned = (self._tokens.copy(), n_messages)
 
     def fork(self) -> "Session":
         """An independent copy that shares the KV state so far; cheap."""
@@ -139,37 +142,45 @@ class Session:
         """Render the conversation with one more message and start its answer, keeping what the state already holds of it."""
         if not isinstance(text, str):
             refuse_type("text", "a str", text)
-        tokenizer = self._model._chat_tokenizer()
+        model = self._model
+        tokenizer = model._chat_tokenizer()
         message = {"role": "user", "content": text}
-        ids = self._rendered([*self._messages, message], tokenizer)
+        messages = [*self._messages, message]
+
+        def render(messages: Sequence[Mapping[str, Any]]) -> list[int]:
+            return tokenizer.apply_chat_template(messages, **self._template_keywords)
+
+        if self._pinned[0]:
+            ids = self._behind_pinned(messages, tokenizer)
+            ids, n_cut = fit_prompt("the conversation", ids, model.context, options, tokenizer.bos_id)
+        else:
+            ids, n_cut = fit_chat(render, messages, model.context, options, tokenizer.bos_id)
         kept = 0
         for a, b in zip(ids[:-1], self._tokens, strict=False):  # at least the last token has to run, for its logits
             if a != b:
                 break
             kept += 1
-        model = self._model
-        check_fit("the conversation", len(ids), model.context, options.max_tokens)
         held = self._return_to(kept)
         del self._tokens[kept:]
         self._turn_ends = [min(end, kept) for end in self._turn_ends]
-        self._turn = turn = Run(self._core, tokenizer, ids[held:], options, threads=model.threads, n_cached=held)
+        run = {"threads": model.threads, "n_cached": held, "n_cut": n_cut}
+        self._turn = turn = Run(self._core, tokenizer, ids[held:], options, **run)
         self._turn_start = kept
         self._tokens += ids[kept:]
         self._messages.append(message)
         return turn
 
-    def _rendered(self, messages: list[dict[str, Any]], tokenizer: Tokenizer) -> list[int]:
+    def _behind_pinned(self, messages: list[dict[str, Any]], tokenizer: Tokenizer) -> list[int]:
         """Token ids of the conversation, with the pinned tokens in place of the messages they stand for."""
-        ids = tokenizer.apply_chat_template(messages)
-        n_tokens, n_messages = self._pinned
-        if n_tokens == 0:
-            return ids
-        pinned: list[int] = []
+        ids = tokenizer.apply_chat_template(messages, **self._template_keywords)
+        tokens, n_messages = self._pinned
+        replaced: list[int] = []
         if n_messages:
-            pinned = tokenizer.apply_chat_template(messages[:n_messages], add_generation_prompt=False)
-        if ids[: len(pinned)] != pinned:
+            keywords = self._template_keywords | {"add_generation_prompt": False}
+            replaced = tokenizer.apply_chat_template(messages[:n_messages], **keywords)
+        if ids[: len(replaced)] != replaced:
             raise TemplateError("the chat template rewrites earlier messages, so it cannot go on behind append() or rewind()")
-        return self._tokens[:n_tokens] + ids[len(pinned) :]
+        return tokens + ids[len(replaced) :]
 
     def _settle(self) -> None:
         """Enter a turn that has ended, was closed, or whose stream was dropped, into tokens and messages."""

@@ -38,7 +38,7 @@ def test_output_record():
     assert output.usage.total_tokens == 8
     assert (output.timings.prefill_tokens_per_second, output.timings.decode_tokens_per_second) == (10.0, 8.0)
     assert Timings(0.0, 0.0, 0, 0).decode_tokens_per_second == 0.0
-    assert dataclasses.asdict(output)["usage"] == {"prompt_tokens": 5, "completion_tokens": 3}
+    assert dataclasses.asdict(output)["usage"] == {"prompt_tokens": 5, "completion_tokens": 3, "cut_tokens": 0}
     assert output.logprobs is None
     for record in (output, output.usage, output.timings, slm.Chunk("a", [1])):
         assert not hasattr(record, "__dict__")
@@ -310,8 +310,46 @@ def test_chat_is_the_template_and_generate(smollm2):
     assert smollm2.chat(messages, max_tokens=8).tokens == smollm2.generate(ids, max_tokens=8).tokens
     one = smollm2.chat("Hi", max_tokens=8)
     assert one.tokens == smollm2.chat([{"role": "user", "content": "Hi"}], max_tokens=8).tokens
-    with pytest.raises(slm.UnsupportedError, match="'tools'"):
-        smollm2.chat("Hi", tools=[print])
+    with pytest.raises(TypeError, match=r"generate\(\) has no option 'tools'"):
+        smollm2.generate("Hi", tools=[])
+
+
+READS_ALL = (
+    "{% for t in tools or [] %}tool {{ t.function.name }}\n{% endfor %}{% for d in documents or [] %}{{ d.text }}\n{% endfor %}"
+    "{{ mood }}\n{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def add(a: int, b: int) -> int:
+    """Add two numbers.
+
+    Args:
+        a: one
+        b: the other
+    """
+    return a + b
+
+
+def test_chat_and_session_hand_on_what_the_template_reads(smollm2):
+    keywords = {"tools": [add], "documents": [{"text": "a document"}], "chat_template": READS_ALL}
+    ids = smollm2.tokenizer.apply_chat_template(chat_of("Hi"), **keywords, mood="glad")
+    assert smollm2.tokenizer.decode(ids).startswith("tool add\na document\nglad\n<|im_start|>user\nHi")
+    expected = smollm2.generate(ids, max_tokens=8).tokens
+    assert smollm2.chat("Hi", **keywords, chat_template_kwargs={"mood": "glad"}, max_tokens=8).tokens == expected
+    session = smollm2.session(**keywords, chat_template_kwargs={"mood": "glad"})
+    assert session.send("Hi", max_tokens=8).tokens == expected
+    assert session.tokens[: len(ids)] == ids
+    fork = session.fork()
+    assert fork.send("Hi", max_tokens=4).tokens == session.send("Hi", max_tokens=4).tokens
+    messages = chat_of("Count.", "One, two,")
+    goes_on = smollm2.tokenizer.apply_chat_template(messages, continue_final_message=True)
+    assert smollm2.chat(messages, continue_final_message=True, max_tokens=4).usage.prompt_tokens == len(goes_on)
+    for name in ("tools", "messages", "tokenize"):
+        with pytest.raises(ValueError, match=f"chat_template_kwargs is for what only the template reads; '{name}'"):
+            smollm2.session(chat_template_kwargs={name: 1})
+    with pytest.raises(TypeError, match="chat_template_kwargs must be a mapping"):
+        smollm2.chat("Hi", chat_template_kwargs=[1])
 
 
 def test_chat_without_template(smollm2, monkeypatch):
