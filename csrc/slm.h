@@ -116,7 +116,7 @@ typedef struct slm_tensor {
     uint64_t offset; /* of the first byte in the file; rows follow each other without gaps */
     int64_t rows, cols;
     int64_t transposed_ld; /* 0; else the file holds [cols, transposed_ld] and row i here is its column i (float types only) */
-    const struct slm_tensor *below; /* NULL, or the rows that follow: of the same type and cols */
+    const struct slm_tensor *below; /* NULL, or the rows that follow, of the same type and cols; of a vector, elements */
 } slm_tensor;
 
 /* A linear layer or a norm. bias: [1, rows of the matrix or cols of the norm], of SLM_TYPE_NONE where there is none. */

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 # (type name such as "Q4_1", file descriptor, byte offset in the file, rows, cols). For float types also transposed_ld: the file
 # holds [cols, transposed_ld], of which the first `rows` columns from the offset on are the rows
 Piece = tuple[str, int, int, int, int] | tuple[str, int, int, int, int, int]
-# A list: pieces whose rows follow each other, in tensors of layers only. None or no such field: the tensor does not exist
+# A list: pieces whose rows (of a vector: elements) follow each other, in tensors of layers only.
+# None or no such field: the tensor does not exist
 Tensor = Piece | list[Piece] | None
 Strings = tuple[bytes, NDArray[np.uint64]]  # joined bytes; offsets [count + 1]: string i is bytes[offsets[i]:offsets[i + 1]]
 

@@ -23,6 +23,7 @@ class Run:
         self,
         core: "_core.Session",
         tokenizer: Tokenizer | None,
+        end_ids: Sequence[int],
         prompt: Sequence[int],
         options: GenerateOptions,
         *,
@@ -43,7 +44,7 @@ class Run:
             options.seed,
             0,
             [stop.encode() for stop in options.stop],
-            () if tokenizer is None else tokenizer.end_ids,
+            end_ids,
         )
         self._threads = threads
         self.n_cached, self._n_prompt, self._n_cut = n_cached, n_cached + len(prompt), n_cut

@@ -3,7 +3,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,8 @@ from pathlib import Path
 from slm import _core
 from slm.errors import quoted
 from slm.families import Architecture
-from slm.formats.gguf import GGUF
+from slm.formats.model_files import ModelFiles
+from slm.formats.tensors import TensorInfo
 
 PANEL_ROWS = 16  # the kernel layout pads rows to this
 SHORT = {10**9: "B", 10**6: "M", 10**3: "k"}
@@ -58,34 +59,34 @@ class Info:
         return f"Info({quoted(self.name)}, {quoted(self.family)}, {', '.join(parts)})"
 
 
-def model_info(gguf: GGUF, architecture: Architecture | None, context: int | None, kv: str, unsupported: tuple[str, ...]) -> Info:
+def model_info(
+    files: ModelFiles, architecture: Architecture | None, context: int | None, kv: str, unsupported: tuple[str, ...]
+) -> Info:
     """architecture: None when it is not supported. context: None for the trained one. kv: "auto", "f32" or "bf16"."""
-    family = gguf.get_string("general.architecture", default="")
-    trained = architecture.context_length if architecture else gguf.get_uint(f"{family}.context_length", default=None)
+    trained = architecture.context_length if architecture else files.uint("max_position_embeddings", default=None)
     parameters: dict[str, int] = {}
-    for tensor in gguf.tensors.values():
+    for tensor in files.tensors.values():
         parameters[tensor.type.name] = parameters.get(tensor.type.name, 0) + tensor.elements
     context = context or (architecture.default_context if architecture else trained)
-    path = Path(gguf.path)
     return Info(
-        name=gguf.get_string("general.name", default=path.stem),
-        path=path,
-        family=family,
+        name=files.name,
+        path=Path(files.path),
+        family=files.kind,
         parameters=sum(parameters.values()),
         quantization=dict(sorted(parameters.items(), key=lambda item: -item[1])),
         context=context,
-        file_bytes=gguf.file_bytes,
-        weight_bytes=packed_bytes(gguf),
+        file_bytes=files.file_bytes,
+        weight_bytes=packed_bytes(files.tensors.values()),
         kv_bytes=kv_bytes(architecture, context, kv) if architecture and context else None,
         available_bytes=available_memory(),
         unsupported=unsupported,
     )
 
 
-def packed_bytes(gguf: GGUF) -> int:
+def packed_bytes(tensors: Iterable[TensorInfo]) -> int:
     """Bytes of the matrices in the kernel layout: as many as in the file, rows padded to whole panels."""
     total = 0
-    for tensor in gguf.tensors.values():
+    for tensor in tensors:
         rows = tensor.shape[-2] if len(tensor.shape) > 1 else 1
         padded = rows if rows == 1 else -(-rows // PANEL_ROWS) * PANEL_ROWS
         total += tensor.size // rows * padded
@@ -96,7 +97,8 @@ def kv_bytes(architecture: Architecture, context: int, kv: str) -> int:
     """The most bytes of K and V that one session over `context` positions holds."""
     if kv == "auto":
         linears = [tensor for layer in architecture.weights["layers"] for name, tensor in layer.items() if name.endswith("_proj")]
-        kv = "f32" if all(type == "F32" for type, *_ in linears) else "bf16"
+        first_pieces = [tensor[0] if isinstance(tensor, list) else tensor for tensor in linears]
+        kv = "f32" if all(type == "F32" for type, *_ in first_pieces) else "bf16"
     config = architecture.config
     windows = [layer.get("sliding_window", 0) for layer in architecture.weights["layers"]]
     return _core.kv_bytes(config["num_key_value_heads"], config["head_dim"], windows, context, kv)

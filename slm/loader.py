@@ -10,8 +10,10 @@ from slm import _core, families, hub
 from slm.errors import FormatError, UnsupportedError
 from slm.families import Architecture, Vocabulary
 from slm.formats import tokenizer_json
-from slm.formats.gguf import GGUF
+from slm.formats.folder import Folder
+from slm.formats.gguf_model import GGUFModel
 from slm.formats.gguf_split import open_gguf
+from slm.formats.model_files import ModelFiles
 from slm.formats.report import Report
 from slm.info import Info, model_info
 from slm.tokenizer import Tokenizer
@@ -20,25 +22,18 @@ Source = str | os.PathLike[str]
 
 
 class Opened(NamedTuple):
-    """What slm.Model is made of. tokenizer: None when the file holds no vocabulary."""
+    """What slm.Model is made of. tokenizer: None when the files hold no vocabulary. end_ids: tokens that end a text."""
 
     core: _core.Model
     tokenizer: Tokenizer | None
+    end_ids: tuple[int, ...]
     architecture: Architecture
     info: Info
 
 
-def describe(path: Source, context: int | None = None) -> tuple[GGUF, Architecture]:
-    """An open file and what the core needs to run it; close the file when the weights have been read.
-
-    Raises OSError, FormatError, UnsupportedError, LimitError.
-    """
-    gguf = open_gguf(path)
-    try:
-        return gguf, families.describe(gguf, context)
-    except BaseException:
-        gguf.close()
-        raise
+def open_files(path: Source) -> ModelFiles:
+    """A Hugging Face folder or a GGUF file. Raises OSError, FormatError, UnsupportedError, LimitError."""
+    return Folder(path) if os.path.isdir(path) else GGUFModel(path)
 
 
 def open_model(
@@ -52,26 +47,27 @@ def open_model(
     offline: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Opened:
-    """Read and pack the weights; the file is closed afterwards.
+    """Read and pack the weights; the files are closed afterwards.
 
     context: positions of a session, None for as many as the model was trained for. kv: "auto" is "f32" for F32 weights and in
     high precision, else "bf16". precision: "high" keeps activations in f32. quantize: one of _core.encodes(). threads: 0 for as
     many as the process may use. progress: called with (bytes done, bytes in all).
-    Raises what describe() and hub.resolve() raise, ValueError (context), MemoryError.
+    Raises what families.describe() and hub.resolve() raise, OSError, ValueError (context), MemoryError.
     """
-    gguf, architecture = describe(hub.resolve(source, offline=offline), context)
-    with gguf:
+    with open_files(hub.resolve(source, offline=offline)) as files:
+        vocabulary = families.vocabulary_of(files)
+        architecture = families.describe(files, context)
         context = check_context(context, architecture)
-        vocabulary = architecture.vocabulary
-        tokenizer = None if vocabulary is None else make_tokenizer(gguf.report, vocabulary)
-        info = model_info(gguf, architecture, context, kv, ())
+        tokenizer = None if vocabulary is None else make_tokenizer(files.report, vocabulary)
+        end_ids = files.end_tokens if tokenizer is None else (*files.end_tokens, *tokenizer.end_ids)
+        info = model_info(files, architecture, context, kv, ())
         options = {"kv": kv, "precision": precision, "quantize": quantize, "threads": threads, "progress": progress}
         core = _core.Model(architecture.config, architecture.weights, context, **options)
-        # Had somebody rewritten the file meanwhile, the ranges would mean something else.
-        gguf.check_size()
+        # Had somebody rewritten a file meanwhile, the ranges would mean something else.
+        files.check_size()
     stats = core.stats()
     info = replace(info, weight_bytes=stats["weight_bytes"], kv_bytes=stats["kv_bytes"])
-    return Opened(core, tokenizer, architecture, info)
+    return Opened(core, tokenizer, tuple(sorted(set(end_ids))), architecture, info)
 
 
 def load_tokenizer(source: Source, *, offline: bool = False) -> Tokenizer:
@@ -103,21 +99,22 @@ def inspect(source: Source, *, context: int | None = None, offline: bool = False
     A model that slm cannot run is described too, with the reasons in `.unsupported`.
     Raises what hub.resolve() raises, OSError, FormatError, LimitError, ValueError (context).
     """
-    with open_gguf(hub.resolve(source, offline=offline)) as gguf:
+    with open_files(hub.resolve(source, offline=offline)) as files:
         try:
-            architecture, reasons = families.describe(gguf, context), ()
+            families.vocabulary_of(files)
+            architecture, reasons = families.describe(files, context), ()
             check_context(context, architecture)
         except UnsupportedError as error:
             architecture, reasons = None, (str(error),)
-        return model_info(gguf, architecture, context, "auto", reasons)
+        return model_info(files, architecture, context, "auto", reasons)
 
 
 def check_context(context: int | None, architecture: Architecture) -> int:
-    trained = architecture.context_length
+    longest = architecture.longest_context
     if context is None:
         return architecture.default_context
-    if not 1 <= context <= trained:
-        raise ValueError(f"context: expected 1 to {trained}, which the model was trained for, found {context}")
+    if not 1 <= context <= longest:
+        raise ValueError(f"context: expected 1 to {longest}, which the model was made for, found {context}")
     return context
 
 

@@ -36,15 +36,19 @@ Prompt = str | Sequence[int]
 class Model:
     """A model: immutable, and safe to use from several threads. Made by slm.load().
 
-    info: what the file says; tokenizer: None when the file holds no vocabulary, then prompts are token ids;
+    info: what the files say; tokenizer: None when they hold no vocabulary, then prompts are token ids; end_ids: tokens that end
+    a text;
     context: most positions that a prompt and its answer may take; threads: how many threads one call uses.
     """
 
-    def __init__(self, core: _core.Model, info: "Info", tokenizer: Tokenizer | None, threads: int) -> None:
+    def __init__(
+        self, core: _core.Model, info: "Info", tokenizer: Tokenizer | None, end_ids: tuple[int, ...], threads: int
+    ) -> None:
         stats = core.stats()
         self._core: _core.Model | None = core
         self.info = info
         self.tokenizer = tokenizer
+        self.end_ids = end_ids
         self.threads = threads
         self.context: int = stats["context"]
         self.vocab_size: int = stats["vocab_size"]
@@ -163,7 +167,8 @@ class Model:
 
     def _run(self, prompt: Fitted, options: GenerateOptions) -> Run:
         core = self._open_core()
-        return Run(core.session(), self.tokenizer, prompt.ids, options, threads=self.threads, n_cut=prompt.n_cut)
+        run = {"threads": self.threads, "n_cut": prompt.n_cut}
+        return Run(core.session(), self.tokenizer, self.end_ids, prompt.ids, options, **run)
 
 
 def load(
@@ -178,7 +183,7 @@ def load(
     progress: Callable[[int, int], None] | None = None,
     **unknown: Any,
 ) -> Model:
-    """Open a model: a path to a GGUF file, or a name that `slm models` lists (fetched once, unless offline).
+    """Open a model: a path to a GGUF file or a Hugging Face folder, or a name that `slm models` lists (fetched once).
 
     context: most positions of a prompt and its answer; None: what the model was trained for.
     kv:      type of the KV cache; None: "f32" for F32 weights and in high precision, else "bf16".
@@ -210,7 +215,7 @@ def load(
 
     options = {"context": context, "kv": kv or "auto", "precision": precision, "quantize": quantize, "threads": threads}
     opened = loader.open_model(source, **options, offline=offline, progress=progress)
-    return Model(opened.core, opened.info, opened.tokenizer, threads)
+    return Model(opened.core, opened.info, opened.tokenizer, opened.end_ids, threads)
 
 
 def load_tokenizer(source: str | os.PathLike[str] = DEFAULT_MODEL, *, offline: bool = False) -> Tokenizer:

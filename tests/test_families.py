@@ -1,36 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every family against Transformers: small random models as GGUF files (tests/oracle/make_families.py), all positions at once and
-token by token, over prompts longer than the windows; and the scalings of rotary positions."""
+"""Every family against Transformers: small random models as Hugging Face folders and, where such files are published, as GGUF
+(tests/oracle/make_families.py), all positions at once and token by token, over prompts longer than the windows; and the scalings
+of rotary positions."""
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import block_formats
+import gguf_conversion
 import gguf_writer
 import numpy as np
 import pytest
+from folder_writer import write_folder
 
 import slm
 from slm import UnsupportedError, loader
-from slm.families import GGUF_FAMILIES, rope
+from slm.families import FAMILIES, rope
 
 FOLDER = Path(__file__).parent / "data" / "oracle"
-NAMES = sorted(path.stem.removeprefix("family_") for path in FOLDER.glob("family_*.npz"))
-every_family = pytest.mark.parametrize("name", NAMES)
 
 
-def read(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Metadata, tensors, ids [n_tokens], logits [n_tokens, vocab_size]."""
+class Case(NamedTuple):
+    """config: of a config.json. arrays: under Hugging Face's names. gguf: metadata, names and changes, see gguf_conversion.py;
+    extra: tensors of the GGUF file beside them. ids [n_tokens], logits [n_tokens, vocab_size]."""
+
+    config: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+    gguf: dict[str, Any] | None
+    extra: dict[str, np.ndarray]
+    ids: np.ndarray
+    logits: np.ndarray
+
+
+def read(name: str) -> Case:
     with np.load(FOLDER / f"family_{name}.npz") as file:
         arrays = {key: file[key] for key in file}
-    metadata = {key: tuple(value) for key, value in json.loads(str(arrays.pop("metadata"))).items()}
     del arrays["made_with"]
-    return metadata, arrays, arrays.pop("ids"), arrays.pop("logits")
+    config, gguf = json.loads(str(arrays.pop("config"))), json.loads(str(arrays.pop("gguf", "null")))
+    extra = {key.removeprefix("gguf."): arrays.pop(key) for key in [*arrays] if key.startswith("gguf.")}
+    return Case(config, arrays, gguf, extra, ids=arrays.pop("ids"), logits=arrays.pop("logits"))
 
 
-def write(path: Path, metadata: dict[str, Any], arrays: dict[str, np.ndarray], type_name: str = "F32") -> Path:
-    """Matrices as type_name, vectors as F32."""
+CASES = {path.stem.removeprefix("family_"): read(path.stem.removeprefix("family_")) for path in FOLDER.glob("family_*.npz")}
+NAMES = sorted(CASES)
+GGUF_NAMES = [name for name in NAMES if CASES[name].gguf]
+every_family = pytest.mark.parametrize("name", NAMES)
+every_gguf = pytest.mark.parametrize("name", GGUF_NAMES)
+
+
+def write_gguf(path: Path, case: Case, type_name: str = "F32", **more: tuple[str, Any]) -> Path:
+    """Matrices as type_name, vectors as F32. more: metadata, __ for a dot."""
+    assert case.gguf
+    metadata = {key: tuple(value) for key, value in case.gguf["metadata"].items()}
+    metadata |= {f"{metadata['general.architecture'][1]}.{key.replace('__', '.')}": value for key, value in more.items()}
+    arrays = gguf_conversion.convert(case.arrays, case.gguf["names"], case.gguf["changes"]) | case.extra
     types = {name: type_name if array.ndim == 2 else "F32" for name, array in arrays.items()}
     tensors = {}
     for name, array in arrays.items():
@@ -49,72 +73,99 @@ def relative_error(logits: np.ndarray, expected: np.ndarray) -> float:
     return error
 
 
-def test_every_family_has_a_model():
-    architectures = {read(name)[0]["general.architecture"][1] for name in NAMES}
-    assert architectures == set(GGUF_FAMILIES)
-
-
-@every_family
-@pytest.mark.parametrize("type_name", ["F32", "F16"])  # F32: BLIS where the build has it; F16: always our packed kernel
-def test_prefill_and_decoding_agree_with_transformers(name, type_name, tmp_path):
-    metadata, arrays, ids, expected = read(name)
-    path = write(tmp_path / "model.gguf", metadata, arrays, type_name)
-    core = loader.open_model(path, kv="f32").core
-    assert relative_error(core.session().forward(ids, "all"), expected) < 2e-5
+def check(path: Path, case: Case, kv: str = "f32", tolerance: float = 2e-5) -> None:
+    """All positions at once, and token by token."""
+    core = loader.open_model(path, kv=kv).core
+    assert relative_error(core.session().forward(case.ids, "all"), case.logits) < tolerance
     session = core.session()
-    logits = np.concatenate([session.forward([token]) for token in ids.tolist()])
-    assert relative_error(logits, expected) < 2e-5
+    logits = np.concatenate([session.forward([token]) for token in case.ids.tolist()])
+    assert relative_error(logits, case.logits) < tolerance
+
+
+def test_every_family_has_a_model():
+    architectures = {CASES[name].gguf["metadata"]["general.architecture"][1] for name in GGUF_NAMES}
+    assert architectures == {family.architecture for family in FAMILIES} - {None}
+    assert {case.config["model_type"] for case in CASES.values()} == {family.model_type for family in FAMILIES} - {None}
+
+
+# F32: BLIS where the build has it; F16: always our packed kernel
+@every_gguf
+@pytest.mark.parametrize("type_name", ["F32", "F16"])
+def test_gguf_agrees_with_transformers(name, type_name, tmp_path):
+    check(write_gguf(tmp_path / "model.gguf", CASES[name], type_name), CASES[name])
 
 
 @every_family
 def test_high_precision_with_bf16_weights(name, tmp_path):
-    """Against the same weights in F32, which the test above holds against Transformers."""
-    metadata, arrays, ids, _ = read(name)
-    rounded = {key: block_formats.round_bf16(a.astype(np.float32)) if a.ndim == 2 else a for key, a in arrays.items()}
-    expected = loader.open_model(write(tmp_path / "f32.gguf", metadata, rounded)).core.session().forward(ids, "all")
-    core = loader.open_model(write(tmp_path / "bf16.gguf", metadata, rounded, "BF16"), precision="high").core
-    whole = core.session().forward(ids, "all")
+    """Against the same weights in F32, which the tests above hold against Transformers."""
+    case = CASES[name]
+    rounded = {key: block_formats.round_bf16(a.astype(np.float32)) if a.ndim == 2 else a for key, a in case.arrays.items()}
+    expected = loader.open_model(write_folder(tmp_path / "f32", case.config, rounded)).core.session().forward(case.ids, "all")
+    kinds = ["BF16" if array.ndim == 2 else "F32" for array in rounded.values()]
+    core = loader.open_model(write_folder(tmp_path / "bf16", case.config, rounded, kinds), precision="high").core
+    whole = core.session().forward(case.ids, "all")
     assert relative_error(whole, expected) < 2e-5
     for chunk, threads in ((1, 1), (5, 2), (33, 1)):
-        np.testing.assert_array_equal(core.session().forward(ids, "all", threads, chunk), whole)
+        np.testing.assert_array_equal(core.session().forward(case.ids, "all", threads, chunk), whole)
 
 
 @every_family
+def test_a_folder_agrees_with_transformers(name, tmp_path):
+    case = CASES[name]
+    check(write_folder(tmp_path / "model", case.config, case.arrays), case)
+
+
+@every_family
+def test_a_folder_of_several_files_and_types(name, tmp_path):
+    """Matrices are exact in F16; what is a vector stays F32."""
+    case = CASES[name]
+    kinds = ["F16" if array.ndim == 2 else "F32" for array in case.arrays.values()]
+    check(write_folder(tmp_path / "model", case.config, case.arrays, kinds, n_files=3), case)
+
+
+@every_gguf
 def test_chunks_do_not_change_a_bit(name, tmp_path):
     """Packed kernels, a bf16 cache: chunks cut windows and pages anywhere."""
-    metadata, arrays, ids, _ = read(name)
-    core = loader.open_model(write(tmp_path / "model.gguf", metadata, arrays, "F16"), kv="bf16").core
-    whole = core.session().forward(ids, "all")
+    case = CASES[name]
+    core = loader.open_model(write_gguf(tmp_path / "model.gguf", case, "F16"), kv="bf16").core
+    whole = core.session().forward(case.ids, "all")
     for chunk, threads in ((1, 1), (5, 2), (33, 1)):
-        np.testing.assert_array_equal(core.session().forward(ids, "all", threads, chunk), whole)
+        np.testing.assert_array_equal(core.session().forward(case.ids, "all", threads, chunk), whole)
 
 
-@every_family
+@every_gguf
 def test_an_unknown_key_is_refused(name, tmp_path):
-    metadata, arrays, _, _ = read(name)
-    key = f"{metadata['general.architecture'][1]}.attention.surprise"
-    path = write(tmp_path / "model.gguf", metadata | {key: ("float32", 2.0)}, arrays)
+    path = write_gguf(tmp_path / "model.gguf", CASES[name], attention__surprise=("float32", 2.0))
     with pytest.raises(UnsupportedError, match="surprise"):
         slm.load(path)
 
 
+@every_family
+def test_an_unknown_field_is_refused(name, tmp_path):
+    case = CASES[name]
+    path = write_folder(tmp_path / "model", case.config | {"attention_surprise": 2.0}, case.arrays)
+    with pytest.raises(UnsupportedError, match=r"\$\.attention_surprise"):
+        slm.load(path)
+
+
 def test_longrope_takes_the_long_factors_beyond_the_original_context(tmp_path):
-    metadata, arrays, ids, expected = read("phi3_longrope")
-    path = write(tmp_path / "model.gguf", metadata, arrays)
-    with slm.load(path) as short, slm.load(path, context=129) as long:
-        assert short.info.context == 128
-        assert relative_error(short.forward(ids.tolist(), logits="all").logits, expected) < 2e-5
-        assert relative_error(long.forward(ids.tolist(), logits="all").logits, expected) > 1e-3
+    case = CASES["phi3_longrope"]
+    paths = [write_gguf(tmp_path / "model.gguf", case), write_folder(tmp_path / "model", case.config, case.arrays)]
+    for path in paths:
+        with slm.load(path) as short, slm.load(path, context=129) as long:
+            assert short.info.context == 128
+            assert relative_error(short.forward(case.ids.tolist(), logits="all").logits, case.logits) < 2e-5
+            assert relative_error(long.forward(case.ids.tolist(), logits="all").logits, case.logits) > 1e-3
 
 
 # ---- rotary positions ----------------------------------------------------------------------------------------------
 
 with np.load(FOLDER / "rope.npz") as rope_file:
     ROPES = {key: rope_file[key] for key in rope_file}
-CASES = sorted(key.removesuffix(".factor") for key in ROPES if key.endswith(".factor"))
+ROPE_CASES = sorted(key.removesuffix(".factor") for key in ROPES if key.endswith(".factor"))
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ROPE_CASES)
 def test_rope_scaling_agrees_with_transformers(case):
     name, length = case.split(".")
     kind, values = name.split("_")[0], json.loads(str(ROPES["ropes"]))[name]
@@ -130,7 +181,7 @@ def test_rope_scaling_agrees_with_transformers(case):
         found = rope.llama3(theta, dim, values["factor"], original, values["low_freq_factor"], values["high_freq_factor"])
     else:
         factors = values["long_factor" if int(length) > original else "short_factor"]
-        found = rope.longrope(theta, dim, factors, trained=2048, original=original)
+        found = rope.longrope(theta, dim, factors, scale=2048 / original, original=original)
     assert found.inv_freq.dtype == np.float32
     np.testing.assert_allclose(found.inv_freq, ROPES[f"{case}.inv_freq"], rtol=1e-6)
     assert found.factor == pytest.approx(float(ROPES[f"{case}.factor"]), rel=1e-6)

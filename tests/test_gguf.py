@@ -25,6 +25,7 @@ from slm.errors import ClosedError, FormatError, LimitError, NumericsError, Unsu
 from slm.formats import cursor as cursors
 from slm.formats.cursor import Cursor
 from slm.formats.gguf import CODES, GGUF
+from slm.formats.gguf_model import GGUFModel
 from slm.formats.gguf_types import NUMBERS, VALUE_NAMES
 from slm.formats.gguf_types import TENSOR_TYPES as KNOWN_TYPES
 
@@ -33,8 +34,10 @@ MIB = 1 << 20
 
 
 def describe(path: Path) -> families.Architecture:
-    with GGUF(path) as gguf:
-        return families.describe(gguf)
+    """What loading reads before the weights."""
+    with GGUFModel(path) as files:
+        families.vocabulary_of(files)
+        return families.describe(files)
 
 
 # ---- agreement with an independent reader -------------------------------------------------------------------------------------
@@ -570,8 +573,8 @@ def test_config_and_weights_of_a_model(tmp_path):
     path = tmp_path / "x.gguf"
     metadata, tensors = tiny_llama(layers=2, tied=False)
     file = write_gguf(path, metadata, tensors)
-    with GGUF(path) as gguf:
-        architecture = families.describe(gguf)
+    with GGUFModel(path) as files:
+        architecture = families.describe(files)
         config = dict(architecture.config)
         np.testing.assert_array_equal(config.pop("rope_inv_freq"), np.float32([1, 0.1, 0.01, 0.001]))
         assert config == {
@@ -591,7 +594,7 @@ def test_config_and_weights_of_a_model(tmp_path):
             "rope_factor": 1.0,
             "attention_scale": pytest.approx(8**-0.5),
         }
-        fd = gguf.fileno()
+        fd = files.gguf.fileno()
         weights = architecture.weights
         assert weights["embed_tokens"] == ("F32", fd, file.at["data token_embd.weight"], 259, 32)
         assert weights["norm"] == ("F32", fd, file.at["data output_norm.weight"], 1, 32)
@@ -621,6 +624,7 @@ def test_values_that_change_nothing_are_accepted(tmp_path):
     assert architecture.config["rotary_dim"] == 4
     assert architecture.context_length == 10_000_000
     assert architecture.weights["lm_head"] is None
+    assert architecture.longest_context == 10_000_000
 
 
 def test_rope_frequencies_are_within_a_bit_of_the_exact_ones(tmp_path):
@@ -644,7 +648,8 @@ def test_vocabulary_of_a_model(tmp_path):
     metadata["tokenizer.chat_template.tool_use"] = ("string", "{{ tools }}")
     metadata["tokenizer.chat_templates"] = ("array of string", ["tool_use"])
     write_gguf(tmp_path / "x.gguf", metadata, tensors)
-    vocabulary = describe(tmp_path / "x.gguf").vocabulary
+    with GGUF(tmp_path / "x.gguf") as gguf:
+        vocabulary = families.read_vocabulary(gguf)
     assert vocabulary.end_tokens == (0, 7, 258)
     assert vocabulary.special_ids == {"bos_token": 0, "eos_token": 0, "pad_token": 3}
     assert vocabulary.chat_templates == {"default": "{{ messages }}", "tool_use": "{{ tools }}"}
@@ -660,7 +665,8 @@ def test_a_model_without_vocabulary(tmp_path):
     bare = {name: value for name, value in metadata.items() if not name.startswith("tokenizer.")}
     write_gguf(tmp_path / "x.gguf", bare, tensors)
     architecture = describe(tmp_path / "x.gguf")
-    assert architecture.vocabulary is None
+    with GGUF(tmp_path / "x.gguf") as gguf:
+        assert families.read_vocabulary(gguf) is None
     assert architecture.config["vocab_size"] == 259
     with pytest.raises(FormatError, match="expected a vocabulary"):
         loader.load_tokenizer(tmp_path / "x.gguf")
@@ -722,7 +728,7 @@ def test_open_a_model(tmp_path):
     assert opened.info.context == stats["context"] == 128
     assert opened.info.weight_bytes == stats["weight_bytes"]
     assert opened.info.kv_bytes == loader.inspect(path).kv_bytes == stats["kv_bytes"]
-    assert opened.architecture.vocabulary.size == opened.tokenizer.vocab_size == stats["vocab_size"] == 259
+    assert opened.tokenizer.vocab_size == stats["vocab_size"] == 259
     assert np.isfinite(opened.core.session().forward([1, 2, 3])).all()
     assert lowest_free_descriptor() == free
     assert loader.open_model(path, context=4, kv="bf16").core.stats()["context"] == 4

@@ -58,8 +58,27 @@ typedef struct loading {
     slm_error *error; /* written by whoever sets failed */
 } loading;
 
+/* Pieces of a vector that lie in different places follow each other. */
+static slm_status check_vector(const planned *p, int64_t n, slm_error *error) {
+    int64_t found = 0;
+    for (const slm_tensor *piece = p->tensor; piece; piece = piece->below) {
+        bool one_row = piece->rows == 1 && piece->cols >= 1 && !piece->transposed_ld;
+        if (!one_row || piece->type != p->tensor->type || piece->cols % slm_type_block(piece->type) || found > n - piece->cols) {
+            return slm_fail(error, SLM_BAD_ARGUMENT, p->layer, "%s: expected [1, %lld], found [%lld, %lld]", p->name,
+                            (long long)n, (long long)piece->rows, (long long)piece->cols);
+        }
+        found += piece->cols;
+    }
+    if (found != n) {
+        return slm_fail(error, SLM_BAD_ARGUMENT, p->layer, "%s: expected [1, %lld], found [1, %lld]", p->name, (long long)n,
+                        (long long)found);
+    }
+    return SLM_OK;
+}
+
 /* Pieces of rows that lie in different places make up one tensor. */
 static slm_status check_pieces(const planned *p, int64_t rows, int64_t cols, slm_error *error) {
+    if (p->vector) return check_vector(p, cols, error);
     int64_t found = 0;
     for (const slm_tensor *piece = p->tensor; piece; piece = piece->below) {
         if (piece->rows < 1 || piece->cols != cols || piece->type != p->tensor->type || found > rows - piece->rows ||
@@ -272,7 +291,17 @@ static bool read_transposed(loading *l, const planned *p, const slm_tensor *piec
     return true;
 }
 
-/* Rows row .. row + n - 1 of a tensor, whichever pieces they lie in. */
+/* The elements of a vector, whichever pieces they lie in. */
+static bool read_vector(loading *l, const planned *p, uint8_t *buffer) {
+    for (const slm_tensor *piece = p->tensor; piece; piece = piece->below) {
+        size_t size = (size_t)(piece->cols / slm_type_block(piece->type) * slm_type_block_bytes(piece->type));
+        if (!read_fully(l, p, piece->fd, buffer, size, piece->offset)) return false;
+        buffer += size;
+    }
+    return true;
+}
+
+/* Rows row .. row + n - 1 of a matrix, whichever pieces they lie in. */
 static bool read_rows(loading *l, const planned *p, int64_t row, int64_t n, uint8_t *buffer) {
     for (const slm_tensor *piece = p->tensor; n; row -= piece->rows, piece = piece->below) {
         if (row >= piece->rows) continue;
@@ -290,6 +319,7 @@ static bool read_rows(loading *l, const planned *p, int64_t row, int64_t n, uint
 
 /* A vector is packed as a one-row matrix in the scratch buffer and read back, so that every type is widened in one place. */
 static bool load_vector(loading *l, const planned *p, uint8_t *buffer) {
+    if (!read_vector(l, p, buffer)) return false;
     slm_matrix row = p->shape;
     row.data = slm_alloc(row.panel_bytes);
     if (!row.data) {
@@ -335,10 +365,10 @@ static bool encode_rows(loading *l, const planned *p, int64_t n_rows, const buff
 static bool load_item(loading *l, const planned *p, int64_t item, const buffers *b) {
     int64_t panel = item * p->panels_per_item, n_panels = slm_min64(p->panels_per_item, p->shape.n_panels - panel);
     int64_t row = panel * SLM_PANEL_ROWS, n_rows = slm_min64(n_panels * SLM_PANEL_ROWS, p->shape.rows - row);
-    if (!read_rows(l, p, row, n_rows, b->rows)) return false;
     if (p->vector) {
         if (!load_vector(l, p, b->rows)) return false;
     } else {
+        if (!read_rows(l, p, row, n_rows, b->rows)) return false;
         if (is_encoded(p) && !encode_rows(l, p, n_rows, b)) return false;
         slm_matrix packed = p->shape;
         packed.data = l->model->arena + p->at;

@@ -1,57 +1,71 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One file per family of models: its metadata and tensor names -> one Architecture. Nowhere else is a model's name written.
+"""One file per family of models: its configuration and tensor names -> one Architecture. Nowhere else is a model's name written.
 
-Adding a family: a file with `describe(keys) -> Architecture`, and a line in GGUF_FAMILIES.
+Adding a family: a file with `describe(files, context) -> Architecture`, and a line in FAMILIES.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
-from slm.errors import quoted
 from slm.families import gemma, gpt, granite, llama, olmo, phi, qwen, smollm3, stablelm
 from slm.families.architecture import Architecture
-from slm.families.keys import Keys
 from slm.families.tokenizer_folder import read_file_vocabulary, read_folder_vocabulary
 from slm.families.vocabulary import Vocabulary, read_vocabulary
-from slm.formats.gguf import GGUF
-
-# general.architecture of a GGUF file -> how to describe it
-GGUF_FAMILIES: dict[str, Callable[[Keys], Architecture]] = {
-    "gemma": gemma.describe_1,
-    "gemma2": gemma.describe_2,
-    "gemma3": gemma.describe_3,
-    "gpt2": gpt.describe_2,
-    "gptneox": gpt.describe_neox,
-    "granite": granite.describe,
-    "llama": llama.describe,
-    "olmo2": olmo.describe_2,
-    "phi2": phi.describe_2,
-    "phi3": phi.describe_3,
-    "qwen2": qwen.describe_2,
-    "qwen3": qwen.describe_3,
-    "smollm3": smollm3.describe,
-    "stablelm": stablelm.describe,
-}
+from slm.formats.gguf_model import GGUFModel
+from slm.formats.model_files import ModelFiles
 
 
-def describe(gguf: GGUF, context: int | None = None) -> Architecture:
-    """What the C core needs to run the model of a file, all of it checked. context: positions wanted, None for the default.
+class Family(NamedTuple):
+    """model_type: of config.json. architecture: of GGUF files, None where there are none of its own."""
 
-    Raises UnsupportedError (an architecture, tensor type, tokenizer or option that slm does not handle), FormatError, LimitError.
+    model_type: str | None
+    architecture: str | None
+    describe: Callable[[ModelFiles, int | None], Architecture]
+
+
+FAMILIES = (
+    Family("gemma", "gemma", gemma.describe_1),
+    Family("gemma2", "gemma2", gemma.describe_2),
+    Family("gemma3_text", "gemma3", gemma.describe_3),
+    Family("gpt2", "gpt2", gpt.describe_2),
+    Family("gpt_neox", "gptneox", gpt.describe_neox),
+    Family("granite", "granite", granite.describe),
+    Family("llama", "llama", llama.describe),
+    Family("mistral", None, llama.describe_mistral),
+    Family("olmo2", "olmo2", olmo.describe_2),
+    Family("phi", "phi2", phi.describe_2),
+    Family("phi3", "phi3", phi.describe_3),
+    Family("qwen2", "qwen2", qwen.describe_2),
+    Family("qwen3", "qwen3", qwen.describe_3),
+    Family("smollm3", "smollm3", smollm3.describe),
+    Family("stablelm", "stablelm", stablelm.describe),
+)
+
+
+def describe(files: ModelFiles, context: int | None = None) -> Architecture:
+    """What the C core needs to run a model, all of it checked. context: positions wanted, None for the default.
+
+    Raises UnsupportedError (an architecture, tensor type or option that slm does not handle), FormatError, LimitError.
     """
-    key = "general.architecture"
-    name = gguf.get_string(key)
-    if name not in GGUF_FAMILIES:
-        known = ", ".join(map(repr, GGUF_FAMILIES))
-        raise gguf.report.unsupported("ARCHITECTURE", gguf.offset_of(key), key, known, quoted(name))
-    return GGUF_FAMILIES[name](Keys(gguf, read_vocabulary(gguf), context))
+    families = {(family.architecture if files.is_gguf else family.model_type): family for family in FAMILIES}
+    if files.kind not in families:
+        known = ", ".join(repr(name) for name in families if name)
+        raise files.unknown_kind(known)
+    return families[files.kind].describe(files, context)
+
+
+def vocabulary_of(files: ModelFiles) -> Vocabulary | None:
+    """None when the files hold none. Raises UnsupportedError, FormatError, LimitError."""
+    return read_vocabulary(files.gguf) if isinstance(files, GGUFModel) else read_folder_vocabulary(files.path)
 
 
 __all__ = [
-    "GGUF_FAMILIES",
+    "FAMILIES",
     "Architecture",
     "Vocabulary",
     "describe",
     "read_file_vocabulary",
     "read_folder_vocabulary",
     "read_vocabulary",
+    "vocabulary_of",
 ]

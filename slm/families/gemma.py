@@ -1,74 +1,68 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gemma 1, 2 and 3: scaled embeddings, GELU-gated MLP; norms on both sides of a block, soft caps and windows in some.
 
-Norm weights w act as 1 + w; GGUF files hold the sum. The largest models scale scores by hidden_size / heads, not by head_dim.
+The largest models scale scores by hidden_size / heads, not by head_dim: a config.json says so in query_pre_attn_scalar.
 """
 
 import math
 from typing import Any
 
 from slm.families.architecture import Architecture
-from slm.families.keys import (
-    MAX_CONTEXT,
-    Keys,
-    read_config,
-    read_rope,
-    read_rotary_dim,
-    read_theta,
-    rope_fields,
-    scaled_rope,
-)  # fmt: skip
-from slm.families.layout import HEAD_NORMS, LAYER, OUTPUT_NORMS, build
-from slm.families.rope import default
+from slm.families.config import MAX_CONTEXT, local_layers, one_plus_norms, read_config, stated
+from slm.families.layout import ATTENTION, GATED_MLP, HEAD_NORMS, LAYER, QKV, Layout, biases, build
+from slm.families.positions import read_rope, read_two_ropes
+from slm.formats.model_files import ModelFiles
 
 LARGEST_2, LARGEST_3 = 46, 62  # layers of the 27B models
-LOCAL_THETA = 10_000.0  # of the window layers of Gemma 3, which no key of most files states
+NORMS_OF_BOTH_SIDES = {
+    "input_layernorm": "input_layernorm", "attn_output_norm": "post_attention_layernorm",
+    "post_attention_layernorm": "pre_feedforward_layernorm", "mlp_output_norm": "post_feedforward_layernorm",
+}  # fmt: skip
 
 
-def gemma_config(keys: Keys) -> dict[str, Any]:
-    config = read_config(keys, hidden_act="gelu_tanh")
-    return config | {"embedding_scale": math.sqrt(config["hidden_size"])}
+def gemma_config(files: ModelFiles, largest: int | None = None) -> dict[str, Any]:
+    """largest: layers of the model that scales scores in another way, where the files do not say it."""
+    config = read_config(files, hidden_act="gelu_pytorch_tanh") | one_plus_norms(files)
+    scaled_by = config["head_dim"]
+    if config["num_hidden_layers"] == largest and files.is_gguf:
+        scaled_by = config["hidden_size"] / config["num_attention_heads"]
+    elif largest:
+        scaled_by = files.float("query_pre_attn_scalar", 0.0, 1e6, 256.0 if not files.is_gguf else scaled_by)
+    return config | {"embedding_scale": math.sqrt(config["hidden_size"]), "attention_scale": scaled_by**-0.5}
 
 
-def largest_scale(config: dict[str, Any]) -> dict[str, Any]:
-    return {"attention_scale": (config["hidden_size"] / config["num_attention_heads"]) ** -0.5}
+def gemma_layout(files: ModelFiles, layer: dict[str, str]) -> Layout:
+    return Layout(layer, biases=biases((*QKV, "o_proj"), stated(files, "attention_bias")))
 
 
-def describe_1(keys: Keys) -> Architecture:
-    config = gemma_config(keys)
-    config |= read_rope(keys, config)
-    return build(keys, config)
+def describe_1(files: ModelFiles, context: int | None) -> Architecture:
+    config = gemma_config(files) | {"hidden_act": "gelu_tanh"}  # whatever hidden_act says: Transformers corrects it, too
+    positions = read_rope(files, config, context)
+    return build(files, config | positions.fields, gemma_layout(files, LAYER), tied=True, contexts=positions.contexts)
 
 
-def describe_2(keys: Keys) -> Architecture:
-    config = gemma_config(keys)
-    config |= read_rope(keys, config)
-    config |= {
-        "attention_softcap": keys.float("attn_logit_softcapping", 0.0, 1e6, default=50.0),
-        "logits_softcap": keys.float("final_logit_softcapping", 0.0, 1e6, default=30.0),
+def describe_2(files: ModelFiles, context: int | None) -> Architecture:
+    config = gemma_config(files, LARGEST_2)
+    positions = read_rope(files, config, context)
+    config |= positions.fields | {
+        "attention_softcap": files.float("attn_logit_softcapping", 0.0, 1e6, 50.0),
+        "logits_softcap": files.float("final_logit_softcapping", 0.0, 1e6, 30.0),
     }
-    n_layers = config["num_hidden_layers"]
-    if n_layers == LARGEST_2:
-        config |= largest_scale(config)
-    window = keys.uint("attention.sliding_window", 1, MAX_CONTEXT, default=4096)
-    per_layer = [{"sliding_window": window if i % 2 == 0 else 0} for i in range(n_layers)]
-    return build(keys, config, LAYER | OUTPUT_NORMS, per_layer=per_layer)
+    window = files.uint("sliding_window", 1, MAX_CONTEXT, 4096)
+    local = local_layers(files, config["num_hidden_layers"], lambda i: i % 2 == 0)
+    per_layer = [{"sliding_window": window if is_local else 0} for is_local in local]
+    layout = gemma_layout(files, NORMS_OF_BOTH_SIDES | ATTENTION | GATED_MLP)
+    return build(files, config, layout, tied=True, per_layer=per_layer, contexts=positions.contexts)
 
 
-def describe_3(keys: Keys) -> Architecture:
+def describe_3(files: ModelFiles, context: int | None) -> Architecture:
     """Five layers with a window and the local rope, then one that sees everything with the global one."""
-    config = gemma_config(keys)
-    dim, theta = read_rotary_dim(keys, config), read_theta(keys, 1_000_000.0)
-    local = keys.float("rope.freq_base_swa", 1.0, 1e12, default=LOCAL_THETA)
-    config |= {"rotary_dim": dim, **rope_fields(scaled_rope(keys, config, theta, dim), default(local, dim))}
-    config |= {"logits_softcap": keys.float("final_logit_softcapping", -1.0, 1e6, default=0.0)}
-    n_layers = config["num_hidden_layers"]
-    if n_layers == LARGEST_3:
-        config |= largest_scale(config)
-    window = keys.uint("attention.sliding_window", 1, MAX_CONTEXT)
-    period = keys.uint("attention.sliding_window_pattern", 1, 1024, default=6)
-    per_layer = [
-        {"sliding_window": 0, "rope_table": 0} if i % period == period - 1 else {"sliding_window": window, "rope_table": 1}
-        for i in range(n_layers)
-    ]
-    return build(keys, config, LAYER | OUTPUT_NORMS | HEAD_NORMS, per_layer=per_layer)
+    config = gemma_config(files, LARGEST_3)
+    positions = read_two_ropes(files, config, context, theta=1_000_000.0, local_theta=10_000.0)
+    config |= positions.fields | {"logits_softcap": files.float("final_logit_softcapping", -1.0, 1e6, 0.0)}
+    window = files.uint("sliding_window", 1, MAX_CONTEXT)
+    period = files.uint("sliding_window_pattern", 1, 1024, 6)
+    local = local_layers(files, config["num_hidden_layers"], lambda i: i % period != period - 1)
+    per_layer = [{"sliding_window": window if is_local else 0, "rope_table": int(is_local)} for is_local in local]
+    layout = gemma_layout(files, NORMS_OF_BOTH_SIDES | ATTENTION | GATED_MLP | HEAD_NORMS)
+    return build(files, config, layout, tied=True, per_layer=per_layer, contexts=positions.contexts)

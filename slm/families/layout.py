@@ -1,66 +1,160 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where each weight stands in a GGUF file: fields of slm_weights and slm_layer_weights -> names of tensors.
+"""Where each weight of a family stands: fields of slm_weights and slm_layer_weights -> modules of the Hugging Face model.
 
-    {"q_proj": "attn_q.weight", "q_proj_bias": "attn_q.bias?", ...}
-
-A name that ends in "?" may be missing. Fields that name the same tensor share its rows, in the order of the mapping.
+{"q_proj": "self_attn.q_proj", ...}    or, for matrices that hold several, one below the other: {"qkv_proj": "self_attn.qkv_proj"}
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from slm.families.architecture import Architecture, Expected, Tensors
-from slm.families.keys import Keys
+from slm.formats.model_files import ModelFiles
 
-MODEL = {"embed_tokens": "token_embd.weight", "norm": "output_norm.weight", "lm_head": "output.weight?"}  # absent: tied
-MODEL_WITH_BIAS = MODEL | {"norm_bias": "output_norm.bias"}
+GROUPS = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}  # field: several in one matrix
 
-ATTENTION = {"q_proj": "attn_q.weight", "k_proj": "attn_k.weight", "v_proj": "attn_v.weight", "o_proj": "attn_output.weight"}
-QKV_BIAS = {"q_proj_bias": "attn_q.bias", "k_proj_bias": "attn_k.bias", "v_proj_bias": "attn_v.bias"}
-FUSED_ATTENTION = dict.fromkeys(("q_proj", "k_proj", "v_proj"), "attn_qkv.weight") | {"o_proj": "attn_output.weight"}
-FUSED_QKV_BIAS = dict.fromkeys(QKV_BIAS, "attn_qkv.bias")
-GATED_MLP = {"gate_proj": "ffn_gate.weight", "up_proj": "ffn_up.weight", "down_proj": "ffn_down.weight"}
-PLAIN_MLP = {
-    "up_proj": "ffn_up.weight", "up_proj_bias": "ffn_up.bias", "down_proj": "ffn_down.weight", "down_proj_bias": "ffn_down.bias",
-}  # fmt: skip
-PRE_NORMS = {"input_layernorm": "attn_norm.weight", "post_attention_layernorm": "ffn_norm.weight"}
-PRE_NORM_BIASES = {"input_layernorm_bias": "attn_norm.bias", "post_attention_layernorm_bias": "ffn_norm.bias"}
-OUTPUT_NORMS = {"attn_output_norm": "post_attention_norm.weight", "mlp_output_norm": "post_ffw_norm.weight"}
-HEAD_NORMS = {"q_norm": "attn_q_norm.weight", "k_norm": "attn_k_norm.weight"}
+MODEL = {"embed_tokens": "embed_tokens", "norm": "norm"}
+ATTENTION = {
+    "q_proj": "self_attn.q_proj",
+    "k_proj": "self_attn.k_proj",
+    "v_proj": "self_attn.v_proj",
+    "o_proj": "self_attn.o_proj",
+}
+HEAD_NORMS = {"q_norm": "self_attn.q_norm", "k_norm": "self_attn.k_norm"}
+GATED_MLP = {"gate_proj": "mlp.gate_proj", "up_proj": "mlp.up_proj", "down_proj": "mlp.down_proj"}
+PRE_NORMS = {"input_layernorm": "input_layernorm", "post_attention_layernorm": "post_attention_layernorm"}
 LAYER = PRE_NORMS | ATTENTION | GATED_MLP  # of most families
+
+QKV = ("q_proj", "k_proj", "v_proj")
+MLP = ("gate_proj", "up_proj", "down_proj")
+NORMS = ("norm", "input_layernorm", "post_attention_layernorm")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """model, layer: field -> module, in the model and in each layer. biases: fields whose bias exists; None: perhaps.
+
+    prefix: of all modules but head; published files may lack it. layers: the list of layers. head: the output matrix, which
+    exists unless it is tied to the embedding. transposed: matrices of layers are stored as [inputs, outputs].
+    by_head: the rows of qkv_proj follow each other head by head, the queries of a key head, its key and its value.
+    """
+
+    layer: Mapping[str, str] = field(default_factory=lambda: LAYER)
+    model: Mapping[str, str] = field(default_factory=lambda: MODEL)
+    biases: Mapping[str, bool | None] = field(default_factory=dict)
+    prefix: str = "model."
+    layers: str = "layers"
+    head: str = "lm_head"
+    head_bias: bool = False
+    transposed: bool = False
+    by_head: bool = False
+
+
+def biases(fields: Sequence[str], exist: bool | None = True) -> dict[str, bool | None]:
+    return dict.fromkeys(fields, exist)
+
+
+class Part(NamedTuple):
+    """One tensor of the files and the fields that lie in it. owner: the field by which the files name it; n_heads: how often the
+    fields follow each other, a share of each at a time; counts: rows of the fields, or elements."""
+
+    owner: str
+    module: str
+    suffix: str
+    fields: Sequence[str]
+    counts: Sequence[int]
+    expected: Expected
+    transposed: bool = False
+    n_heads: int = 1
+
+    def places(self, tensors: Tensors, name: str) -> dict[str, Any]:
+        """field -> where it lies; None for an optional tensor that is not there."""
+        counts = [count // self.n_heads for count in self.counts]
+        places: dict[str, Any] = {}
+        for i, field_name in enumerate(self.fields):
+            rows = [head * sum(counts) + sum(counts[:i]) for head in range(self.n_heads)]
+            pieces = [tensors.rows(name, row, counts[i], self.transposed) for row in rows]
+            places[field_name] = pieces if self.n_heads > 1 and pieces[0] else pieces[0]
+        return places
 
 
 def build(
-    keys: Keys,
+    files: ModelFiles,
     config: dict[str, Any],
-    layer: Mapping[str, str] = LAYER,
-    model: Mapping[str, str] = MODEL,
+    layout: Layout | None = None,
     *,
+    tied: bool = False,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     per_layer: Sequence[Mapping[str, int]] | None = None,
-    default_context: int | None = None,
+    contexts: tuple[int, int] | None = None,
 ) -> Architecture:
-    """Match all tensors of the file at once. shapes: of fields that differ from the usual; per_layer: fields with numbers.
+    """Match all tensors of the files at once. tied: whether a config.json that does not say so means a tied output matrix.
+    shapes: of fields that differ from the usual; per_layer: fields with numbers; contexts: the default and the longest one.
 
-    Raises UnsupportedError for any key or tensor that was not used, FormatError for tensors that are missing or misshapen.
+    Raises UnsupportedError for any field or tensor that was not used, FormatError for tensors that are missing or misshapen.
     """
-    keys.refuse_unread()
-    n_layers = config["num_hidden_layers"]
-    shape_of = usual_shapes(config) | dict(shapes or {})
-    layers = [{field: f"blk.{i}.{name}" for field, name in layer.items()} for i in range(n_layers)]
-    expected = dict(keys.tensors)
-    for names in (model, *layers):
-        expected |= expect(names, shape_of)
-    tensors = Tensors(keys.gguf, expected)
-    weights = place(model, shape_of, tensors)
+    layout = layout or Layout()
+    # Files that are silent about it lack the output matrix where it is tied.
+    is_tied = files.bool("tie_word_embeddings", None if files.is_gguf else tied)
+    files.refuse_unread()
+    n_layers, shape_of = config["num_hidden_layers"], usual_shapes(config) | dict(shapes or {})
+    n_heads = config["num_key_value_heads"] if layout.by_head else 1
+    output = Part(
+        "lm_head", layout.head, "weight", ["lm_head"], [config["vocab_size"]], Expected(shape_of["lm_head"], is_tied is None)
+    )
+    output_bias = output._replace(suffix="bias", fields=["lm_head_bias"], expected=Expected((config["vocab_size"],)))
+    outputs = ([] if is_tied else [output]) + ([output_bias] if layout.head_bias else [])
+    inner, layer = (
+        list(parts_of(files, layout, layout.model, shape_of)),
+        list(parts_of(files, layout, layout.layer, shape_of, n_heads)),
+    )
+    prefix = files.prefix_of(layout.prefix, layout.model["embed_tokens"])
+    model = named(files, outputs, "") | named(files, inner, prefix)
+    layers = [named(files, layer, f"{prefix}{layout.layers}.{i}.", i) for i in range(n_layers)]
+    expected = {name: part.expected for parts in (model, *layers) for name, part in parts.items()}
+    tensors = Tensors(files, expected, named(files, [output], ""))
+
     numbers = {"down_proj_group": down_proj_group(config["hidden_size"]), "rope_table": 0 if config["rotary_dim"] else -1}
     rows = per_layer or [{}] * n_layers
-    weights["layers"] = [place(names, shape_of, tensors) | numbers | dict(row) for names, row in zip(layers, rows, strict=True)]
+    weights = places_of(model, tensors)
+    weights["layers"] = [places_of(parts, tensors) | numbers | dict(row) for parts, row in zip(layers, rows, strict=True)]
     trained = config["max_position_embeddings"]
-    return Architecture(keys.architecture, config, weights, trained, keys.vocabulary, default_context or trained)
+    return Architecture(files.kind, config, weights, trained, *(contexts or (trained, trained)))
 
 
-def usual_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+def parts_of(
+    files: ModelFiles, layout: Layout, modules: Mapping[str, str], shape_of: Mapping[str, tuple[int, ...]], n_heads: int = 1
+) -> Iterator[Part]:
+    """The tensors of a layer, or of the model beside the layers: weights and biases. Conventions of Hugging Face's own are not
+    those of GGUF files."""
+    if files.is_gguf and "q_proj" in modules and f"{files.tensor_name('qkv_proj', 0, '')}.weight" in files.tensors:
+        # Some hold in one matrix what others of the same architecture have in three.
+        modules = {"qkv_proj": ""} | {name: module for name, module in modules.items() if name not in QKV}
+    for owner, module in modules.items():
+        fields = GROUPS.get(owner, (owner,))
+        counts = [shape_of[name][0] for name in fields]
+        shape = (sum(counts), *shape_of[fields[0]][1:])
+        transposed = layout.transposed and not files.is_gguf and len(shape) > 1 and modules is layout.layer
+        heads = n_heads if owner == "qkv_proj" and not files.is_gguf else 1
+        expected = Expected(shape[::-1] if transposed else shape)
+        yield Part(owner, module, "weight", fields, counts, expected, transposed, heads)
+        exists = layout.biases.get(fields[0], False)
+        if exists is not False:
+            yield Part(
+                owner, module, "bias", [f"{f}_bias" for f in fields], counts, Expected(shape[:1], exists is None), False, heads
+            )
+
+
+def named(files: ModelFiles, parts: Sequence[Part], place: str, layer: int | None = None) -> dict[str, Part]:
+    """Name of the tensor -> part. place: what stands before the names of modules."""
+    return {f"{files.tensor_name(part.owner, layer, place + part.module)}.{part.suffix}": part for part in parts}
+
+
+def places_of(parts: Mapping[str, Part], tensors: Tensors) -> dict[str, Any]:
+    return {field_name: place for name, part in parts.items() for field_name, place in part.places(tensors, name).items()}
+
+
+def usual_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     hidden, intermediate, head_dim = config["hidden_size"], config["intermediate_size"], config["head_dim"]
     q_rows, kv_rows = config["num_attention_heads"] * head_dim, config["num_key_value_heads"] * head_dim
     shapes: dict[str, tuple[int, ...]] = {
@@ -82,29 +176,7 @@ def usual_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         "down_proj": (hidden, intermediate),
         "mlp_output_norm": (hidden,),
     }
-    return shapes | {f"{field}_bias": shape[:1] for field, shape in shapes.items()}
-
-
-def expect(names: Mapping[str, str], shape_of: Mapping[str, tuple[int, ...]]) -> dict[str, Expected]:
-    expected: dict[str, Expected] = {}
-    for field, name in names.items():
-        first, *rest = shape_of[field]
-        name, optional = name.removesuffix("?"), name.endswith("?")
-        if name in expected:
-            first += expected[name].shape[0]
-        expected[name] = Expected((first, *rest), optional)
-    return expected
-
-
-def place(names: Mapping[str, str], shape_of: Mapping[str, tuple[int, ...]], tensors: Tensors) -> dict[str, Any]:
-    """field -> the range of its rows."""
-    taken: dict[str, int] = {}
-    places: dict[str, Any] = {}
-    for field, name in names.items():
-        name, first = name.removesuffix("?"), shape_of[field][0]
-        places[field] = tensors.rows(name, taken.get(name, 0), first)
-        taken[name] = taken.get(name, 0) + first
-    return places
+    return shapes
 
 
 def down_proj_group(hidden_size: int) -> int:

@@ -5,16 +5,24 @@ Pre-norm with RMS norm, rotary positions, grouped-query attention, SiLU-gated ML
 """
 
 from slm.families.architecture import Architecture
-from slm.families.keys import MAX_CONTEXT, Keys, read_config, read_rope
-from slm.families.layout import ATTENTION, GATED_MLP, PRE_NORMS, QKV_BIAS, build
+from slm.families.config import pairs_of_neighbours, read_config, read_window, stated
+from slm.families.layout import MLP, QKV, Layout, biases, build
+from slm.families.positions import read_rope
+from slm.formats.model_files import ModelFiles
 
-BIASES = {field: f"{name}?" for field, name in QKV_BIAS.items()} | {"o_proj_bias": "attn_output.bias?"}
-LAYER = PRE_NORMS | ATTENTION | BIASES | GATED_MLP
+
+def describe(files: ModelFiles, context: int | None) -> Architecture:
+    config = read_config(files) | pairs_of_neighbours(files)
+    positions = read_rope(files, config, context)
+    attention, mlp = stated(files, "attention_bias"), stated(files, "mlp_bias")
+    layout = Layout(biases=biases((*QKV, "o_proj"), attention) | biases(MLP, mlp))
+    window = read_window(files) if files.is_gguf else 0  # its files hold Mistral as well
+    per_layer = [{"sliding_window": window}] * config["num_hidden_layers"]
+    return build(files, config | positions.fields, layout, per_layer=per_layer, contexts=positions.contexts)
 
 
-def describe(keys: Keys) -> Architecture:
-    # GGUF writers of this family reorder the rows of q and k so that pairs are neighbours.
-    config = read_config(keys, rope_style="interleaved")
-    config |= read_rope(keys, config)
-    window = keys.uint("attention.sliding_window", 0, MAX_CONTEXT, default=0)
-    return build(keys, config, LAYER, per_layer=[{"sliding_window": window}] * config["num_hidden_layers"])
+def describe_mistral(files: ModelFiles, context: int | None) -> Architecture:
+    config = read_config(files)
+    positions = read_rope(files, config, context)
+    per_layer = [{"sliding_window": read_window(files)}] * config["num_hidden_layers"]
+    return build(files, config | positions.fields, per_layer=per_layer, contexts=positions.contexts)

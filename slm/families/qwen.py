@@ -2,17 +2,23 @@
 """Qwen 2, 2.5 and 3: as Llama, with biases on q, k and v (2), or norms of each query and key head (3)."""
 
 from slm.families.architecture import Architecture
-from slm.families.keys import Keys, read_config, read_rope
-from slm.families.layout import HEAD_NORMS, LAYER, QKV_BIAS, build
+from slm.families.config import optional_windows, read_config, stated
+from slm.families.layout import HEAD_NORMS, LAYER, QKV, Layout, biases, build
+from slm.families.positions import read_rope
+from slm.formats.model_files import ModelFiles
 
 
-def describe_2(keys: Keys) -> Architecture:
-    config = read_config(keys)
-    config |= read_rope(keys, config, theta=1_000_000.0)
-    return build(keys, config, LAYER | QKV_BIAS)
+def describe_2(files: ModelFiles, context: int | None) -> Architecture:
+    return describe(files, context, Layout(biases=biases(QKV)))
 
 
-def describe_3(keys: Keys) -> Architecture:
-    config = read_config(keys)
-    config |= read_rope(keys, config, theta=1_000_000.0)
-    return build(keys, config, LAYER | HEAD_NORMS)
+def describe_3(files: ModelFiles, context: int | None) -> Architecture:
+    attention = stated(files, "attention_bias")
+    return describe(files, context, Layout(LAYER | HEAD_NORMS, biases=biases((*QKV, "o_proj"), attention)))
+
+
+def describe(files: ModelFiles, context: int | None, layout: Layout) -> Architecture:
+    config = read_config(files)
+    positions = read_rope(files, config, context)
+    per_layer = optional_windows(files, config["num_hidden_layers"])
+    return build(files, config | positions.fields, layout, per_layer=per_layer, contexts=positions.contexts)

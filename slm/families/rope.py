@@ -68,9 +68,11 @@ def yarn(
     keep = np.float32(1) - ramp
     lengths = wavelengths(theta, dim)
     inv_freq = np.float32(1) / (np.float32(factor) * lengths) * (1 - keep) + np.float32(1) / lengths * keep
-    if attention_factor is None:
-        attention_factor = 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
-    return Rope(inv_freq, attention_factor)
+    return Rope(inv_freq, yarn_factor(factor) if attention_factor is None else attention_factor)
+
+
+def yarn_factor(factor: float, mscale: float = 1.0) -> float:
+    return 0.1 * mscale * math.log(factor) + 1 if factor > 1 else 1.0
 
 
 def llama3(theta: float, dim: int, factor: float, original: int, low_freq_factor: float, high_freq_factor: float) -> Rope:
@@ -88,12 +90,12 @@ def longrope(
     dim: int,
     factors: Sequence[float] | NDArray[np.float32],
     *,
-    trained: int,
+    scale: float,
     original: int,
     attention_factor: float | None = None,
 ) -> Rope:
-    """A factor per pair; `factors` are the long ones where the context exceeds `original`. Ding et al. 2024, arXiv 2402.13753."""
+    """A factor per pair; `factors` are the long ones where the context exceeds `original`; scale: how many times that the model
+    reaches. Ding et al. 2024, arXiv 2402.13753."""
     if attention_factor is None:
-        scale = trained / original
         attention_factor = math.sqrt(1 + math.log(scale) / math.log(original)) if scale > 1 else 1.0
     return Rope(np.float32(1) / (np.asarray(factors, np.float32) * wavelengths(theta, dim)), attention_factor)

@@ -2,16 +2,21 @@
 """StableLM: Llama's blocks under layer norms, rope on part of a head, in some models attention and MLP side by side."""
 
 from slm.families.architecture import Architecture
-from slm.families.keys import Keys, read_config, read_rope
-from slm.families.layout import ATTENTION, GATED_MLP, MODEL_WITH_BIAS, PRE_NORM_BIASES, PRE_NORMS, QKV_BIAS, build
+from slm.families.config import read_config, stated
+from slm.families.layout import ATTENTION, GATED_MLP, NORMS, PRE_NORMS, QKV, Layout, biases, build
+from slm.families.positions import read_rope
+from slm.formats.model_files import ModelFiles
 
-QKV = ATTENTION | {field: f"{name}?" for field, name in QKV_BIAS.items()}
-ONE_NORM = {"input_layernorm": "attn_norm.weight", "input_layernorm_bias": "attn_norm.bias"}
+ONE_NORM = {"input_layernorm": "input_layernorm"}
 
 
-def describe(keys: Keys) -> Architecture:
-    config = read_config(keys, norm_kind="layer")
-    parallel = keys.bool("use_parallel_residual", default=False)
-    config |= read_rope(keys, config) | {"parallel_residual": parallel}
-    norms = ONE_NORM if parallel else PRE_NORMS | PRE_NORM_BIASES
-    return build(keys, config, norms | QKV | GATED_MLP, MODEL_WITH_BIAS)
+def describe(files: ModelFiles, context: int | None) -> Architecture:
+    config = read_config(files, norm_kind="layer")
+    positions = read_rope(files, config, context, partial=0.25)
+    parallel = files.bool("use_parallel_residual", False)
+    config |= positions.fields | {"parallel_residual": parallel}
+    layout = Layout(
+        (ONE_NORM if parallel else PRE_NORMS) | ATTENTION | GATED_MLP,
+        biases=biases(QKV, stated(files, "use_qkv_bias")) | biases(NORMS),
+    )
+    return build(files, config, layout, contexts=positions.contexts)

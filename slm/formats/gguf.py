@@ -22,7 +22,7 @@ from slm.formats import cursor as cursors
 from slm.formats.cursor import Cursor, Strings
 from slm.formats.files import InputFile
 from slm.formats.gguf_types import ARRAY, BOOL, NUMBERS, STRING, TENSOR_TYPES, VALUE_NAMES
-from slm.formats.report import Report
+from slm.formats.report import REQUIRED, Report
 from slm.formats.tensors import TensorInfo
 
 CODES = {  # raised as GGUF_<code>
@@ -69,7 +69,6 @@ DEFAULT_ALIGNMENT = 32
 KEY_BYTES = 8 + 1 + 4 + 1  # the smallest entry: length, key, type, value
 TENSOR_BYTES = 8 + 1 + 4 + 8 + 4 + 8
 U32, U64 = struct.Struct("<I"), struct.Struct("<Q")
-REQUIRED: Any = object()
 
 
 class Value(NamedTuple):

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from slm.errors import quoted
 from slm.formats.gguf import GGUF, MAX_ITEMS
+from slm.formats.report import listed
 
 NO, COUNT, TENSORS = "split.no", "split.count", "split.tensors.count"
 MAX_PARTS = 1024
 NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
-MAX_LISTED = 8
 
 
 def open_gguf(path: str | os.PathLike[str]) -> GGUF:
@@ -34,9 +34,8 @@ def open_gguf(path: str | os.PathLike[str]) -> GGUF:
         paths = part_paths(named, count)
         missing = [quoted(other.name) for other in paths if not other.exists()]
         if missing:
-            more = f" and {len(missing) - MAX_LISTED} more" if len(missing) > MAX_LISTED else ""
             expected = f"all {count} files in one folder"
-            raise named.report.bad("SPLIT_MISSING", None, "files", expected, f"no {', '.join(missing[:MAX_LISTED])}{more}")
+            raise named.report.bad("SPLIT_MISSING", None, "files", expected, f"no {listed(missing)}")
         number = named.get_uint(NO)
         parts = [named if i == number else stack.enter_context(GGUF(other)) for i, other in enumerate(paths)]
         join(parts, count)

@@ -13,7 +13,7 @@ import numpy as np
 
 from slm.errors import FormatError, quoted
 from slm.formats.files import InputFile
-from slm.formats.report import Report
+from slm.formats.report import REQUIRED, Report
 
 CODES = {
     "JSON": "not a JSON document",
@@ -28,7 +28,6 @@ MAX_CONFIG = 16 << 20  # bytes of a configuration file
 MAX_VALUES = 1 << 20  # of all kinds in one document
 STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-REQUIRED: Any = object()
 
 
 class Object:

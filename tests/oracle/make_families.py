@@ -1,23 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make tests/data/oracle/family_*.npz: a small random model of each family, run by Transformers (5 or later) in float32.
 
-    pip install ".[oracle]" && python tests/oracle/make_families.py
+    pip install ".[oracle]" && python tests/oracle/make_families.py [family ...]
 
-Each file holds what a published GGUF file of that architecture holds: `metadata` (JSON: key -> [type, value]) and the tensors
-under their GGUF names, matrices as float16 (exact: parameters are multiples of 1/64, which also compress well), vectors as
-float32. Beside them: the input ids and the logits [n_tokens, vocab_size]. Prompts are longer than the windows and than a page.
+Each file holds what Transformers' save_pretrained wrote: `config` (the text of config.json) and the tensors of model.safetensors,
+matrices as float16 (exact: parameters are multiples of 1/64, which also compress well), vectors as float32. Where GGUF files of
+the family are published: `gguf` (JSON), the metadata of one (key -> [type, value]), its tensor names, and what becomes of the
+values; `gguf.<name>`: its other tensors. Beside them: the input ids and the logits [n_tokens, vocab_size]. Prompts are longer
+than the windows and than a page.
 rope.npz holds angles by Transformers' own functions, to compare slm.families.rope with.
 """
 
 import json
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
+from safetensors.numpy import load_file
 
 OUT = Path(__file__).parent.parent / "data" / "oracle"
 N_TOKENS = 72
@@ -30,16 +35,15 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Family:
-    """name: of the fixture. model: Transformers' class. names: its parameters' names, without prefix, to those of GGUF."""
+    """model: Transformers' class. metadata, names: of a GGUF file, modules without prefix -> tensors."""
 
-    architecture: str
+    architecture: str | None  # of GGUF files
     model: str
     config: Mapping[str, Any]
     metadata: Mapping[str, tuple[str, Any]]
     names: Mapping[str, str]
-    change: Callable[[Arrays], Arrays] = lambda arrays: arrays  # what converters do to values
-    kv_heads: int = 2
-    extra: Mapping[str, Any] = field(default_factory=dict)  # tensors that are not parameters
+    changes: Sequence[tuple[Any, ...]] = ()  # what converters do to values, see gguf_conversion.py
+    extra: Mapping[str, Any] = field(default_factory=dict)  # GGUF tensors that are not parameters
 
 
 MODEL = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output"}
@@ -71,36 +75,7 @@ def theta(base: float) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": "default", "rope_theta": base}}
 
 
-def pairs_together(*counts: int) -> Callable[[Arrays], Arrays]:
-    """Rows of q and k so that rope pairs (i, i + n/2) become (2i, 2i + 1)."""
-
-    def change(arrays: Arrays) -> Arrays:
-        for name, array in arrays.items():
-            for suffix, heads in zip((".attn_q.weight", ".attn_k.weight"), counts, strict=True):
-                if name.endswith(suffix):
-                    blocks = array.reshape(heads, 2, -1, array.shape[1])
-                    arrays[name] = blocks.swapaxes(1, 2).reshape(array.shape)
-        return arrays
-
-    return change
-
-
-def one_plus_norms(arrays: Arrays) -> Arrays:
-    return {name: array + 1 if "norm" in name else array for name, array in arrays.items()}
-
-
-def transposed(arrays: Arrays) -> Arrays:
-    kinds = (".attn_qkv.weight", ".attn_output.weight", ".ffn_up.weight", ".ffn_down.weight")
-    return {name: array.T if name.endswith(kinds) else array for name, array in arrays.items()}
-
-
-def heads_apart(arrays: Arrays) -> Arrays:
-    """[head][q, k, v] rows become all q, all k, all v."""
-    for name, array in arrays.items():
-        if "attn_qkv" in name:
-            arrays[name] = array.reshape(4, 3, HIDDEN // 4, *array.shape[1:]).swapaxes(0, 1).reshape(array.shape)
-    return arrays
-
+PAIRS = ("pairs_together", 4, 2)
 
 RMS_EPS, LAYER_EPS = {"rms_norm_eps": 1e-5}, {"layer_norm_eps": 1e-5}
 LONG = {"short": [1.0, 1.1, 1.3, 1.7], "long": [1.2, 2.0, 3.5, 4.0]}
@@ -109,7 +84,7 @@ GPT_NAMES = {
     "ln_2": "ffn_norm", "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output", "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down",
 }  # fmt: skip
 NEOX_NAMES = NORMS | {
-    "embed_in": "token_embd", "final_layer_norm": "output_norm", "lm_head": "output", "attention.query_key_value": "attn_qkv",
+    "embed_in": "token_embd", "final_layer_norm": "output_norm", "embed_out": "output", "attention.query_key_value": "attn_qkv",
     "attention.dense": "attn_output", "mlp.dense_h_to_4h": "ffn_up", "mlp.dense_4h_to_h": "ffn_down",
 }  # fmt: skip
 PHI_NAMES = MODEL | ATTENTION | {
@@ -151,7 +126,7 @@ FAMILIES = {
         WIDTHS | HEADS | RMS_EPS | {"rope_parameters": {
             "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
             "original_max_position_embeddings": 32}},
-        metadata(rope__freq_base=("float32", 10000.0)), LLAMA, pairs_together(4, 2),
+        metadata(rope__freq_base=("float32", 10000.0)), LLAMA, [PAIRS],
     ),
     "llama_linear_biases": Family(
         "llama", "Llama",
@@ -159,11 +134,11 @@ FAMILIES = {
             "rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5}},
         metadata(rope__freq_base=("float32", 10000.0), rope__scaling__type=("string", "linear"),
                  rope__scaling__factor=("float32", 2.5)),
-        LLAMA, lambda arrays: pairs_together(4, 2)(bias_pairs(arrays)),
+        LLAMA, [PAIRS],
     ),
     "mistral_window": Family(
         "llama", "Mistral", WIDTHS | HEADS | RMS_EPS | theta(10000.0) | {"sliding_window": 24, "head_dim": 16},
-        metadata(attention__sliding_window=("uint32", 24)), LLAMA, pairs_together(4, 2),
+        metadata(attention__sliding_window=("uint32", 24)), LLAMA, [PAIRS],
     ),
     "qwen2": Family(
         "qwen2", "Qwen2", WIDTHS | HEADS | RMS_EPS | theta(1e6) | {"tie_word_embeddings": True},
@@ -186,7 +161,7 @@ FAMILIES = {
         "gemma", "Gemma",
         WIDTHS | RMS_EPS | theta(10000.0) | {"num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 32},
         metadata(kv_heads=1, attention__key_length=("uint32", 32), attention__value_length=("uint32", 32)),
-        LLAMA, one_plus_norms,
+        LLAMA, [("one_plus_norms",)],
     ),
     "gemma2": Family(
         "gemma2", "Gemma2",
@@ -196,7 +171,7 @@ FAMILIES = {
         metadata(layers=3, attention__key_length=("uint32", 16), attention__value_length=("uint32", 16),
                  attn_logit_softcapping=("float32", 5.0), final_logit_softcapping=("float32", 6.0),
                  attention__sliding_window=("uint32", 24)),
-        MODEL | ATTENTION | MLP | GEMMA_NORMS, one_plus_norms,
+        MODEL | ATTENTION | MLP | GEMMA_NORMS, [("one_plus_norms",)],
     ),
     "gemma3": Family(
         "gemma3", "Gemma3",
@@ -209,7 +184,7 @@ FAMILIES = {
                  attention__sliding_window=("uint32", 24), rope__freq_base=("float32", 1e6),
                  rope__scaling__type=("string", "linear"), rope__scaling__factor=("float32", 8.0))
         | {"feed_forward_length": ("uint32", 32)},
-        MODEL | ATTENTION | MLP | GEMMA_NORMS | HEAD_NORMS, one_plus_norms,
+        MODEL | ATTENTION | MLP | GEMMA_NORMS | HEAD_NORMS, [("one_plus_norms",)],
     ),
     "phi2": Family(
         "phi2", "Phi",
@@ -224,21 +199,21 @@ FAMILIES = {
     "gpt2": Family(
         "gpt2", "GPT2",
         {"vocab_size": VOCAB, "n_embd": HIDDEN, "n_inner": INNER, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT},
-        metadata("layer", kv_heads=4), GPT_NAMES, transposed,
+        metadata("layer", kv_heads=4), GPT_NAMES, [("transposed",)],
     ),
     "gptneox": Family(
         "gptneox", "GPTNeoX",
         WIDTHS | LAYER_EPS | {"num_attention_heads": 4, "use_parallel_residual": True,
             "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25}},
         metadata("layer", kv_heads=4, rope__dimension_count=("uint32", 4), use_parallel_residual=("bool", True)),
-        NEOX_NAMES, heads_apart,
+        NEOX_NAMES, [("heads_apart", 4)],
     ),
     "gptneox_sequential": Family(
         "gptneox", "GPTNeoX",
         WIDTHS | LAYER_EPS | {"num_attention_heads": 4, "use_parallel_residual": False,
             "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0}},
         metadata("layer", kv_heads=4, rope__dimension_count=("uint32", 16), use_parallel_residual=("bool", False)),
-        NEOX_NAMES, heads_apart,
+        NEOX_NAMES, [("heads_apart", 4)],
     ),
     "stablelm": Family(
         "stablelm", "StableLm",
@@ -263,24 +238,16 @@ FAMILIES = {
             "embedding_multiplier": 3.0, "attention_multiplier": 0.125, "residual_multiplier": 0.5, "logits_scaling": 4.0},
         metadata(embedding_scale=("float32", 3.0), attention__scale=("float32", 0.125), residual_scale=("float32", 0.5),
                  logit_scale=("float32", 4.0)),
-        LLAMA, pairs_together(4, 2),
+        LLAMA, [PAIRS],
     ),
     "smollm3": Family(
         "smollm3", "SmolLM3",
         WIDTHS | HEADS | RMS_EPS | theta(5e6) | {
             "num_hidden_layers": 5, "intermediate_size": 32, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
         metadata(layers=5, rope__freq_base=("float32", 5e6)) | {"feed_forward_length": ("uint32", 32)},
-        LLAMA, pairs_together(4, 2),
+        LLAMA, [PAIRS],
     ),
 }  # fmt: skip
-
-
-def bias_pairs(arrays: Arrays) -> Arrays:
-    for name, array in arrays.items():
-        for suffix, heads in ((".attn_q.bias", 4), (".attn_k.bias", 2)):
-            if name.endswith(suffix):
-                arrays[name] = array.reshape(heads, 2, -1).swapaxes(1, 2).reshape(-1)
-    return arrays
 
 
 def randomize(model: torch.nn.Module, norms_around: float) -> None:
@@ -297,37 +264,33 @@ def randomize(model: torch.nn.Module, norms_around: float) -> None:
             parameter.copy_((parameter * 64).round() / 64)
 
 
-def gguf_name(parameter: str, names: Mapping[str, str]) -> str:
-    """model.layers.3.self_attn.q_proj.weight -> blk.3.attn_q.weight"""
-    parts = parameter.split(".")
-    kind, parts = parts[-1], parts[:-1]
-    number = next((i for i, part in enumerate(parts) if part.isdigit()), None)
-    if number is None:
-        return f"{names[parts[-1]]}.{kind}"
-    return f"blk.{parts[number]}.{names['.'.join(parts[number + 1 :])]}.{kind}"
-
-
-def make(name: str, family: Family) -> tuple[dict[str, Any], Arrays]:
+def make(name: str, family: Family) -> Arrays:
     classes = {"Gemma3": ("Gemma3TextConfig", "Gemma3ForCausalLM"), "GPT2": ("GPT2Config", "GPT2LMHeadModel")}
     config_class, model_class = classes.get(family.model, (f"{family.model}Config", f"{family.model}ForCausalLM"))
     config = getattr(transformers, config_class)(**family.config)
     config._attn_implementation = "eager"
     model = getattr(transformers, model_class)(config).eval()
-    randomize(model, 0.0 if "gemma" in name else 1.0)
+    randomize(model, 0.0 if any(word in family.model for word in ("Gemma", "Nemotron")) else 1.0)
     ids = torch.randint(0, VOCAB, (1, N_TOKENS))
     ids[0, -1] = VOCAB - 1
     with torch.no_grad():
         logits = model(ids, use_cache=False).logits[0].numpy()
-    arrays = {gguf_name(key, family.names): value.detach().numpy() for key, value in model.named_parameters()}
-    arrays = family.change(arrays) | dict(family.extra)
+    with TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        written = (Path(folder) / "config.json").read_text()
+        arrays = load_file(Path(folder) / "model.safetensors")
+    stored = {key: value.astype(np.float16 if value.ndim == 2 else np.float32) for key, value in arrays.items()}
+    extra = dict(family.extra)
     if "llama_3" in name:  # converters store the ratio of plain and scaled angles
         dim = HIDDEN // 4
         plain = 1 / 10000.0 ** (torch.arange(0, dim, 2) / dim)
-        arrays["rope_freqs.weight"] = (plain / model.model.rotary_emb.inv_freq).numpy()
-    stored = {key: value.astype(np.float16 if value.ndim == 2 else np.float32) for key, value in arrays.items()}
-    keys = {"general.architecture": ("string", family.architecture)}
-    keys |= {f"{family.architecture}.{key}": value for key, value in family.metadata.items()}
-    return keys, stored | {"ids": ids[0].numpy().astype(np.int32), "logits": logits}
+        extra["rope_freqs.weight"] = (plain / model.model.rotary_emb.inv_freq).numpy()
+    stored |= {f"gguf.{key}": value for key, value in extra.items()}
+    if family.architecture:
+        keys = {"general.architecture": ("string", family.architecture)}
+        keys |= {f"{family.architecture}.{key}": value for key, value in family.metadata.items()}
+        stored["gguf"] = np.array(json.dumps({"metadata": keys, "names": family.names, "changes": family.changes}))
+    return stored | {"config": np.array(written), "ids": ids[0].numpy().astype(np.int32), "logits": logits}
 
 
 ROPES = {
@@ -366,13 +329,16 @@ def main() -> None:
     made_with = f"transformers {transformers.__version__}, torch {torch.__version__}"
     total = 0
     for seed, (name, family) in enumerate(FAMILIES.items()):
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         torch.manual_seed(seed)
-        keys, arrays = make(name, family)
+        arrays = make(name, family)
         path = OUT / f"family_{name}.npz"
-        np.savez_compressed(path, metadata=json.dumps(keys), made_with=made_with, **arrays)
+        np.savez_compressed(path, made_with=made_with, **arrays)
         total += path.stat().st_size
         print(f"{path.name}: {path.stat().st_size} bytes, largest logit {np.abs(arrays['logits']).max():.1f}")
-    np.savez_compressed(OUT / "rope.npz", made_with=made_with, ropes=json.dumps(ROPES), **make_ropes())
+    if not sys.argv[1:]:
+        np.savez_compressed(OUT / "rope.npz", made_with=made_with, ropes=json.dumps(ROPES), **make_ropes())
     print(f"{total} bytes in all")
 
 

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Hugging Face folder as the model that a family reads: config.json, generation_config.json, safetensors.
+
+config.json is read as Transformers 4 writes it (rope_theta beside rope_scaling) and as 5 does (both within rope_parameters, which
+may hold one object for each kind of layer).
+"""
+
+import os
+import re
+from collections.abc import Callable
+from contextlib import ExitStack
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slm.errors import quoted
+from slm.formats import json_text
+from slm.formats.folder_fields import ALIASES, IGNORED, NEUTRAL
+from slm.formats.json_text import Object, read_object, shown
+from slm.formats.model_files import ModelFiles
+from slm.formats.report import REQUIRED, Report
+from slm.formats.shards import open_shards
+
+CODES = {  # raised as FOLDER_<code>
+    **json_text.CODES,
+    "MAGIC": "not a file that slm reads",
+    "CHANGED": "the file changed while it was read",
+    "NO_CONFIG": "not the folder of a model",
+    "ADAPTER": "an adapter without its model",
+    "QUANTIZED": "weights in a quantized form that slm does not read from folders",
+    "NO_WEIGHTS": "no weights in a form that slm reads",
+    "SHARD_MISSING": "some files of the model are missing",
+    "INDEX": "the index does not describe the files",
+    "UNHANDLED": "the model needs something that this version does not do",
+    "MODEL_TYPE": "the type of model is not supported",
+    "TENSORS": "the tensors are not those of the model",
+    "TYPES": "tensor types that this version cannot run",
+    "VOCABULARY": "the vocabulary contradicts itself",
+}
+CONFIG, GENERATION, ADAPTER = "config.json", "generation_config.json", "adapter_config.json"
+LOCAL, LOCAL_THETA = "sliding_attention", "rope_local_base_freq"  # before ropes stood by kind of layer
+BESIDE = frozenset(("rope_theta", "partial_rotary_factor", "original_max_position_embeddings"))  # of a rope, or of the config
+# Buffers that older versions of Transformers saved: they follow from the configuration.
+BUFFERS = re.compile(r"(.*\.)?(rotary_emb\.inv_freq|(attn|attention)\.(masked_)?bias)", re.DOTALL)
+
+
+class Folder(ModelFiles):
+    """kind: model_type. config: the whole config.json. end_tokens: ids that end a text, as generation_config.json says, else
+    config.json."""
+
+    is_gguf = False
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Raises OSError, FormatError, UnsupportedError (an adapter, quantized weights, weights that are not safetensors)."""
+        self.path = Path(path)
+        self.report = Report(path, "FOLDER", CODES)
+        if (self.path / ADAPTER).exists():
+            raise self.report.unsupported("ADAPTER", None, ADAPTER, "the folder of a whole model", "an adapter")
+        if not (self.path / CONFIG).exists():
+            raise self.report.bad("NO_CONFIG", None, CONFIG, "a file of this name", "none")
+        self.config = read_object(self.path / CONFIG, Report(self.path / CONFIG, "FOLDER", CODES))
+        quantization = self.config.get_object("quantization_config", None)
+        if quantization is not None:
+            method = quoted(quantization.get_string("quant_method", "no quant_method"))
+            raise self.config.report.unsupported("QUANTIZED", None, quantization.path, "float weights", method)
+        self._read: set[str] = set()
+        with ExitStack() as stack:
+            self._shards, self.tensors = open_shards(self.path, self.report, stack)
+            self._files = stack.pop_all()
+
+    @property
+    def kind(self) -> str:
+        return self.config.get_string("model_type")
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @property
+    def file_bytes(self) -> int:
+        return sum(shard.file.size for shard in self._shards)
+
+    @property
+    def end_tokens(self) -> tuple[int, ...]:
+        config = self.config
+        if (self.path / GENERATION).exists():
+            generation = read_object(self.path / GENERATION, Report(self.path / GENERATION, "FOLDER", CODES))
+            config = generation if "eos_token_id" in generation else config
+        ids = config.get_ids("eos_token_id", 2**31)
+        return tuple(id for id in ids if id < self.uint("vocab_size", 1, 2**31))  # others cannot occur
+
+    def close(self) -> None:
+        self._files.close()
+
+    def check_size(self) -> None:
+        for shard in self._shards:
+            shard.file.check_size()
+
+    # ---- configuration --------------------------------------------------------------------------------------------------------
+
+    def uint(self, name: str, low: int = 0, high: int = 2**63, default: Any = REQUIRED) -> Any:
+        place, field = self._place(name)
+        return place.get_int(field, low, high, default)
+
+    def float(self, name: str, low: float, high: float, default: Any = REQUIRED) -> Any:
+        place, field = self._place(name)
+        return place.get_float(field, low, high, default)
+
+    def bool(self, name: str, default: Any = REQUIRED) -> Any:
+        place, field = self._place(name)
+        return place.get_bool(field, default)
+
+    def string(self, name: str, default: Any = REQUIRED) -> Any:
+        place, field = self._place(name)
+        return place.get_string(field, default)
+
+    def floats(self, name: str, count: int, default: Any = REQUIRED) -> Any:
+        values = self._list(name, count, "a finite number above 0", is_factor, default)
+        return default if values is default else np.array(values, np.float32)
+
+    def strings(self, name: str, count: int, default: Any = REQUIRED) -> Any:
+        return self._list(name, count, "a string", lambda value: isinstance(value, str), default)
+
+    def uints(self, name: str, count: int, high: int, default: Any = REQUIRED) -> Any:
+        return self._list(name, count, f"an integer from 0 to {high}", lambda value: is_count(value, high), default)
+
+    def _list(self, name: str, count: int, wanted: str, accepts: Callable[[Any], bool], default: Any) -> Any:
+        place, field = self._place(name)
+        values = place.get_list(field, default)
+        if values is default:
+            return default
+        if len(values) != count:
+            raise self.bad(name, f"{count} values", len(values))
+        for i, value in enumerate(values):
+            if not accepts(value):
+                raise place.report.bad("JSON_TYPE", None, f"{place.where(field)}[{i}]", wanted, shown(value))
+        return values
+
+    def bad(self, name: str, expected: str, found: Any) -> Exception:
+        place, field = self._place(name)
+        return place.report.bad("JSON_RANGE", None, place.where(field), expected, found)
+
+    def unsupported(self, name: str, expected: str, found: Any) -> Exception:
+        place, field = self._place(name)
+        return place.report.unsupported("UNHANDLED", None, place.where(field), expected, found)
+
+    def unknown_kind(self, known: str) -> Exception:
+        return self.config.report.unsupported("MODEL_TYPE", None, self.config.where("model_type"), known, quoted(self.kind))
+
+    def refuse_unread(self) -> None:
+        self._refuse_unread(self.config)
+
+    def _refuse_unread(self, place: Object) -> None:
+        for name in place:
+            where, value = place.where(name), place.values[name]
+            if where in self._read:
+                if isinstance(value, dict):
+                    self._refuse_unread(Object(value, where, place.report))
+                continue
+            if value is None or (place is self.config and name in IGNORED) or value in NEUTRAL.get(name, ()):
+                continue
+            expected = " or ".join(["no such field", *map(shown, NEUTRAL.get(name, ()))])
+            raise place.report.unsupported("UNHANDLED", None, where, expected, shown(value))
+
+    def _place(self, name: str) -> tuple[Object, str]:
+        """Where a field stands, or would stand."""
+        head, dot, rest = name.rpartition(".")
+        if dot:
+            return self._rope_place(head.partition(".")[2], rest)
+        return self._found(self.config, next((n for n in (name, *ALIASES.get(name, ())) if n in self.config), name))
+
+    def _rope_place(self, layer_type: str, name: str) -> tuple[Object, str]:
+        config = self.config
+        form = "rope_parameters" if "rope_parameters" in config else "rope_scaling"
+        self._read.add(config.where(form))
+        rope = config.get_object(form, Object({}, config.where(form), config.report))
+        if layer_type in rope.values:
+            if layer_type not in rope:
+                raise rope.report.unsupported("UNHANDLED", None, rope.where(layer_type), "an object", "null")
+            self._read.add(rope.where(layer_type))
+            rope = rope.get_object(layer_type)
+        elif layer_type == LOCAL and form == "rope_scaling":  # which is about the other layers
+            return self._found(config, LOCAL_THETA) if name == "rope_theta" else (Object({}, rope.path, rope.report), name)
+        if name == "rope_type" and "type" in rope:  # its name at first; some write both
+            self._read.add(rope.where("type"))
+            return self._found(rope, "rope_type" if "rope_type" in rope else "type")
+        if name in BESIDE:
+            beside, field = self._place(name)
+            if field in beside and name not in rope:
+                return beside, field
+            if beside.values.get(field) != rope.values.get(name):  # two values: let the other one be refused
+                self._read.discard(beside.where(field))
+        return self._found(rope, name)
+
+    def _found(self, place: Object, name: str) -> tuple[Object, str]:
+        self._read.add(place.where(name))
+        return place, name
+
+    # ---- tensors --------------------------------------------------------------------------------------------------------------
+
+    def prefix_of(self, prefix: str, module: str) -> str:
+        return next((p for p in (prefix, "") if f"{p}{module}.weight" in self.tensors), prefix)
+
+    def tensor_name(self, field: str, layer: int | None, module: str) -> str:
+        return module
+
+    def is_known(self, tensor: str) -> bool:
+        return BUFFERS.fullmatch(tensor) is not None
+
+
+def is_factor(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and 0 < value < 1e6
+
+
+def is_count(value: Any, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= high
