@@ -126,7 +126,7 @@ class NumericsError(Error, ArithmeticError):
 
 
 class DownloadError(Error, OSError):
-    """A known model could not be fetched: no network, no pip, or the index refused."""
+    """A model could not be fetched: no network, no such name, not allowed, or nothing in it that slm reads."""
 
 
 class ClosedError(Error, RuntimeError):

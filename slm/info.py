@@ -25,7 +25,8 @@ class Info:
     quantization: tensor type -> number of parameters, largest first. context: positions; None when the file does not say.
     weight_bytes: memory of the packed weights; kv_bytes: of one session over the whole context, taken page by page, None when
     the architecture is not supported. available_bytes: memory that this process could still take. unsupported: why slm cannot
-    run the model; empty when it can.
+    run the model; empty when it can. revision: the commit on the Hugging Face Hub that the files are of; None for files from
+    elsewhere.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Info:
     kv_bytes: int | None
     available_bytes: int
     unsupported: tuple[str, ...] = ()
+    revision: str | None = None
 
     @property
     def fits(self) -> bool | None:

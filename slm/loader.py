@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a source to a running model: hub -> formats -> families -> the core. A source is a path or a known name."""
+"""From a source to a running model: hub -> formats -> families -> the core. A source is a path or a name."""
 
 import os
 from collections.abc import Callable
@@ -44,6 +44,7 @@ def open_model(
     precision: Literal["default", "high"] = "default",
     quantize: str | None = None,
     threads: int = 0,
+    revision: str | None = None,
     offline: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Opened:
@@ -54,7 +55,8 @@ def open_model(
     many as the process may use. progress: called with (bytes done, bytes in all).
     Raises what families.describe() and hub.resolve() raise, OSError, ValueError (context), MemoryError.
     """
-    with open_files(hub.resolve(source, offline=offline)) as files:
+    located = hub.resolve(source, revision=revision, offline=offline)
+    with open_files(located.path) as files:
         vocabulary = families.vocabulary_of(files)
         architecture = families.describe(files, context)
         context = check_context(context, architecture)
@@ -66,17 +68,17 @@ def open_model(
         # Had somebody rewritten a file meanwhile, the ranges would mean something else.
         files.check_size()
     stats = core.stats()
-    info = replace(info, weight_bytes=stats["weight_bytes"], kv_bytes=stats["kv_bytes"])
+    info = replace(of_hub(info, located), weight_bytes=stats["weight_bytes"], kv_bytes=stats["kv_bytes"])
     return Opened(core, tokenizer, tuple(sorted(set(end_ids))), architecture, info)
 
 
-def load_tokenizer(source: Source, *, offline: bool = False) -> Tokenizer:
+def load_tokenizer(source: Source, *, revision: str | None = None, offline: bool = False) -> Tokenizer:
     """The tokenizer of a model file or folder, of any architecture, or of a file that holds nothing but a vocabulary: a GGUF
     file, a tokenizer.json, a tokenizer.model of SentencePiece, a vocab.txt. Of a file, its neighbours do not count.
 
     Raises what hub.resolve() raises, FormatError (also when there is no vocabulary), UnsupportedError, LimitError.
     """
-    path = hub.resolve(source, offline=offline)
+    path = hub.resolve(source, revision=revision, offline=offline, tokenizer_only=True).path
     report = Report(path, "TOKENIZER", tokenizer_json.CODES)
     if path.is_dir():
         vocabulary = families.read_folder_vocabulary(path)
@@ -93,20 +95,27 @@ def load_tokenizer(source: Source, *, offline: bool = False) -> Tokenizer:
         return make_tokenizer(gguf.report, vocabulary)
 
 
-def inspect(source: Source, *, context: int | None = None, offline: bool = False) -> Info:
+def inspect(source: Source, *, context: int | None = None, revision: str | None = None, offline: bool = False) -> Info:
     """What the header says: architecture, parameters, quantization, memory needed. Reads no weights.
 
     A model that slm cannot run is described too, with the reasons in `.unsupported`.
     Raises what hub.resolve() raises, OSError, FormatError, LimitError, ValueError (context).
     """
-    with open_files(hub.resolve(source, offline=offline)) as files:
+    located = hub.resolve(source, revision=revision, offline=offline)
+    with open_files(located.path) as files:
         try:
             families.vocabulary_of(files)
             architecture, reasons = families.describe(files, context), ()
             check_context(context, architecture)
         except UnsupportedError as error:
             architecture, reasons = None, (str(error),)
-        return model_info(files, architecture, context, "auto", reasons)
+        return of_hub(model_info(files, architecture, context, "auto", reasons), located)
+
+
+def of_hub(info: Info, located: hub.Located) -> Info:
+    """With the commit; and the repository as the name of a folder, which in the cache is called after the commit."""
+    name = located.repository if located.repository and located.path.is_dir() else info.name
+    return replace(info, name=name, revision=located.commit)
 
 
 def check_context(context: int | None, architecture: Architecture) -> int:

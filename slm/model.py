@@ -17,6 +17,7 @@ from slm.options import (
     check_bool,
     check_ids,
     check_int,
+    check_text,
     refuse_keywords,
     refuse_type,
     shown,
@@ -179,11 +180,13 @@ def load(
     precision: Literal["default", "high"] = "default",
     quantize: str | None = None,
     threads: int | None = None,
+    revision: str | None = None,
     offline: bool = False,
     progress: Callable[[int, int], None] | None = None,
     **unknown: Any,
 ) -> Model:
-    """Open a model: a path to a GGUF file or a Hugging Face folder, or a name that `slm models` lists (fetched once).
+    """Open a model: the path of a GGUF file or a Hugging Face folder, a name that `slm models` lists, or one on the Hugging Face
+    Hub: "org/name", "org/name:file.gguf", "org/name:Q4_K_M" (needs the extra slm-cpu[hub]). Names are fetched once into a cache.
 
     context: most positions of a prompt and its answer; None: what the model was trained for.
     kv:      type of the KV cache; None: "f32" for F32 weights and in high precision, else "bf16".
@@ -192,10 +195,13 @@ def load(
     quantize: "q8_0", "q5_1", "q5_0", "q4_1" or "q4_0": the matrices of floating-point weights are stored so as they are read,
              which takes no more memory than the result; others, and vectors, stay as they are. None: all as in the file.
     threads: how many threads a call uses; None: what the process may use.
+    revision: a branch, tag or commit of a name on the Hub; None: its main branch. The commit is recorded in Model.info.
+    offline: fetch nothing: what a name means must be in the cache.
     progress: called with (bytes done, bytes in all) while the weights are read.
     Raises FormatError, UnsupportedError, LimitError for the file; OSError; DownloadError; MemoryError; ValueError and TypeError.
     """
-    refuse_keywords("load", unknown, ("context", "kv", "precision", "quantize", "threads", "offline", "progress"), LATER_LOAD)
+    known = ("context", "kv", "precision", "quantize", "threads", "revision", "offline", "progress")
+    refuse_keywords("load", unknown, known, LATER_LOAD)
     check_source(source)
     if context is not None:
         context = check_int("context", context, 1, MAX_INT32)
@@ -210,37 +216,55 @@ def load(
     threads = _core.cpu_info()["threads"] if threads is None else check_int("threads", threads, 1, MAX_THREADS)
     if progress is not None and not callable(progress):
         refuse_type("progress", "a function of (done, total) or None", progress)
-    offline = check_bool("offline", offline)
+    origin = check_origin(revision, offline)
     from slm import loader  # the file formats and families are imported with the first model, not with slm
 
     options = {"context": context, "kv": kv or "auto", "precision": precision, "quantize": quantize, "threads": threads}
-    opened = loader.open_model(source, **options, offline=offline, progress=progress)
+    opened = loader.open_model(source, **options, **origin, progress=progress)
     return Model(opened.core, opened.info, opened.tokenizer, opened.end_ids, threads)
 
 
-def load_tokenizer(source: str | os.PathLike[str] = DEFAULT_MODEL, *, offline: bool = False) -> Tokenizer:
-    """The tokenizer of a model file, or of a file that holds nothing but a vocabulary, of any architecture.
+def load_tokenizer(
+    source: str | os.PathLike[str] = DEFAULT_MODEL, *, revision: str | None = None, offline: bool = False
+) -> Tokenizer:
+    """The tokenizer of a model file or folder, of a file that holds nothing but a vocabulary, or of a name; of any architecture.
 
+    Of a folder on the Hub it fetches no weights. revision, offline: as for load().
     Raises FormatError (also when there is no vocabulary), UnsupportedError, LimitError, OSError, DownloadError.
     """
     check_source(source)
+    origin = check_origin(revision, offline)
     from slm import loader
 
-    return loader.load_tokenizer(source, offline=check_bool("offline", offline))
+    return loader.load_tokenizer(source, **origin)
 
 
-def inspect(source: str | os.PathLike[str] = DEFAULT_MODEL, *, context: int | None = None, offline: bool = False) -> "Info":
+def inspect(
+    source: str | os.PathLike[str] = DEFAULT_MODEL,
+    *,
+    context: int | None = None,
+    revision: str | None = None,
+    offline: bool = False,
+) -> "Info":
     """What a model file's header says: architecture, parameters, quantization, memory needed. Reads no weights.
 
-    context: positions to count the KV cache for; None: what the model was trained for. A model that slm cannot run is described
-    too, with the reasons in `.unsupported`. Raises FormatError, LimitError, OSError, DownloadError, ValueError.
+    context: positions to count the KV cache for; None: what the model was trained for. revision, offline: as for load(), and as
+    there a name is fetched whole. A model that slm cannot run is described too, with the reasons in `.unsupported`.
+    Raises FormatError, LimitError, OSError, DownloadError, ValueError.
     """
     check_source(source)
     if context is not None:
         context = check_int("context", context, 1, MAX_INT32)
+    origin = check_origin(revision, offline)
     from slm import loader
 
-    return loader.inspect(source, context=context, offline=check_bool("offline", offline))
+    return loader.inspect(source, context=context, **origin)
+
+
+def check_origin(revision: Any, offline: Any) -> dict[str, Any]:
+    if revision is not None and not check_text("revision", revision):
+        raise ValueError("revision is empty; it is a branch, tag or commit")
+    return {"revision": revision, "offline": check_bool("offline", offline)}
 
 
 def check_quantize(value: Any) -> str:

@@ -24,7 +24,7 @@ LATER_GENERATE = frozenset({
     "constrain", "draft", "echo", "edit", "frequency_penalty", "logit_bias", "logprobs", "min_p", "n", "no_repeat_ngram",
     "penalty_window", "presence_penalty", "processors", "progress", "repetition_penalty", "typical_p",
 })  # fmt: skip
-LATER_LOAD = frozenset(("adapter", "revision"))
+LATER_LOAD = frozenset(("adapter",))
 
 # What people type who come from other libraries.
 ELSEWHERE = {

