@@ -115,7 +115,7 @@ def read_object(
         if file.size > max_bytes:
             raise report.limit("LIMIT", None, "file size", file.size, max_bytes)
         with open(file.fileno(), "rb", closefd=False) as stream:
-            return parse_object(stream.read(max_bytes), report, max_values=max_values, max_objects=max_objects)
+            return parse_object(stream.read(file.size), report, max_values=max_values, max_objects=max_objects)
 
 
 def parse_object(data: bytes, report: Report, *, max_values: int = MAX_VALUES, max_objects: int = MAX_VALUES) -> Object:

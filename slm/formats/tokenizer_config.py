@@ -147,7 +147,7 @@ def read_text(path: Path, max_bytes: int) -> str:
         if file.size > max_bytes:
             raise report.limit("LIMIT", None, "file size", file.size, max_bytes)
         with open(file.fileno(), "rb", closefd=False) as stream:
-            data = stream.read(max_bytes)
+            data = stream.read(file.size)
     try:
         return data.decode()
     except UnicodeDecodeError as error:
