@@ -7,7 +7,7 @@ Adding a family: a file with `describe(files, context) -> Architecture`, and a l
 from collections.abc import Callable
 from typing import NamedTuple
 
-from slm.families import gemma, gpt, granite, llama, olmo, phi, qwen, smollm3, stablelm
+from slm.families import cohere, exaone, gemma, glm, gpt, granite, llama, nemotron, olmo, phi, qwen, smollm3, stablelm, starcoder
 from slm.families.architecture import Architecture
 from slm.families.tokenizer_folder import read_file_vocabulary, read_folder_vocabulary
 from slm.families.vocabulary import Vocabulary, read_vocabulary
@@ -24,21 +24,35 @@ class Family(NamedTuple):
 
 
 FAMILIES = (
+    Family("arcee", "arcee", llama.describe_arcee),
+    Family("cohere", "command-r", cohere.describe_1),
+    Family("cohere2", "cohere2", cohere.describe_2),
+    Family("ernie4_5", None, llama.describe_ernie),
+    Family("exaone4", None, exaone.describe_4),
     Family("gemma", "gemma", gemma.describe_1),
     Family("gemma2", "gemma2", gemma.describe_2),
     Family("gemma3_text", "gemma3", gemma.describe_3),
+    Family("glm", None, glm.describe_1),
+    Family("glm4", None, glm.describe_4),
     Family("gpt2", "gpt2", gpt.describe_2),
+    Family("gpt_bigcode", "starcoder", starcoder.describe_1),
     Family("gpt_neox", "gptneox", gpt.describe_neox),
     Family("granite", "granite", granite.describe),
+    Family("helium", None, llama.describe_helium),
     Family("llama", "llama", llama.describe),
+    Family("ministral", None, llama.describe_mistral),
     Family("mistral", None, llama.describe_mistral),
+    Family("nemotron", "nemotron", nemotron.describe),
     Family("olmo2", "olmo2", olmo.describe_2),
     Family("phi", "phi2", phi.describe_2),
     Family("phi3", "phi3", phi.describe_3),
     Family("qwen2", "qwen2", qwen.describe_2),
     Family("qwen3", "qwen3", qwen.describe_3),
+    Family("seed_oss", None, llama.describe_seed),
     Family("smollm3", "smollm3", smollm3.describe),
     Family("stablelm", "stablelm", stablelm.describe),
+    Family("starcoder2", "starcoder2", starcoder.describe_2),
+    Family("vaultgemma", None, gemma.describe_vault),
 )
 
 

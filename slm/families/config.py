@@ -7,6 +7,7 @@ from typing import Any
 
 from slm.errors import quoted
 from slm.formats.model_files import ModelFiles
+from slm.formats.report import REQUIRED
 
 MAX_VOCAB = 1 << 20
 MAX_HEADS = 1024
@@ -21,11 +22,19 @@ ACTIVATIONS = {
 }  # fmt: skip
 
 
-def read_config(files: ModelFiles, *, norm_kind: str = "rms", hidden_act: str = "silu") -> dict[str, Any]:
-    """The fields of slm_config that all families have, without those of rope. hidden_act: of files that do not say."""
+def read_config(
+    files: ModelFiles,
+    *,
+    norm_kind: str = "rms",
+    hidden_act: str = "silu",
+    kv_heads: int | None = None,
+    mlp_factor: int | None = None,
+) -> dict[str, Any]:
+    """The fields of slm_config that all families have, without those of rope. Of files that do not say: hidden_act; kv_heads,
+    None for as many as queries have; mlp_factor, how many times hidden_size the MLP is wide."""
     heads = files.uint("num_attention_heads", 1, MAX_HEADS)
     hidden_size = files.uint("hidden_size", 1, 1 << 16)
-    kv_heads = files.uint("num_key_value_heads", 1, MAX_HEADS, heads)
+    kv_heads = files.uint("num_key_value_heads", 1, MAX_HEADS, kv_heads or heads)
     if heads % kv_heads:
         raise files.bad("num_key_value_heads", f"a divisor of {heads}", kv_heads)
     head_dim = files.uint("head_dim", 1, MAX_HEAD_DIM, None)
@@ -41,7 +50,7 @@ def read_config(files: ModelFiles, *, norm_kind: str = "rms", hidden_act: str = 
     return {
         "vocab_size": files.uint("vocab_size", 1, MAX_VOCAB),
         "hidden_size": hidden_size,
-        "intermediate_size": files.uint("intermediate_size", 1, 1 << 18),
+        "intermediate_size": files.uint("intermediate_size", 1, 1 << 18, mlp_factor * hidden_size if mlp_factor else REQUIRED),
         "num_hidden_layers": files.uint("num_hidden_layers", 1, 1024),
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
@@ -81,8 +90,10 @@ def stated(files: ModelFiles, name: str, default: bool = False) -> bool | None:
 
 
 def read_window(files: ModelFiles, default: int = 0) -> int:
-    """sliding_window of all layers; 0: none."""
-    return files.uint("sliding_window", 0, MAX_CONTEXT, default)
+    """How many positions a layer with a window sees; 0: all. default: of a config.json that has no such field."""
+    if files.is_null("sliding_window"):
+        return 0
+    return files.uint("sliding_window", 0, MAX_CONTEXT, 0 if files.is_gguf else default)
 
 
 def local_layers(files: ModelFiles, n_layers: int, default: Callable[[int], bool]) -> list[bool]:
@@ -100,10 +111,9 @@ def optional_windows(files: ModelFiles, n_layers: int) -> list[dict[str, int]]:
     """sliding_window of each layer, of families that have one only if use_sliding_window says so, from max_window_layers on."""
     if files.is_gguf:  # whose architectures of this kind have none
         return [{"sliding_window": 0}] * n_layers
-    wanted = files.bool("use_sliding_window", False)
-    first = files.uint("max_window_layers", 0, 1 << 20, 0)
+    wanted, window = files.bool("use_sliding_window", False), read_window(files)
+    first = files.uint("max_window_layers", 0, 1 << 20, 28)
     local = local_layers(files, n_layers, lambda i: wanted and i >= first)
-    window = files.uint("sliding_window", 0, MAX_CONTEXT, 4096)
     if any(local) and not wanted:
         raise files.unsupported("use_sliding_window", "true, as layer_types names layers with a window", "false")
     return [{"sliding_window": window if is_local else 0} for is_local in local]

@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 from slm.families.architecture import Architecture
-from slm.families.config import MAX_CONTEXT, local_layers, one_plus_norms, read_config, stated
+from slm.families.config import local_layers, one_plus_norms, read_config, read_window, stated
 from slm.families.layout import ATTENTION, GATED_MLP, HEAD_NORMS, LAYER, QKV, Layout, biases, build
 from slm.families.positions import read_rope, read_two_ropes
 from slm.formats.model_files import ModelFiles
@@ -31,36 +31,49 @@ def gemma_config(files: ModelFiles, largest: int | None = None) -> dict[str, Any
     return config | {"embedding_scale": math.sqrt(config["hidden_size"]), "attention_scale": scaled_by**-0.5}
 
 
+def read_cap(files: ModelFiles, name: str, default: float) -> float:
+    """0: none."""
+    return 0.0 if files.is_null(name) else files.float(name, -1e-9, 1e6, default)
+
+
 def gemma_layout(files: ModelFiles, layer: dict[str, str]) -> Layout:
     return Layout(layer, biases=biases((*QKV, "o_proj"), stated(files, "attention_bias")))
 
 
 def describe_1(files: ModelFiles, context: int | None) -> Architecture:
-    config = gemma_config(files) | {"hidden_act": "gelu_tanh"}  # whatever hidden_act says: Transformers corrects it, too
+    files.string("hidden_activation", None)
+    config = gemma_config(files) | {"hidden_act": "gelu_tanh"}  # also where hidden_act is "gelu": Transformers corrects it, too
     positions = read_rope(files, config, context)
     return build(files, config | positions.fields, gemma_layout(files, LAYER), tied=True, contexts=positions.contexts)
 
 
-def describe_2(files: ModelFiles, context: int | None) -> Architecture:
+def describe_2(files: ModelFiles, context: int | None, norms: dict[str, str] | None = None) -> Architecture:
     config = gemma_config(files, LARGEST_2)
     positions = read_rope(files, config, context)
     config |= positions.fields | {
-        "attention_softcap": files.float("attn_logit_softcapping", 0.0, 1e6, 50.0),
-        "logits_softcap": files.float("final_logit_softcapping", 0.0, 1e6, 30.0),
+        "attention_softcap": read_cap(files, "attn_logit_softcapping", 50.0),
+        "logits_softcap": read_cap(files, "final_logit_softcapping", 30.0),
     }
-    window = files.uint("sliding_window", 1, MAX_CONTEXT, 4096)
+    window = read_window(files, 4096)
     local = local_layers(files, config["num_hidden_layers"], lambda i: i % 2 == 0)
     per_layer = [{"sliding_window": window if is_local else 0} for is_local in local]
-    layout = gemma_layout(files, NORMS_OF_BOTH_SIDES | ATTENTION | GATED_MLP)
+    layout = gemma_layout(files, (norms or NORMS_OF_BOTH_SIDES) | ATTENTION | GATED_MLP)
     return build(files, config, layout, tied=True, per_layer=per_layer, contexts=positions.contexts)
+
+
+def describe_vault(files: ModelFiles, context: int | None) -> Architecture:
+    """Gemma 2 without norms of what a block gives."""
+    return describe_2(
+        files, context, {"input_layernorm": "input_layernorm", "post_attention_layernorm": "pre_feedforward_layernorm"}
+    )
 
 
 def describe_3(files: ModelFiles, context: int | None) -> Architecture:
     """Five layers with a window and the local rope, then one that sees everything with the global one."""
     config = gemma_config(files, LARGEST_3)
     positions = read_two_ropes(files, config, context, theta=1_000_000.0, local_theta=10_000.0)
-    config |= positions.fields | {"logits_softcap": files.float("final_logit_softcapping", -1.0, 1e6, 0.0)}
-    window = files.uint("sliding_window", 1, MAX_CONTEXT)
+    config |= positions.fields | {"logits_softcap": read_cap(files, "final_logit_softcapping", 0.0)}
+    window = read_window(files)
     period = files.uint("sliding_window_pattern", 1, 1024, 6)
     local = local_layers(files, config["num_hidden_layers"], lambda i: i % period != period - 1)
     per_layer = [{"sliding_window": window if is_local else 0, "rope_table": int(is_local)} for is_local in local]

@@ -26,7 +26,7 @@ NEOX_LAYER = PRE_NORMS | {
 
 
 def describe_2(files: ModelFiles, context: int | None) -> Architecture:
-    config = read_config(files, norm_kind="layer", hidden_act="gelu_new") | no_rope()
+    config = read_config(files, norm_kind="layer", hidden_act="gelu_new", mlp_factor=4) | no_rope()
     return build(files, config, GPT2, tied=True)
 
 

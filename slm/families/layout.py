@@ -4,7 +4,7 @@
 {"q_proj": "self_attn.q_proj", ...}    or, for matrices that hold several, one below the other: {"qkv_proj": "self_attn.qkv_proj"}
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -50,7 +50,7 @@ class Layout:
     by_head: bool = False
 
 
-def biases(fields: Sequence[str], exist: bool | None = True) -> dict[str, bool | None]:
+def biases(fields: Iterable[str], exist: bool | None = True) -> dict[str, bool | None]:
     return dict.fromkeys(fields, exist)
 
 

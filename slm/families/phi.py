@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Phi 1.5 and 2 (parallel residual under one layer norm, biases everywhere), Phi 3 and 4-mini (fused matrices, longrope)."""
 
+from dataclasses import replace
+
 from slm.families.architecture import Architecture
 from slm.families.config import read_config, read_window
 from slm.families.layout import MLP, PRE_NORMS, QKV, Layout, biases, build
@@ -16,6 +18,7 @@ PHI2 = Layout(
     biases((*QKV, "o_proj", *MLP, "input_layernorm", "norm")),
     head_bias=True,
 )  # fmt: skip
+HEAD_NORMS = {"q_norm": "self_attn.q_layernorm", "k_norm": "self_attn.k_layernorm"}
 PHI3 = Layout(
     PRE_NORMS
     | {
@@ -28,7 +31,10 @@ PHI3 = Layout(
 def describe_2(files: ModelFiles, context: int | None) -> Architecture:
     config = read_config(files, norm_kind="layer", hidden_act="gelu_new")
     positions = read_rope(files, config, context, partial=0.5)
-    return build(files, config | positions.fields | {"parallel_residual": True}, PHI2, contexts=positions.contexts)
+    layout = PHI2
+    if files.bool("qk_layernorm", False):
+        layout = replace(PHI2, layer=PHI2.layer | HEAD_NORMS, biases=PHI2.biases | biases(HEAD_NORMS))
+    return build(files, config | positions.fields | {"parallel_residual": True}, layout, contexts=positions.contexts)
 
 
 def describe_3(files: ModelFiles, context: int | None) -> Architecture:

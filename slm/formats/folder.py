@@ -100,6 +100,10 @@ class Folder(ModelFiles):
 
     # ---- configuration --------------------------------------------------------------------------------------------------------
 
+    def is_null(self, name: str) -> bool:
+        place, field = self._place(name)
+        return field in place.values and place.values[field] is None
+
     def uint(self, name: str, low: int = 0, high: int = 2**63, default: Any = REQUIRED) -> Any:
         place, field = self._place(name)
         return place.get_int(field, low, high, default)
@@ -169,7 +173,10 @@ class Folder(ModelFiles):
         head, dot, rest = name.rpartition(".")
         if dot:
             return self._rope_place(head.partition(".")[2], rest)
-        return self._found(self.config, next((n for n in (name, *ALIASES.get(name, ())) if n in self.config), name))
+        given = [n for n in (name, *ALIASES.get(name, ())) if n in self.config]
+        # Two names for one thing may both be there; where they contradict each other, the second one is refused.
+        self._read |= {self.config.where(n) for n in given if self.config.values[n] == self.config.values[given[0]]}
+        return self._found(self.config, given[0] if given else name)
 
     def _rope_place(self, layer_type: str, name: str) -> tuple[Object, str]:
         config = self.config

@@ -14,6 +14,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "layer_norm_eps": ("layer_norm_epsilon", "norm_epsilon", "norm_eps"),
     "hidden_act": ("activation_function", "hidden_activation"),
     "partial_rotary_factor": ("rotary_pct",),
+    "rope_theta": ("rotary_emb_base",),
     "sliding_window_pattern": ("_sliding_window_pattern",),
 }
 
@@ -32,12 +33,28 @@ IGNORED = frozenset(
         *("max_window_layers", "max_length", "min_length", "do_sample", "temperature", "top_k", "top_p", "typical_p"),
         *("num_beams", "num_return_sequences", "repetition_penalty", "length_penalty", "no_repeat_ngram_size"),
         *("early_stopping", "suppress_tokens", "begin_suppress_tokens", "unsloth_version", "unsloth_fixed"),
-        "transformers.js_config",
+        *("transformers.js_config", "model_max_length", "finetuning_task", "prefix", "tf_legacy_loss", "remove_invalid_values"),
+        *("forced_bos_token_id", "forced_eos_token_id", "bad_words_ids", "exponential_decay_length_penalty", "output_scores"),
+        *("diversity_penalty", "num_beam_groups", "encoder_no_repeat_ngram_size", "return_dict_in_generate"),
+        *("attention_softmax_in_fp32", "scale_attention_softmax_in_fp32", "use_parallel_embedding"),
     )
 )
 
 # Fields with the values at which they change nothing; null counts as absent.
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "full_attn_mod": (1,),
+    "interpolate_factor": (1,),
+    "is_llama_config": (True,),
+    "lm_head_bias": (False,),
+    "mlp_type": ("default",),
+    "norm_type": ("layer_norm",),
+    "order_of_interleaved_layers": ("local_attn_first",),
+    "position_embedding_type": ("absolute", "rope_gptj"),  # the only ones that models of these types have
+    "rope_interleaved": (False,),
+    "use_embedding_sharing": (True,),
+    "use_gated_activation": (True,),
+    "use_mrope": (False,),
+    "use_parallel_block": (True,),
     "add_cross_attention": (False,),
     "attention_bias": (False,),
     "attn_logit_softcapping": (0, 0.0),

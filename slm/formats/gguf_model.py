@@ -55,6 +55,9 @@ class GGUFModel(ModelFiles):
 
     # ---- configuration --------------------------------------------------------------------------------------------------------
 
+    def is_null(self, name: str) -> bool:
+        return False
+
     def uint(self, name: str, low: int = 0, high: int = 2**63, default: Any = REQUIRED) -> Any:
         if name == "vocab_size":
             return self._vocab_size(high)

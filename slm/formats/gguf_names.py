@@ -28,7 +28,8 @@ KEYS: Mapping[str, str] = {
     "embedding_multiplier": "embedding_scale",
     "residual_multiplier": "residual_scale",
     "attention_multiplier": "attention.scale",
-    "logits_scaling": "logit_scale",
+    "logits_scaling": "logit_scale",  # what divides logits, and
+    "logit_scale": "logit_scale",  # what multiplies them: architectures differ
     "rotary_dim": "rope.dimension_count",
     "rope_parameters.rope_theta": "rope.freq_base",
     "rope_parameters.rope_type": "rope.scaling.type",

@@ -59,6 +59,10 @@ class ModelFiles(ABC):
     # ---- configuration --------------------------------------------------------------------------------------------------------
 
     @abstractmethod
+    def is_null(self, name: str) -> bool:
+        """Whether the files say expressly that there is no value; getters give the default then, too."""
+
+    @abstractmethod
     def uint(self, name: str, low: int = 0, high: int = 2**63, default: Any = REQUIRED) -> Any:
         """An integer, low <= value <= high. Below: FormatError; above: LimitError."""
 

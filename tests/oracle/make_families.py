@@ -40,8 +40,8 @@ class Family:
     architecture: str | None  # of GGUF files
     model: str
     config: Mapping[str, Any]
-    metadata: Mapping[str, tuple[str, Any]]
-    names: Mapping[str, str]
+    metadata: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
     changes: Sequence[tuple[Any, ...]] = ()  # what converters do to values, see gguf_conversion.py
     extra: Mapping[str, Any] = field(default_factory=dict)  # GGUF tensors that are not parameters
 
@@ -246,6 +246,88 @@ FAMILIES = {
             "num_hidden_layers": 5, "intermediate_size": 32, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
         metadata(layers=5, rope__freq_base=("float32", 5e6)) | {"feed_forward_length": ("uint32", 32)},
         LLAMA, [PAIRS],
+    ),
+    "arcee": Family(
+        "arcee", "Arcee", WIDTHS | HEADS | RMS_EPS | theta(10000.0) | {"head_dim": 16}, metadata(), LLAMA, [PAIRS],
+    ),
+    "helium": Family(None, "Helium", WIDTHS | HEADS | RMS_EPS | theta(1e5) | {"head_dim": 16, "attention_bias": True}),
+    "ernie4_5": Family(None, "Ernie4_5", WIDTHS | HEADS | RMS_EPS | theta(5e5) | {"head_dim": 16, "use_bias": True}),
+    "seed_oss": Family(None, "SeedOss", WIDTHS | HEADS | RMS_EPS | theta(1e4) | {"head_dim": 24, "attention_bias": True}),
+    "ministral": Family(
+        None, "Ministral", WIDTHS | HEADS | RMS_EPS | theta(1e4)
+        | {"head_dim": 16, "sliding_window": 24, "layer_types": ["sliding_attention", "full_attention"]},
+    ),
+    "starcoder": Family(
+        "starcoder", "GPTBigCode",
+        {"vocab_size": VOCAB, "n_embd": HIDDEN, "n_inner": INNER, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT},
+        metadata("layer", kv_heads=1), GPT_NAMES,
+    ),
+    "starcoder_heads": Family(
+        None, "GPTBigCode",
+        {"vocab_size": VOCAB, "n_embd": HIDDEN, "n_layer": 1, "n_head": 4, "n_positions": CONTEXT, "multi_query": False},
+    ),
+    "starcoder2": Family(
+        "starcoder2", "Starcoder2",
+        WIDTHS | HEADS | theta(10000.0) | {"norm_epsilon": 1e-5, "sliding_window": 40},
+        metadata("layer", attention__sliding_window=("uint32", 40)),
+        LLAMA | {"mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"},
+    ),
+    "cohere": Family(
+        "command-r", "Cohere", WIDTHS | HEADS | LAYER_EPS | theta(10000.0) | {"logit_scale": 0.25},
+        metadata("layer", logit_scale=("float32", 0.25), rope__scaling__type=("string", "none"),
+                 rope__freq_base=("float32", 1e4)),
+        LLAMA,
+    ),
+    "cohere2": Family(
+        "cohere2", "Cohere2",
+        WIDTHS | HEADS | LAYER_EPS | theta(10000.0)
+        | {"logit_scale": 0.25, "sliding_window": 24, "num_hidden_layers": 5, "intermediate_size": 32},
+        metadata("layer", layers=5, logit_scale=("float32", 0.25), attention__sliding_window=("uint32", 24),
+                 rope__dimension_count=("uint32", 16)) | {"feed_forward_length": ("uint32", 32)},
+        LLAMA,
+    ),
+    "glm": Family(
+        None, "Glm", WIDTHS | HEADS | RMS_EPS | {"head_dim": 16, "pad_token_id": 0, "eos_token_id": [2, 3],
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}},
+    ),
+    "glm4": Family(
+        None, "Glm4", WIDTHS | HEADS | RMS_EPS | {"head_dim": 16, "pad_token_id": 0, "eos_token_id": [2, 3],
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}},
+    ),
+    "exaone4": Family(
+        None, "Exaone4",
+        WIDTHS | HEADS | RMS_EPS | theta(1e6) | {"sliding_window": 24, "num_hidden_layers": 5, "intermediate_size": 32},
+    ),
+    "nemotron": Family(
+        "nemotron", "Nemotron",
+        WIDTHS | HEADS | {"norm_eps": 1e-5, "head_dim": 16,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}},
+        metadata("layer", rope__dimension_count=("uint32", 8)), LLAMA, [("one_plus_norms",)],
+    ),
+    "phi_head_norms": Family(
+        None, "Phi",
+        WIDTHS | LAYER_EPS | {"num_attention_heads": 4, "num_key_value_heads": 4, "hidden_act": "gelu_new", "qk_layernorm": True,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}},
+    ),
+    "vaultgemma": Family(
+        None, "VaultGemma",
+        WIDTHS | HEADS | RMS_EPS | theta(10000.0) | {
+            "head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 24, "attn_logit_softcapping": None,
+            "final_logit_softcapping": 6.0},
+    ),
+    "gptneox_no_bias": Family(
+        None, "GPTNeoX",
+        WIDTHS | LAYER_EPS | {"num_attention_heads": 4, "attention_bias": False, "num_hidden_layers": 1,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25}},
+    ),
+    "llama_dynamic": Family(
+        None, "Llama",
+        WIDTHS | HEADS | RMS_EPS | {"num_hidden_layers": 1, "max_position_embeddings": 48, "mlp_bias": True,
+            "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}},
+    ),
+    "qwen2_window": Family(
+        None, "Qwen2",
+        WIDTHS | HEADS | RMS_EPS | theta(1e6) | {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1},
     ),
 }  # fmt: skip
 
