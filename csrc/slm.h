@@ -168,6 +168,7 @@ typedef struct slm_config {
     float residual_scale;     /* multiplies what a block adds to the residual stream */
     bool parallel_residual;   /* attention and MLP read the same residual stream */
     bool norm_after_residual; /* output norms are taken of the stream after the addition, not of what is added */
+    bool kv_f32;              /* keys or values need more digits than bf16 has: SLM_KV_AUTO is f32 */
 } slm_config;
 
 /* Norms, biases, q_norm, k_norm and gate_proj may be absent. In a parallel residual without a norm of its own the MLP reads what
@@ -200,7 +201,7 @@ typedef struct slm_weights {
 /* ---- model: immutable, shareable ----------------------------------------------------------------------------- */
 
 typedef enum slm_kv_type {
-    SLM_KV_AUTO, /* f32 in high precision and when every linear weight is F32, else bf16 */
+    SLM_KV_AUTO, /* f32 in high precision, where the config says so, and when every linear weight is F32; else bf16 */
     SLM_KV_F32,
     SLM_KV_BF16,
 } slm_kv_type;

@@ -47,7 +47,9 @@ def build_parser() -> Parser:
     group = running.add_argument_group("running")
     group.add_argument("--context", type=int, metavar="N", help="most tokens of prompt and answer together (default: as trained)")
     group.add_argument(
-        "--kv", choices=("f32", "bf16"), help="type of the KV cache (default f32 for F32 weights and high precision, else bf16)"
+        "--kv",
+        choices=("f32", "bf16"),
+        help="type of the KV cache (default f32 for F32 weights, high precision and families that need it, else bf16)",
     )
     group.add_argument(
         "--precision", choices=("default", "high"), default="default", help="high: exact, slower (default %(default)s)"

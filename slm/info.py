@@ -100,7 +100,8 @@ def kv_bytes(architecture: Architecture, context: int, kv: str) -> int:
     if kv == "auto":
         linears = [tensor for layer in architecture.weights["layers"] for name, tensor in layer.items() if name.endswith("_proj")]
         first_pieces = [tensor[0] if isinstance(tensor, list) else tensor for tensor in linears]
-        kv = "f32" if all(type == "F32" for type, *_ in first_pieces) else "bf16"
+        exact = architecture.config.get("kv_f32", False) or all(type == "F32" for type, *_ in first_pieces)
+        kv = "f32" if exact else "bf16"
     config = architecture.config
     windows = [layer.get("sliding_window", 0) for layer in architecture.weights["layers"]]
     return _core.kv_bytes(config["num_key_value_heads"], config["head_dim"], windows, context, kv)

@@ -90,12 +90,12 @@ def wide_f32_error(folder: str) -> None:
     print(*errors)
 
 
-def teacher_forced(path: str, name: str, precision: str, out: str) -> None:
-    """The logits of every position of every recorded prompt, by the model file `path`, saved as <prompt id> in the .npz `out`."""
+def teacher_forced(path: str, name: str, precision: str, out: str, *ids: str) -> None:
+    """The logits of every position of the recorded prompts `ids`, by the file `path`, saved as <prompt id> in the .npz `out`."""
     import slm
 
     with slm.load(path, precision=precision) as model:
-        np.savez(out, **{r.id: model.forward(r.ids, logits="all").logits for r in kl.load(name)})
+        np.savez(out, **{r.id: model.forward(r.ids, logits="all").logits for r in kl.load(name) if r.id in ids})
 
 
 def main(command: str, *arguments: str) -> None:

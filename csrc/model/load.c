@@ -557,7 +557,7 @@ slm_status slm_model_load(const slm_config *config, const slm_weights *weights, 
         } else {
             m->lm_head.w = m->embed_tokens;
         }
-        bool exact = options->precision == SLM_PRECISION_HIGH || all_f32(m);
+        bool exact = options->precision == SLM_PRECISION_HIGH || config->kv_f32 || all_f32(m);
         bool bf16 = options->kv == SLM_KV_BF16 || (options->kv == SLM_KV_AUTO && !exact);
         slm_kv_shape_init(&m->kv_shape, n_layers, config->num_key_value_heads, config->head_dim, bf16);
         *out = m;

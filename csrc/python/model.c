@@ -212,7 +212,8 @@ static bool read_config(const slm_py_state *state, PyObject *mapping, slm_config
     if (!enum_field(&f, "hidden_act", activations, &activation) || !enum_field(&f, "rope_style", rope_styles, &rope_style) ||
         !enum_field(&f, "norm_kind", norm_kinds, &norm_kind) ||
         !optional_bool_field(&f, "parallel_residual", &config->parallel_residual) ||
-        !optional_bool_field(&f, "norm_after_residual", &config->norm_after_residual)) {
+        !optional_bool_field(&f, "norm_after_residual", &config->norm_after_residual) ||
+        !optional_bool_field(&f, "kv_f32", &config->kv_f32)) {
         return false;
     }
     config->hidden_act = activation;
