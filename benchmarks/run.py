@@ -83,7 +83,7 @@ def main() -> None:
         parser.error("--threads must be at least 0, --rounds and --repeats at least 1")
 
     described = machine.describe()
-    path = str(hub.resolve(args.model))
+    path = str(hub.resolve(args.model).path)
     probe = child("machine.py", str(args.threads))
     chosen = {name: variant for name, variant in VARIANTS.items() if not args.only or name in args.only}
     left_out = {name: variant.package for name, variant in chosen.items() if importlib.util.find_spec(variant.package) is None}

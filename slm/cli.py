@@ -2,6 +2,7 @@
 """The command line: the API's verbs, with its keywords as options. The only module that prints."""
 
 import argparse
+import json
 import os
 import re
 import signal
@@ -12,13 +13,16 @@ from dataclasses import fields
 from typing import Any, NoReturn
 
 import slm
+from slm.chat import template_keywords
 from slm.errors import quoted
 from slm.families.downloads import DEFAULT_MODEL
 from slm.generation import Stream
-from slm.options import MAX_TEMPERATURE
+from slm.options import MAX_TEMPERATURE, OVERFLOW
 
 BAR_DELAY = 0.7  # seconds a load may take before it shows a bar
-LOAD_OPTIONS = ("context", "kv", "precision", "quantize", "threads", "offline")
+SOURCES = "a path, a name that `slm models` lists, or a name on the Hugging Face Hub: org/name, org/name:file.gguf"
+LOAD_OPTIONS = ("context", "kv", "precision", "quantize", "threads", "revision", "offline")
+TEMPLATE_OPTIONS = ("system", "tools", "chat_template_kwargs")
 GENERATE_OPTIONS = tuple(field.name for field in fields(slm.GenerateOptions))
 
 
@@ -32,16 +36,22 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
 
-    model = Parser(add_help=False)
+    origin = Parser(add_help=False)
+    group = origin.add_argument_group("where from")
+    group.add_argument(
+        "--revision", metavar="REV", help="branch, tag or commit of a name on the Hugging Face Hub (default: main)"
+    )
+    group.add_argument("--offline", action="store_true", help="fetch nothing")
+
+    model = Parser(add_help=False, parents=[origin])
     group = model.add_argument_group("model")
     group.add_argument(
         "-m",
         "--model",
         default=DEFAULT_MODEL,
         metavar="MODEL",
-        help="a name that `slm models` lists, or a path (default %(default)s)",
+        help=f"{SOURCES} (default %(default)s)",
     )
-    group.add_argument("--offline", action="store_true", help="never fetch a model")
 
     running = Parser(add_help=False, parents=[model])
     group = running.add_argument_group("running")
@@ -69,7 +79,19 @@ def build_parser() -> Parser:
     )
     group.add_argument("--seed", type=int, metavar="N", help="seed of the sampling (default: a new one each time)")
     group.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be given several times")
+    group.add_argument(
+        "--overflow",
+        choices=OVERFLOW,
+        help="what to leave out of a prompt that does not fit the context (default error: nothing, it is refused)",
+    )
+    group = running.add_argument_group("chat template")
     group.add_argument("--system", metavar="TEXT", help="the system message (default: the model's own)")
+    group.add_argument(
+        "--tools", metavar="FILE", help="a JSON file with a list of tools, as their schemas; calls are shown as text"
+    )
+    group.add_argument(
+        "--chat-template-kwargs", metavar="JSON", help="""what else the template reads: '{"enable_thinking": false}'"""
+    )
 
     command = commands.add_parser("run", parents=[running], help="answer a prompt", description="Answer a prompt, on stdout.")
     command.add_argument("--raw", action="store_true", help="continue the text as it is, without the model's chat template")
@@ -82,10 +104,11 @@ def build_parser() -> Parser:
     command = commands.add_parser("models", help="list the known models", description="List the models that slm knows by name.")
     command.set_defaults(function=models)
 
-    command = commands.add_parser("inspect", help="show what a model file holds", description="Show what a model file holds.")
-    command.add_argument("source", metavar="SOURCE", help="a name from `slm models`, or a path")
+    command = commands.add_parser(
+        "inspect", parents=[origin], help="show what a model file holds", description="Show what a model file holds."
+    )
+    command.add_argument("source", metavar="SOURCE", help=SOURCES)
     command.add_argument("--context", type=int, metavar="N", help="positions to count the KV cache for (default: as trained)")
-    command.add_argument("--offline", action="store_true", help="never fetch a model")
     command.set_defaults(function=inspect)
 
     command = commands.add_parser(
@@ -101,21 +124,25 @@ def build_parser() -> Parser:
 def run(args: argparse.Namespace) -> None:
     prompt = given_text(args.prompt, "prompt")
     with open_model(args) as model:
-        templated = not args.raw and model.tokenizer is not None and "default" in model.tokenizer.chat_templates
-        if args.system is not None and not templated:
-            raise ValueError("--system needs a model with a chat template, and no --raw")
+        templated = not args.raw and model.tokenizer is not None and bool(model.tokenizer.chat_templates)
+        for option in TEMPLATE_OPTIONS:
+            if getattr(args, option) is not None and not templated:
+                raise ValueError(f"--{option.replace('_', '-')} needs a model with a chat template, and no --raw")
         if not args.raw and not templated:
             note("the model has no chat template; it continues the text")
         if templated:
             system = [] if args.system is None else [{"role": "system", "content": args.system}]
-            prompt = model.tokenizer.apply_chat_template([*system, {"role": "user", "content": prompt}])
+            messages = [*system, {"role": "user", "content": prompt}]
+            options = template_options(args)
+            keywords = template_keywords(options["tools"], None, None, options["chat_template_kwargs"])
+            prompt = model.tokenizer.apply_chat_template(messages, **keywords)
         show(model.stream(prompt, **generate_options(args)))
 
 
 def chat(args: argparse.Namespace) -> None:
     talking = sys.stdin.isatty()
     with open_model(args) as model:
-        session = model.session(args.system)
+        session = model.session(args.system, **template_options(args))
         if talking:
             with suppress(ImportError):  # gives input() editing and history; not every Python is built with it
                 import readline  # noqa: F401
@@ -152,11 +179,12 @@ def models(args: argparse.Namespace) -> None:
 def inspect(args: argparse.Namespace) -> None:
     from slm.info import short_bytes
 
-    info = slm.inspect(args.source, context=args.context, offline=args.offline)
+    info = slm.inspect(args.source, context=args.context, revision=args.revision, offline=args.offline)
     types = ", ".join(f"{name} ({100 * n / info.parameters:.1f} %)" for name, n in info.quantization.items())
     lines = {
         "name": quoted(info.name),
         "file": f"{info.path} ({short_bytes(info.file_bytes)})",
+        "revision": info.revision,
         "family": quoted(info.family),
         "parameters": f"{info.parameters:,}",
         "types": types or "no tensors",
@@ -169,12 +197,13 @@ def inspect(args: argparse.Namespace) -> None:
     if info.unsupported:
         lines["cannot run"] = "; ".join(info.unsupported)
     for name, value in lines.items():
-        print(f"{name + ':':<12}{value}")
+        if value is not None:
+            print(f"{name + ':':<12}{value}")
 
 
 def tokenize(args: argparse.Namespace) -> None:
     text = given_text(args.text, "text")
-    tokenizer = slm.load_tokenizer(args.model, offline=args.offline)
+    tokenizer = slm.load_tokenizer(args.model, revision=args.revision, offline=args.offline)
     ids = tokenizer.encode(text, parse_special=args.parse_special)
     if args.ids:
         print(*ids)
@@ -196,8 +225,32 @@ def generate_options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name in GENERATE_OPTIONS if (value := getattr(args, name)) is not None}
 
 
+def template_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Of the chat template, as Model.session() takes them."""
+    tools = more = None
+    if args.tools is not None:
+        with open(args.tools, encoding="utf-8") as file:
+            tools = from_json(file.read(), f"--tools {args.tools}")
+        if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+            raise ValueError(f"--tools {args.tools} must hold a JSON array of objects, each the schema of a tool")
+    if args.chat_template_kwargs is not None:
+        more = from_json(args.chat_template_kwargs, "--chat-template-kwargs")
+        if not isinstance(more, dict):
+            raise ValueError("--chat-template-kwargs must be a JSON object of names and values")
+    return {"tools": tools, "chat_template_kwargs": more}
+
+
+def from_json(text: str, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{what} is not JSON: {error}") from error
+
+
 def show(stream: Stream) -> None:
-    """Print an answer as it is made, and its timings where someone looks."""
+    """Print an answer as it is made, its timings where someone looks, and to everyone that the prompt was cut."""
+    if stream.usage.cut_tokens:
+        note(f"the prompt did not fit: {stream.usage.cut_tokens} of its tokens are left out")
     last = ""
     with stream:
         for chunk in stream:

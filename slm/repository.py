@@ -149,8 +149,9 @@ def files_in(root: Path) -> list[str]:
 
 def import_library(repo: str) -> ModuleType:
     try:
-        import huggingface_hub
+        import huggingface_hub.constants
         import huggingface_hub.errors
+        import huggingface_hub.utils
     except ImportError as error:
         needed = "pip install 'slm-cpu[hub]', or fetch the model elsewhere and give its path"
         raise DownloadError(

@@ -32,7 +32,9 @@ class Hub:
         self.url = self.storage_url = ""
 
     def commit(self, repository: str, revision: str = "main") -> str:
-        digest = hashlib.sha1(repr(sorted(self.repositories[repository][revision].items())).encode())
+        digest = hashlib.sha1()
+        for name, body in sorted(self.repositories[repository][revision].items()):
+            digest.update(b"%s %d\n" % (name.encode(), len(body)) + body)
         return digest.hexdigest()
 
     def fetched(self) -> list[str]:

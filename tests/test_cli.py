@@ -10,7 +10,9 @@ import subprocess
 import sys
 import time
 
+import gguf_writer
 import pytest
+from hub_server import Hub, serving
 
 import slm
 
@@ -97,6 +99,51 @@ def test_run_reads_a_piped_prompt(smollm2, smollm2_path, argument):
 def test_run_raw_continues_the_text(smollm2, smollm2_path):
     done = cli("run", "-m", smollm2_path, "--raw", "--max-tokens", 2, "The capital of France is")
     assert (done.returncode, done.stdout, done.stderr) == (0, " Paris.\n", "")
+
+
+def test_run_hands_on_what_the_template_reads(smollm2_path, tmp_path):
+    tools = tmp_path / "tools.json"
+    tools.write_text('[{"type": "function", "function": {"name": "add"}}]')
+    same = cli("run", "-m", smollm2_path, "--max-tokens", 8, QUESTION)
+    done = cli(*("run", "-m", smollm2_path, "--tools", tools, "--chat-template-kwargs", '{"a": 1}', "--max-tokens", 8, QUESTION))
+    assert (done.returncode, done.stdout, done.stderr) == (0, same.stdout, "")  # SmolLM2's template reads neither
+    for options, part in (
+        (("--tools", tmp_path / "none"), "No such file"),
+        (("--chat-template-kwargs", "{"), "--chat-template-kwargs is not JSON"),
+        (("--chat-template-kwargs", "[]"), "--chat-template-kwargs must be a JSON object"),
+        (("--tools", tools, "--raw"), "--tools needs a model with a chat template, and no --raw"),
+    ):
+        done = cli("run", "-m", smollm2_path, *options, QUESTION)
+        assert (done.returncode, part in done.stderr, done.stderr.count("\n")) == (2, True, 1), done.stderr
+
+
+def test_run_says_what_it_leaves_out(smollm2_path):
+    text = "one two three " * 50
+    refused = cli("run", "-m", smollm2_path, "--context", 96, text)
+    assert (refused.returncode, "the context 96 positions" in refused.stderr) == (2, True)
+    with slm.load(smollm2_path, context=96) as model:
+        expected = model.chat(text, max_tokens=8, overflow="oldest")
+    done = cli("run", "-m", smollm2_path, "--context", 96, "--overflow", "oldest", "--max-tokens", 8, text)
+    assert done.stdout == expected.text + "\n"
+    assert done.stderr == f"slm: the prompt did not fit: {expected.usage.cut_tokens} of its tokens are left out\n"
+
+
+def test_names_on_the_hub(tmp_path):
+    path = tmp_path / "m.gguf"
+    gguf_writer.write_gguf(path, *gguf_writer.tiny_llama())
+    server = Hub()
+    server.repositories["org/model"] = {"main": {"m.gguf": path.read_bytes()}}
+    with serving(server):
+        environment = os.environ | {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path), "NO_PROXY": "*"}
+        ids = cli("tokenize", "--ids", "-m", "org/model", "Hi there", env=environment)
+        assert ids.returncode == 0, ids.stderr
+        assert ids.stdout.split() == cli("tokenize", "--ids", "-m", path, "Hi there").stdout.split()
+        commit = server.commit("org/model")
+        shown = cli("inspect", "org/model:m.gguf", "--revision", commit, "--offline", env=environment)
+        assert re.search(rf"^revision: +{commit}$", shown.stdout, re.MULTILINE), shown
+        refused = cli("inspect", "org/none", env=environment)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert "no such repository" in refused.stderr
 
 
 def test_run_streams(smollm2_path):
