@@ -311,6 +311,10 @@ typedef struct slm_pretokenizer {
     bool contractions_at_end; /* a cased word takes a contraction along */
     bool slashes_at_end;      /* [\r\n/]* for [\r\n]* */
     uint8_t number_length;    /* \p{N}{1,number_length} for \p{N}+; 0: no limit */
+    bool drop_white_space;    /* words are what is between \s+, which is left out */
+    bool bert_punctuation;    /* each punctuation character, as BERT understands it, is a word; nothing but drop_white_space goes
+                                 with it */
+    bool space_words; /* where pieces hold spaces: each space begins a word; else BPE cuts where no piece reaches across */
 } slm_pretokenizer;
 
 /* What makes tokens of a word. */
@@ -374,7 +378,7 @@ typedef struct slm_tokenizer_spec {
     size_t n_normalizers;
     slm_space_prefix space_prefix;
     slm_pretokenizer pretokenizer;
-    const float *scores;              /* [vocab_size]; NULL: none */
+    const double *scores;             /* [vocab_size]; NULL: none */
     slm_strings merges;               /* "left right" in the alphabet of pieces; the index is the rank */
     bool ignore_merges;               /* a word that is a piece is that token, whatever the merges would make of it */
     int32_t unk;                      /* the token of what is no piece; -1: none */
@@ -399,11 +403,18 @@ typedef struct slm_encode_options {
     bool parse_special;      /* control tokens written in the text become control tokens ... */
     const uint64_t *guards;  /* ... but none that would cover both bytes text[g - 1] and text[g], for each guard g */
     size_t n_guards;         /* ascending byte offsets */
+    bool spans;              /* say of which characters each token is made */
 } slm_encode_options;
+
+typedef struct slm_span { /* characters [start, end) of a text; a byte that is not UTF-8 counts as one */
+    uint32_t start, end;
+} slm_span;
 
 typedef struct slm_tokens { /* zero it first; the callee allocates, slm_tokens_free frees */
     int32_t *ids;           /* [count] */
+    slm_span *spans;        /* [count] if asked for; empty for what add_special_tokens adds */
     size_t count, capacity;
+    bool with_spans; /* were they asked for? */
     size_t dropped; /* bytes of text for which the vocabulary has no piece: they left no token, as in Hugging Face's tokenizers */
 } slm_tokens;
 
@@ -415,7 +426,8 @@ typedef struct slm_text { /* zero it first; the callee allocates, slm_text_free 
 void slm_tokens_free(slm_tokens *tokens);
 void slm_text_free(slm_text *text);
 
-/* text: UTF-8 of `size` bytes (invalid sequences are encoded byte by byte, they never fail). Appends to *tokens. */
+/* text: UTF-8 of `size` bytes (invalid sequences are encoded byte by byte, they never fail). Appends to *tokens, which has spans
+ * of all its tokens or of none. */
 slm_status slm_tokenizer_encode(const slm_tokenizer *tokenizer, const char *text, size_t size, const slm_encode_options *options,
                                 const slm_call *call, slm_tokens *tokens, slm_error *error);
 /* Appends the exact bytes of the tokens (perhaps not valid UTF-8) to *text. Ids outside the vocabulary: SLM_BAD_ARGUMENT. */

@@ -154,7 +154,7 @@ class Tokenizer:
         flags: bytes | None = None,  # [vocab_size] slm_token_flag
         normalizers: tuple[tuple[str, *tuple[bytes, ...]], ...] = (),  # name of slm_normalizer_kind in lower case, operands
         space_prefix: Literal["none", "always", "missing", "first"] = "none",
-        scores: bytes | None = None,  # [vocab_size] float32
+        scores: bytes | None = None,  # [vocab_size] float64
         merges: Strings = ...,
         ignore_merges: bool = False,
         unk: int = -1,

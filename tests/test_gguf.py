@@ -346,7 +346,7 @@ HOSTILE = [
     Hostile("T11-merges", change({MERGES: None}), "KEY_MISSING", MERGES),
     Hostile("T13", key("tokenizer.ggml.pre", "string", "x"), "PRETOKENIZER", "tokenizer.ggml.pre", UnsupportedError),
     Hostile("T13-none", change({"tokenizer.ggml.pre": None}), "PRETOKENIZER", "tokenizer.ggml.pre", UnsupportedError),
-    Hostile("tokenizer", key("tokenizer.ggml.model", "string", "t5"), "TOKENIZER", "tokenizer.ggml.model", UnsupportedError),
+    Hostile("tokenizer", key("tokenizer.ggml.model", "string", "rwkv"), "TOKENIZER", "tokenizer.ggml.model", UnsupportedError),
     Hostile("no-tokens", change({TOKENS: None}), "KEY_MISSING", TOKENS),
     Hostile("empty-tokens", key(TOKENS, "array of string", []), "KEY_RANGE", TOKENS),
 ]

@@ -37,7 +37,7 @@ class Pair(NamedTuple):
 
 
 def make_ours(v: Vocabulary, prefix: bool = True) -> _core.Tokenizer:
-    scores = np.array(v.scores, np.float32).tobytes()
+    scores = np.array(v.scores, np.float64).tobytes()
     arguments = {
         "scores": scores,
         "unk": 0,
@@ -183,5 +183,5 @@ def test_wrong_vocabularies(vocabulary):
         changed(pieces=[*pieces[:4], "<0x00>", *pieces[5:]])
     with pytest.raises(FormatError, match=r"scores\[300\]: expected a number, found NaN"):
         changed(scores=[*scores[:300], float("nan"), *scores[301:]])
-    with pytest.raises(ValueError, match="scores: expected the bytes of 32000 float32, one for each piece"):
+    with pytest.raises(ValueError, match="scores: expected the bytes of 32000 float64, one for each piece"):
         changed(scores=scores[1:])

@@ -25,7 +25,10 @@ static bool read_rule(PyObject *name, PyObject *value, slm_pretokenizer *rules) 
                  {"marks_are_letters", &rules->marks_are_letters},
                  {"cased_words", &rules->cased_words},
                  {"contractions_at_end", &rules->contractions_at_end},
-                 {"slashes_at_end", &rules->slashes_at_end}};
+                 {"slashes_at_end", &rules->slashes_at_end},
+                 {"drop_white_space", &rules->drop_white_space},
+                 {"bert_punctuation", &rules->bert_punctuation},
+                 {"space_words", &rules->space_words}};
     for (size_t i = 0; PyUnicode_Check(name) && i < sizeof known / sizeof *known; i++)
         if (PyUnicode_CompareWithASCIIString(name, known[i].name) == 0) return slm_py_bool(value, known[i].name, known[i].rule);
     if (PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "number_length") == 0) {
@@ -162,7 +165,7 @@ static bool read_optional(PyObject *const *optional, slm_py_tokenizer_spec *read
     PyObject *const *o = optional;
     return (!o[0] || read_array(o[0], "flags", "uint8", count, 1, (const void **)&spec->flags)) &&
            (!o[1] || read_normalizers(o[1], read)) &&
-           (!o[3] || read_array(o[3], "scores", "float32", count, sizeof(float), (const void **)&spec->scores)) &&
+           (!o[3] || read_array(o[3], "scores", "float64", count, sizeof(double), (const void **)&spec->scores)) &&
            (!o[4] || slm_py_strings(o[4], "merges", &spec->merges, &read->keep_merges)) &&
            (!o[5] || slm_py_bool(o[5], "ignore_merges", &spec->ignore_merges)) &&
            (!o[6] || read_int32(o[6], "unk", -1, &spec->unk)) &&

@@ -49,29 +49,35 @@ static int32_t character_token(const slm_bpe *bpe, const uint8_t *text, size_t l
     return text[0] < 0x80 ? bpe->character_ids[text[0]] : slm_vocabulary_find(bpe->vocabulary, SLM_SPELLING_BYTES, text, length);
 }
 
+/* The tokens of the character at text[0], of `length` bytes: one, its byte tokens, or none. */
+static size_t tokens_of_character(const slm_bpe *bpe, const uint8_t *text, size_t length, int32_t ids[4]) {
+    ids[0] = character_token(bpe, text, length);
+    if (ids[0] >= 0) return 1;
+    for (size_t i = 0; i < length; i++)
+        if ((ids[i] = bpe->byte_ids[text[i]]) < 0) return 0;
+    return length;
+}
+
+static bool is_unknown(const slm_bpe *bpe, const uint8_t *text, size_t size) {
+    int32_t ids[4];
+    size_t length;
+    slm_utf8_read(text, size, &length);
+    return tokens_of_character(bpe, text, length, ids) == 0;
+}
+
 /* The same from characters. */
 static size_t character_tokens(const slm_bpe *bpe, const uint8_t *word, size_t size, int32_t *ids, size_t *dropped) {
     size_t count = 0, length;
     bool unknown = false;
     for (size_t at = 0; at < size; at += length) {
-        bool was_unknown = unknown, bytes = true;
+        int32_t of_character[4];
         length = 1;
         if (word[at] >= 0x80) slm_utf8_read(word + at, size - at, &length);
-        int32_t id = character_token(bpe, word + at, length);
-        unknown = false;
-        if (id >= 0) {
-            ids[count++] = id;
-            continue;
-        }
-        for (size_t i = 0; i < length; i++) bytes = bytes && bpe->byte_ids[word[at + i]] >= 0;
-        if (bytes) {
-            for (size_t i = 0; i < length; i++) ids[count++] = bpe->byte_ids[word[at + i]];
-        } else if (bpe->unk >= 0) {
-            unknown = true;
-            if (!was_unknown || !bpe->fuse_unk) ids[count++] = bpe->unk;
-        } else {
-            *dropped += length;
-        }
+        size_t n = tokens_of_character(bpe, word + at, length, of_character);
+        if (n == 0 && bpe->unk < 0) *dropped += length;
+        if (n == 0 && bpe->unk >= 0 && !(unknown && bpe->fuse_unk)) ids[count++] = bpe->unk;
+        for (size_t i = 0; i < n; i++) ids[count++] = of_character[i];
+        unknown = n == 0;
     }
     return count;
 }
@@ -82,6 +88,25 @@ static bool known_whole(const slm_bpe *bpe, int32_t id) {
     return bpe->ignore_merges || atomic_load_explicit(&bpe->reachable[id], memory_order_relaxed) == REACHABLE;
 }
 
+/* Of which bytes of the word its tokens are made: each of as many as it stands for, unk of all characters that have no token. */
+static void write_spans(const slm_bpe *bpe, const uint8_t *word, size_t size, slm_tokens *tokens, size_t first) {
+    size_t at = 0, length;
+    for (size_t i = first; i < tokens->count; i++) {
+        size_t start = at;
+        if (bpe->by_characters && tokens->ids[i] == bpe->unk) {
+            do {
+                slm_utf8_read(word + at, size - at, &length);
+                at += length;
+            } while (bpe->fuse_unk && at < size && is_unknown(bpe, word + at, size - at));
+        } else {
+            slm_vocabulary_bytes(bpe->vocabulary, tokens->ids[i], &length);
+            at += length;
+        }
+        if (at > size) at = size;
+        tokens->spans[i] = (slm_span){(uint32_t)start, (uint32_t)at};
+    }
+}
+
 slm_status slm_bpe_encode(const slm_bpe *bpe, const uint8_t *word, size_t size, slm_bpe_scratch *scratch, slm_clock *clock,
                           slm_tokens *tokens, slm_error *error) {
     slm_status status = slm_tokens_reserve(tokens, size, error);
@@ -89,8 +114,7 @@ slm_status slm_bpe_encode(const slm_bpe *bpe, const uint8_t *word, size_t size, 
     int32_t *ids = tokens->ids + tokens->count;
     int32_t whole = slm_vocabulary_find(bpe->vocabulary, SLM_SPELLING_BYTES, word, size);
     if (known_whole(bpe, whole)) {
-        ids[0] = whole;
-        tokens->count++;
+        slm_tokens_put(tokens, whole, 0, size);
         return SLM_OK;
     }
     size_t dropped = 0, count;
@@ -110,5 +134,6 @@ slm_status slm_bpe_encode(const slm_bpe *bpe, const uint8_t *word, size_t size, 
     }
     tokens->count += count;
     tokens->dropped += dropped;
+    if (tokens->with_spans) write_spans(bpe, word, size, tokens, tokens->count - count);
     return SLM_OK;
 }

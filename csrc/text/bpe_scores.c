@@ -9,7 +9,7 @@
 #include "text/bpe_table.h"
 
 typedef struct scored {
-    float score;
+    double score;
     int32_t id;
 } scored;
 
@@ -59,7 +59,7 @@ static slm_status fill_table(slm_bpe *bpe, const splits *found, slm_error *error
     return SLM_OK;
 }
 
-slm_status slm_bpe_load_scores(const float *scores, slm_bpe *bpe, slm_error *error) {
+slm_status slm_bpe_load_scores(const double *scores, slm_bpe *bpe, slm_error *error) {
     const slm_vocabulary *v = bpe->vocabulary;
     slm_status status = SLM_OK;
     scored *order = slm_alloc_array((size_t)v->size, sizeof *order);

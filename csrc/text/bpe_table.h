@@ -30,7 +30,7 @@ static inline slm_merge *slm_merge_slot(const slm_bpe *bpe, int32_t left, int32_
 slm_status slm_bpe_allocate(slm_bpe *bpe, size_t n_merges, slm_error *error);
 
 /* The merges that follow from the scores, [vocabulary size]. SLM_BAD_DATA: error.index is the piece. */
-slm_status slm_bpe_load_scores(const float *scores, slm_bpe *bpe, slm_error *error);
+slm_status slm_bpe_load_scores(const double *scores, slm_bpe *bpe, slm_error *error);
 
 /* The rank of the pair's merge, or SLM_NO_MERGE. */
 static inline uint32_t slm_bpe_rank(const slm_bpe *bpe, int32_t left, int32_t right) {

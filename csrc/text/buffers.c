@@ -30,7 +30,10 @@ slm_status slm_text_reserve(slm_text *text, size_t extra, slm_error *error) {
 }
 
 slm_status slm_tokens_reserve(slm_tokens *tokens, size_t extra, slm_error *error) {
-    void *ids = tokens->ids;
+    void *ids = tokens->ids, *spans = tokens->spans;
+    size_t capacity = tokens->capacity;
+    if (tokens->with_spans && !grow(&spans, &capacity, tokens->count, extra, sizeof(slm_span))) return slm_fail_memory(error);
+    tokens->spans = spans;
     if (!grow(&ids, &tokens->capacity, tokens->count, extra, sizeof(int32_t))) return slm_fail_memory(error);
     tokens->ids = ids;
     return SLM_OK;
@@ -42,6 +45,7 @@ slm_status slm_text_too_large(size_t size, slm_error *error) {
 
 void slm_tokens_free(slm_tokens *tokens) {
     slm_free(tokens->ids);
+    slm_free(tokens->spans);
     *tokens = (slm_tokens){0};
 }
 

@@ -12,7 +12,7 @@ enum {
     NUMBER = SLM_UNICODE_NUMBER,
     SPACE = SLM_UNICODE_SPACE,
     WORD_MASK = LETTER | NUMBER | SPACE,
-    END = 1 << 8, /* nothing follows */
+    END = 1 << 30, /* nothing follows */
 };
 
 typedef struct scanner {
@@ -178,9 +178,36 @@ static size_t line_word(const scanner *s, const slm_pretokenizer *rules) {
     return at;
 }
 
+static size_t run_of(const uint8_t *text, size_t size, bool space) {
+    size_t at = 0, length;
+    for (; at < size; at += length)
+        if (((slm_unicode_class(slm_utf8_read(text + at, size - at, &length)) & SPACE) != 0) != space) break;
+    return at;
+}
+
+size_t slm_pretokenize_white_space(const uint8_t *text, size_t size) {
+    return run_of(text, size, true);
+}
+
+size_t slm_pretokenize_until_white_space(const uint8_t *text, size_t size) {
+    return run_of(text, size, false);
+}
+
+/* Each punctuation character is a word; so is what lies between them and white space. */
+static size_t punctuated_word(const slm_pretokenizer *rules, const uint8_t *text, size_t size) {
+    size_t at = 0, length;
+    for (; at < size; at += length) {
+        uint32_t flags = slm_unicode_class(slm_utf8_read(text + at, size - at, &length));
+        if (flags & SLM_UNICODE_BERT_PUNCTUATION) return at ? at : length;
+        if (rules->drop_white_space && flags & SPACE) return at;
+    }
+    return at;
+}
+
 size_t slm_pretokenize_word(const slm_pretokenizer *rules, const uint8_t *text, size_t size) {
     scanner s = {.text = text, .size = size, .digits_end = rules->single_digits, .marks_are_letters = rules->marks_are_letters};
     size_t length;
+    if (rules->bert_punctuation) return punctuated_word(rules, text, size);
     if (s.digits_end && character(&s, 0, &length) == END) return length;
     if (rules->gpt2_words) return gpt2_word(&s);
     if (rules->line_words) return line_word(&s, rules);

@@ -10,4 +10,8 @@
  * say) is not looked at. Reads at most one character beyond the word, except for runs of white space. */
 size_t slm_pretokenize_word(const slm_pretokenizer *rules, const uint8_t *text, size_t size);
 
+/* How many bytes of white space text begins with, and of anything else. */
+size_t slm_pretokenize_white_space(const uint8_t *text, size_t size);
+size_t slm_pretokenize_until_white_space(const uint8_t *text, size_t size);
+
 #endif

@@ -6,12 +6,15 @@
 size_t slm_space_marker_decode(const uint8_t *text, size_t size, uint8_t *out) {
     size_t n = 0;
     for (size_t at = 0; at < size;) {
-        if (text[at] == 0xE2 && size - at >= 3 && text[at + 1] == 0x96 && text[at + 2] == 0x81) {
-            out[n++] = ' ';
-            at += 3;
-        } else {
-            out[n++] = text[at++];
-        }
+        const uint8_t *found = memchr(text + at, 0xE2, size - at);
+        size_t run = found ? (size_t)(found - text) - at : size - at;
+        memmove(out + n, text + at, run);
+        n += run;
+        at += run;
+        if (!found) break;
+        bool marker = slm_space_marker_at(found, size - at);
+        out[n++] = marker ? ' ' : *found;
+        at += marker ? SLM_SPACE_MARKER_SIZE : 1;
     }
     return n;
 }

@@ -1,30 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
- * tokenizer.c: the public object. Text goes through three stages: added tokens are found, what lies between them is cut into
- * words, each word is merged. Vocabulary, added tokens, merging and decoding are the same for both forms of BPE. */
-#include <stdatomic.h>
+ * tokenizer.c: the public object: making it, asking it, decoding. Encoding is in encode.c. */
 #include <string.h>
 
 #include "base/alloc.h"
 #include "base/arith.h"
 #include "base/status.h"
-#include "text/added.h"
-#include "text/bpe.h"
 #include "text/buffers.h"
-#include "text/pretokenize.h"
 #include "text/space_marker.h"
-
-enum { WORDS_PER_TICK = 1024 };
-
-struct slm_tokenizer {
-    atomic_llong references;
-    slm_vocabulary vocabulary;
-    slm_added added;
-    slm_pretokenizer pretokenizer;
-    slm_bpe bpe;
-    slm_space_prefix space_prefix;
-    int32_t *affixes; /* [n_prefix + n_suffix] what special tokens are put before a text, then what behind it */
-    size_t n_prefix, n_suffix;
-};
+#include "text/tokenizer.h"
 
 static slm_status copy_affixes(const slm_tokenizer_spec *spec, slm_tokenizer *t, slm_error *error) {
     size_t n;
@@ -43,25 +26,24 @@ static slm_status copy_affixes(const slm_tokenizer_spec *spec, slm_tokenizer *t,
     return SLM_OK;
 }
 
-/* What is not written yet is refused by its name. */
-static slm_status check_supported(const slm_tokenizer_spec *spec, slm_error *error) {
-    const char *missing = spec->model == SLM_TOKENIZER_UNIGRAM     ? "unigram"
-                          : spec->model == SLM_TOKENIZER_WORDPIECE ? "WordPiece"
-                          : spec->n_normalizers                    ? "normalizers"
-                                                                   : NULL;
-    for (size_t id = 0; spec->flags && id < spec->pieces.count; id++)
-        if (spec->flags[id]) missing = "added tokens with flags";
-    if (spec->space_prefix != SLM_SPACE_PREFIX_NONE &&
-        (spec->model != SLM_TOKENIZER_BPE || spec->space_prefix != SLM_SPACE_PREFIX_ALWAYS))
-        missing = "this space prefix";
-    return missing ? slm_fail(error, SLM_UNSUPPORTED, -1, "tokenizer: %s", missing) : SLM_OK;
-}
-
 static slm_status check_spec(const slm_tokenizer_spec *spec, slm_error *error) {
     if (spec->unk < -1 || spec->unk >= (int64_t)spec->pieces.count)
         return slm_fail(error, SLM_BAD_DATA, spec->unk, "unk: expected an id below %zu, or -1 for none, found %d",
                         spec->pieces.count, (int)spec->unk);
-    return check_supported(spec, error);
+    return SLM_OK;
+}
+
+/* A space that encoding puts before a text is none that its author wrote. Only pieces with markers keep it apart. */
+static bool strips_space(const slm_tokenizer *t) {
+    if (t->vocabulary.alphabet != SLM_ALPHABET_CHARACTERS) return false;
+    for (size_t i = 0; i < t->normalizers.count; i++) {
+        const slm_normalizer *step = &t->normalizers.steps[i];
+        uint8_t decoded[4];
+        if (step->kind == SLM_NORMALIZER_PREPEND && step->b_size <= sizeof decoded &&
+            slm_space_marker_decode(step->b, step->b_size, decoded) == 1 && decoded[0] == ' ')
+            return true;
+    }
+    return t->space_prefix != SLM_SPACE_PREFIX_NONE;
 }
 
 slm_status slm_tokenizer_create(const slm_tokenizer_spec *spec, slm_tokenizer **tokenizer, slm_error *error) {
@@ -70,13 +52,19 @@ slm_status slm_tokenizer_create(const slm_tokenizer_spec *spec, slm_tokenizer **
     slm_tokenizer *t = slm_alloc_zero(1, sizeof *t);
     if (!t) return slm_fail_memory(error);
     atomic_init(&t->references, 1);
+    t->model = spec->model;
     t->pretokenizer = spec->pretokenizer;
     t->space_prefix = spec->space_prefix;
-    slm_alphabet alphabet = spec->model == SLM_TOKENIZER_BYTE_BPE ? SLM_ALPHABET_BYTES : SLM_ALPHABET_CHARACTERS;
-    status = slm_vocabulary_create(&spec->pieces, spec->kinds, alphabet, &t->vocabulary, error);
+    status = slm_vocabulary_create(spec, &t->vocabulary, error);
     if (!status) status = copy_affixes(spec, t, error);
-    if (!status) status = slm_added_create(&t->vocabulary, &t->added, error);
-    if (!status) status = slm_bpe_create(&t->vocabulary, spec, &t->bpe, error);
+    if (!status) status = slm_normalizers_create(spec->normalizers, spec->n_normalizers, &t->normalizers, error);
+    if (!status) status = slm_added_create(&t->vocabulary, spec->flags, &t->normalizers, false, &t->added, error);
+    if (!status) status = slm_added_create(&t->vocabulary, spec->flags, &t->normalizers, true, &t->added_normalized, error);
+    if (!status && spec->model <= SLM_TOKENIZER_BPE) status = slm_bpe_create(&t->vocabulary, spec, &t->bpe, error);
+    if (!status && spec->model == SLM_TOKENIZER_UNIGRAM) status = slm_unigram_create(&t->vocabulary, spec, &t->unigram, error);
+    if (!status && spec->model == SLM_TOKENIZER_WORDPIECE)
+        status = slm_wordpiece_create(&t->vocabulary, spec, &t->wordpiece, error);
+    t->strips_space = strips_space(t);
     if (status) {
         slm_tokenizer_release(t);
         return status;
@@ -92,7 +80,11 @@ slm_tokenizer *slm_tokenizer_retain(slm_tokenizer *tokenizer) {
 
 void slm_tokenizer_release(slm_tokenizer *t) {
     if (!t || atomic_fetch_sub_explicit(&t->references, 1, memory_order_acq_rel) > 1) return;
+    slm_wordpiece_destroy(&t->wordpiece);
+    slm_unigram_destroy(&t->unigram);
     slm_bpe_destroy(&t->bpe);
+    slm_normalizers_destroy(&t->normalizers);
+    slm_added_destroy(&t->added_normalized);
     slm_free(t->affixes);
     slm_added_destroy(&t->added);
     slm_vocabulary_destroy(&t->vocabulary);
@@ -104,7 +96,7 @@ int64_t slm_tokenizer_size(const slm_tokenizer *tokenizer) {
 }
 
 bool slm_tokenizer_strips_space(const slm_tokenizer *tokenizer) {
-    return tokenizer->space_prefix != SLM_SPACE_PREFIX_NONE;
+    return tokenizer->strips_space;
 }
 
 slm_token_kind slm_tokenizer_kind(const slm_tokenizer *tokenizer, int32_t id) {
@@ -115,125 +107,49 @@ int32_t slm_tokenizer_find(const slm_tokenizer *tokenizer, const char *piece, si
     return slm_vocabulary_find_piece(&tokenizer->vocabulary, (const uint8_t *)piece, size);
 }
 
-/* One call of encode. */
-typedef struct encoding {
-    const slm_tokenizer *tokenizer;
-    slm_bpe_scratch scratch;
-    slm_clock clock;
-    slm_tokens *tokens;
-    slm_text spaced; /* by characters: a stretch of text with its prefix, and a space for every space marker */
-    size_t words;
-} encoding;
-
-/* Up to where no merge by characters can reach across: a word with the spaces before it, or the whole text. */
-static size_t spaced_word(const slm_bpe *bpe, const uint8_t *text, size_t size) {
-    if (bpe->whole_text) return size;
-    size_t at = 0;
-    while (at < size && text[at] == ' ') at++;
-    const uint8_t *end = at < size ? memchr(text + at, ' ', size - at) : NULL;
-    return end ? (size_t)(end - text) : size;
-}
-
-static slm_status add_spaces(encoding *e, const uint8_t **text, size_t *size, slm_error *error) {
-    e->spaced.size = 0;
-    slm_status status = slm_text_reserve(&e->spaced, *size + 1, error);
-    if (status) return status;
-    uint8_t *out = (uint8_t *)e->spaced.bytes;
-    if (e->tokenizer->space_prefix != SLM_SPACE_PREFIX_NONE) *out++ = ' ';
-    out += slm_space_marker_decode(*text, *size, out);
-    *text = (const uint8_t *)e->spaced.bytes;
-    *size = (size_t)(out - *text);
-    return SLM_OK;
-}
-
-static slm_status encode_words(encoding *e, const uint8_t *text, size_t size, slm_error *error) {
-    const slm_bpe *bpe = &e->tokenizer->bpe;
-    slm_status spaced = bpe->by_characters && size ? add_spaces(e, &text, &size, error) : SLM_OK;
-    if (spaced) return spaced;
-    while (size) {
-        size_t n =
-            bpe->by_characters ? spaced_word(bpe, text, size) : slm_pretokenize_word(&e->tokenizer->pretokenizer, text, size);
-        slm_status status = slm_bpe_encode(bpe, text, n, &e->scratch, &e->clock, e->tokens, error);
-        if (status) return status;
-        text += n;
-        size -= n;
-        if (++e->words % WORDS_PER_TICK == 0 && slm_clock_tick(&e->clock)) return slm_fail_cancelled(error);
-    }
-    return SLM_OK;
-}
-
-static slm_status push(slm_tokens *tokens, const int32_t *ids, size_t count, slm_error *error) {
-    slm_status status = slm_tokens_reserve(tokens, count, error);
-    if (status || !count) return status;
-    memcpy(tokens->ids + tokens->count, ids, count * sizeof *ids);
-    tokens->count += count;
-    return SLM_OK;
-}
-
-static slm_status encode_text(encoding *e, const uint8_t *text, size_t size, const slm_encode_options *options,
-                              slm_error *error) {
-    slm_added_search search = {.added = &e->tokenizer->added, .text = text, .size = size, .options = options, .clock = &e->clock};
-    slm_status status = SLM_OK;
-    size_t done = 0, start;
-    int32_t id;
-    while (!status && slm_added_next(&search, &start, &id)) {
-        status = encode_words(e, text + done, start - done, error);
-        if (!status) status = push(e->tokens, &id, 1, error);
-        done = search.at;
-    }
-    if (!status && e->clock.cancelled) status = slm_fail_cancelled(error);
-    return status ? status : encode_words(e, text + done, size - done, error);
-}
-
-static slm_status check_arguments(size_t size, const slm_encode_options *options, slm_error *error) {
-    if (size > INT32_MAX) return slm_text_too_large(size, error);
-    for (size_t i = 0; i < options->n_guards; i++) {
-        if (options->guards[i] > size || (i && options->guards[i] < options->guards[i - 1]))
-            return slm_fail(error, SLM_BAD_ARGUMENT, (int64_t)i,
-                            "guards[%zu]: expected ascending offsets from 0 to %zu, found %llu", i, size,
-                            (unsigned long long)options->guards[i]);
-    }
-    return SLM_OK;
-}
-
-slm_status slm_tokenizer_encode(const slm_tokenizer *tokenizer, const char *text, size_t size, const slm_encode_options *options,
-                                const slm_call *call, slm_tokens *tokens, slm_error *error) {
-    slm_status status = check_arguments(size, options, error);
-    if (status) return status;
-    size_t count = tokens->count, dropped = tokens->dropped;
-    encoding e = {.tokenizer = tokenizer, .tokens = tokens};
-    slm_clock_start(&e.clock, call);
-    if (options->add_special_tokens) status = push(tokens, tokenizer->affixes, tokenizer->n_prefix, error);
-    if (!status) status = encode_text(&e, (const uint8_t *)text, size, options, error);
-    if (!status && options->add_special_tokens)
-        status = push(tokens, tokenizer->affixes + tokenizer->n_prefix, tokenizer->n_suffix, error);
-    slm_bpe_scratch_free(&e.scratch);
-    slm_text_free(&e.spaced);
-    if (status) {
-        tokens->count = count;
-        tokens->dropped = dropped;
-    }
-    return status;
+/* Text of a WordPiece token that does not go on a word: a space comes before it, and the spaces that English does not write go.
+ * (The clean-up of Hugging Face's decoder, which looks at one token at a time.) */
+static size_t spaced_piece(const uint8_t *bytes, size_t size, uint8_t *out) {
+    static const char *const joined[] = {".", "?", "!", ",", "n't", "'m", "'s", "'ve", "'re"};
+    bool join = false;
+    for (size_t i = 0; i < sizeof joined / sizeof *joined; i++)
+        join = join || (size >= strlen(joined[i]) && memcmp(bytes, joined[i], strlen(joined[i])) == 0);
+    size_t n = 0;
+    if (!join) out[n++] = ' ';
+    memcpy(out + n, bytes, size);
+    return n + size;
 }
 
 slm_status slm_tokenizer_decode(const slm_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special,
                                 slm_text *text, slm_error *error) {
     const slm_vocabulary *v = &tokenizer->vocabulary;
+    bool wordpiece = v->alphabet == SLM_ALPHABET_WORDPIECE, first = true;
     size_t total = 0, size;
     for (size_t i = 0; i < count; i++) {
         if (ids[i] < 0 || ids[i] >= v->size)
             return slm_fail(error, SLM_BAD_ARGUMENT, (int64_t)i, "ids[%zu]: expected 0 to %d, found %d", i, (int)v->size - 1,
                             (int)ids[i]);
         slm_vocabulary_bytes(v, ids[i], &size);
-        if (!slm_add_size(total, size, &total)) return slm_fail_memory(error);
+        if (!slm_add_size(total, size + (wordpiece ? 1 + v->n_continuing : 0), &total)) return slm_fail_memory(error);
     }
     slm_status status = slm_text_reserve(text, total, error);
     if (status) return status;
     for (size_t i = 0; i < count; i++) {
-        if (skip_special && slm_vocabulary_kind(v, ids[i]) == SLM_TOKEN_CONTROL) continue;
+        if (skip_special && slm_token_is_special(slm_vocabulary_kind(v, ids[i]))) continue;
         const uint8_t *bytes = slm_vocabulary_bytes(v, ids[i], &size);
-        memcpy(text->bytes + text->size, bytes, size);
+        uint8_t *out = (uint8_t *)text->bytes + text->size;
+        bool continuing = v->tokens[ids[i]].spelling == SLM_SPELLING_CONTINUING;
+        if (continuing && first) { /* nothing is there to be continued: it is shown as published */
+            memcpy(out, v->continuing, v->n_continuing);
+            out += v->n_continuing;
+            text->size += v->n_continuing;
+        }
+        if (wordpiece && !first && !continuing)
+            size = spaced_piece(bytes, size, out);
+        else
+            memcpy(out, bytes, size);
         text->size += size;
+        first = false;
     }
     return SLM_OK;
 }

@@ -70,8 +70,18 @@ static int byte_named(const uint8_t *piece, size_t size) {
 
 bool slm_vocabulary_decode_piece(const slm_vocabulary *v, const uint8_t *piece, size_t size, uint8_t *bytes, size_t *n_bytes) {
     if (v->alphabet == SLM_ALPHABET_BYTES) return slm_byte_alphabet_decode(piece, size, bytes, n_bytes);
-    *n_bytes = slm_space_marker_decode(piece, size, bytes);
+    if (v->alphabet == SLM_ALPHABET_CHARACTERS) {
+        *n_bytes = slm_space_marker_decode(piece, size, bytes);
+        return true;
+    }
+    memcpy(bytes, piece, size);
+    *n_bytes = size;
     return true;
+}
+
+static bool is_continuing(const slm_vocabulary *v, const uint8_t *piece, size_t size) {
+    return v->alphabet == SLM_ALPHABET_WORDPIECE && v->n_continuing && size > v->n_continuing &&
+           memcmp(piece, v->continuing, v->n_continuing) == 0;
 }
 
 int32_t slm_vocabulary_find_piece(const slm_vocabulary *v, const uint8_t *piece, size_t size) {
@@ -83,6 +93,8 @@ int32_t slm_vocabulary_find_piece(const slm_vocabulary *v, const uint8_t *piece,
         bytes[0] = (uint8_t)named;
         return slm_vocabulary_find(v, SLM_SPELLING_BYTE, bytes, 1);
     }
+    if (id < 0 && is_continuing(v, piece, size))
+        return slm_vocabulary_find(v, SLM_SPELLING_CONTINUING, piece + v->n_continuing, size - v->n_continuing);
     if (id < 0 && slm_vocabulary_decode_piece(v, piece, size, bytes, &size))
         id = slm_vocabulary_find(v, SLM_SPELLING_BYTES, bytes, size);
     return id;
@@ -157,8 +169,11 @@ static slm_status read_piece(const slm_vocabulary *v, int32_t id, slm_token_kind
         bytes[0] = (uint8_t)named;
         n_bytes = 1;
         token->spelling = SLM_SPELLING_BYTE;
-    } else if (slm_token_is_added(kind) || (v->alphabet == SLM_ALPHABET_CHARACTERS && kind == SLM_TOKEN_UNKNOWN) ||
-               !slm_vocabulary_decode_piece(v, piece, size, bytes, &n_bytes)) {
+    } else if (is_continuing(v, piece, size) && !slm_token_is_added(kind)) {
+        n_bytes = size - v->n_continuing;
+        memcpy(bytes, piece + v->n_continuing, n_bytes);
+        token->spelling = SLM_SPELLING_CONTINUING;
+    } else if (slm_token_is_added(kind) || !slm_vocabulary_decode_piece(v, piece, size, bytes, &n_bytes)) {
         if (size) memcpy(bytes, piece, size);
         token->spelling = SLM_SPELLING_PLAIN;
     } else {
@@ -168,11 +183,21 @@ static slm_status read_piece(const slm_vocabulary *v, int32_t id, slm_token_kind
     return SLM_OK;
 }
 
-slm_status slm_vocabulary_create(const slm_strings *pieces, const uint8_t *kinds, slm_alphabet alphabet, slm_vocabulary *v,
-                                 slm_error *error) {
-    v->alphabet = alphabet;
+static slm_alphabet alphabet_of(slm_tokenizer_model model) {
+    if (model == SLM_TOKENIZER_BYTE_BPE) return SLM_ALPHABET_BYTES;
+    return model == SLM_TOKENIZER_WORDPIECE ? SLM_ALPHABET_WORDPIECE : SLM_ALPHABET_CHARACTERS;
+}
+
+slm_status slm_vocabulary_create(const slm_tokenizer_spec *spec, slm_vocabulary *v, slm_error *error) {
+    const slm_strings *pieces = &spec->pieces;
+    const uint8_t *kinds = spec->kinds;
+    v->alphabet = alphabet_of(spec->model);
     slm_status status = allocate(pieces, v, error);
     if (status) return status;
+    v->continuing = slm_alloc(spec->continuing_size);
+    if (!v->continuing) return slm_fail_memory(error);
+    if (spec->continuing_size) memcpy(v->continuing, spec->continuing_prefix, spec->continuing_size);
+    v->n_continuing = spec->continuing_size;
     uint32_t end = 0;
     for (int32_t id = 0; id < v->size; id++) {
         if (kinds[id] < SLM_TOKEN_NORMAL || kinds[id] > SLM_TOKEN_BYTE)
@@ -189,10 +214,11 @@ slm_status slm_vocabulary_create(const slm_strings *pieces, const uint8_t *kinds
         status = insert(v, id, error);
         if (status) return status;
     }
-    return alphabet == SLM_ALPHABET_BYTES ? check_spellings(v, error) : SLM_OK;
+    return v->alphabet == SLM_ALPHABET_BYTES ? check_spellings(v, error) : SLM_OK;
 }
 
 void slm_vocabulary_destroy(slm_vocabulary *v) {
+    slm_free(v->continuing);
     slm_free(v->slots);
     slm_free(v->bytes);
     slm_free(v->tokens);

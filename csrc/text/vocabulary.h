@@ -2,8 +2,9 @@
  * vocabulary.h: the tokens of any kind of tokenizer: the bytes each stands for, what it is, and the way back from bytes to id.
  *
  * Published pieces come in three spellings. Added tokens, and pieces that are not of the vocabulary's alphabet, are PLAIN text;
- * all others are spelled in the alphabet: that of GPT-2's bytes, or characters with a marker for the space; there, byte tokens
- * ("<0x0A>") are the third. Two can stand for the same bytes ("Ġx" and an added " x"), so a look-up names the spelling.
+ * all others are spelled in the alphabet: that of GPT-2's bytes, or characters with a marker for the space, or WordPiece's. There
+ * byte tokens ("<0x0A>") and what is inside a word ("##ing") are others. Two can stand for the same bytes ("Ġx" and an added "
+ * x"), so a look-up names the spelling.
  */
 #ifndef SLM_TEXT_VOCABULARY_H
 #define SLM_TEXT_VOCABULARY_H
@@ -12,9 +13,14 @@
 
 enum { SLM_PIECE_MAX = 4096 }; /* bytes of a published piece */
 
-typedef enum slm_spelling { SLM_SPELLING_BYTES, SLM_SPELLING_PLAIN, SLM_SPELLING_BYTE } slm_spelling;
+typedef enum slm_spelling {
+    SLM_SPELLING_BYTES,
+    SLM_SPELLING_PLAIN,
+    SLM_SPELLING_BYTE,
+    SLM_SPELLING_CONTINUING,
+} slm_spelling;
 
-typedef enum slm_alphabet { SLM_ALPHABET_BYTES, SLM_ALPHABET_CHARACTERS } slm_alphabet;
+typedef enum slm_alphabet { SLM_ALPHABET_BYTES, SLM_ALPHABET_CHARACTERS, SLM_ALPHABET_WORDPIECE } slm_alphabet;
 
 typedef struct slm_vocabulary_slot {
     uint32_t hash;
@@ -31,6 +37,8 @@ typedef struct slm_vocabulary_token {
 
 typedef struct slm_vocabulary {
     slm_alphabet alphabet;
+    uint8_t *continuing; /* [n_continuing] WordPiece's prefix */
+    size_t n_continuing;
     int32_t size;
     slm_vocabulary_token *tokens; /* [size] */
     uint8_t *bytes;               /* what the tokens decode to, one behind the other */
@@ -40,8 +48,7 @@ typedef struct slm_vocabulary {
 } slm_vocabulary;
 
 /* vocabulary: zeroed. Fails with SLM_BAD_DATA and the index of the piece that is too long, a duplicate or of no known kind. */
-slm_status slm_vocabulary_create(const slm_strings *pieces, const uint8_t *kinds, slm_alphabet alphabet,
-                                 slm_vocabulary *vocabulary, slm_error *error);
+slm_status slm_vocabulary_create(const slm_tokenizer_spec *spec, slm_vocabulary *vocabulary, slm_error *error);
 void slm_vocabulary_destroy(slm_vocabulary *vocabulary); /* zeroed or half made is fine */
 
 /* Translates a piece from the alphabet into the bytes meant; bytes: [size]. false: some of it is not of the alphabet. */
@@ -61,8 +68,13 @@ static inline slm_token_kind slm_vocabulary_kind(const slm_vocabulary *vocabular
     return (slm_token_kind)vocabulary->tokens[id].kind;
 }
 
+/* Is it a token that steers the model, which text becomes only with parse_special? */
+static inline bool slm_token_is_special(slm_token_kind kind) {
+    return kind == SLM_TOKEN_CONTROL || kind == SLM_TOKEN_UNKNOWN;
+}
+
 static inline bool slm_token_is_added(slm_token_kind kind) {
-    return kind == SLM_TOKEN_CONTROL || kind == SLM_TOKEN_USER_DEFINED;
+    return slm_token_is_special(kind) || kind == SLM_TOKEN_USER_DEFINED;
 }
 
 #endif

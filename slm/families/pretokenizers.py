@@ -8,15 +8,18 @@ Only names whose rules slm has exactly are here: a near miss would tokenize most
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from slm.vocabulary import Normalizer
+
 
 @dataclass(frozen=True)
 class Pretokenizer:
     """rules: fields of slm_pretokenizer that are not zero. ignore_merges: a word that is a piece is not merged from bytes.
 
-    add_bos: whether text begins with the bos token where the file does not say.
+    add_bos: whether text begins with the bos token where the file does not say. normalizers: what text goes through first.
     """
 
     rules: Mapping[str, bool | int]
+    normalizers: tuple[Normalizer, ...] = ()
     ignore_merges: bool = False
     add_bos: bool = False
 

@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The vocabulary in a GGUF file, which all families write alike -> a description for the core's tokenizer."""
 
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from slm.errors import quoted
 from slm.families.pretokenizers import PRETOKENIZERS, Pretokenizer
 from slm.formats.cursor import Strings
 from slm.formats.gguf import GGUF
-from slm.vocabulary import BYTE, MAX_MERGES, MAX_PIECE, MAX_VOCAB, NO_STRINGS, NORMAL, Vocabulary, turn_ends
+from slm.vocabulary import BYTE, MAX_MERGES, MAX_PIECE, MAX_VOCAB, NORMAL, Normalizer, Vocabulary, turn_ends
 
-SCORED = Pretokenizer({}, add_bos=True)  # text begins with bos where the file does not say
+SPACE_MARKER = "\u2581".encode()
+MAX_CHARSMAP = 4 << 20  # bytes
 
 # Template variable -> key of the id, the names that Hugging Face's templates use
 SPECIAL_TOKENS = {
@@ -18,6 +23,7 @@ SPECIAL_TOKENS = {
     "unk_token": "tokenizer.ggml.unknown_token_id",
     "pad_token": "tokenizer.ggml.padding_token_id",
     "sep_token": "tokenizer.ggml.seperator_token_id",  # spelt so in the format
+    "cls_token": "tokenizer.ggml.cls_token_id",
 }
 CHAT_TEMPLATE = "tokenizer.chat_template"
 OTHER_ENDS = ("tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
@@ -28,49 +34,125 @@ def read_vocabulary(gguf: GGUF) -> Vocabulary | None:
     model = gguf.get_string("tokenizer.ggml.model", default="no_vocab")
     if model == "no_vocab":  # the writers' own word for a file without one
         return None
-    if model not in ("gpt2", "llama"):
-        key, known = "tokenizer.ggml.model", "'gpt2' (byte-level BPE) or 'llama' (SentencePiece BPE)"
+    if model not in MODELS:
+        key, known = "tokenizer.ggml.model", ", ".join(f"{name!r} ({what})" for name, (what, _) in MODELS.items())
         raise gguf.report.unsupported("TOKENIZER", gguf.offset_of(key), key, known, quoted(model))
-    pretokenizer = SCORED if model == "llama" else read_pretokenizer(gguf)
-
     key = "tokenizer.ggml.tokens"
     pieces = gguf.get_strings(key)
     size = check_count(gguf, key, pieces, MAX_VOCAB, MAX_PIECE)
     if size == 0:
         raise gguf.report.bad("KEY_RANGE", gguf.offset_of(key), key, "at least one token", "none")
-    merges = NO_STRINGS
-    if model == "gpt2":
-        key = "tokenizer.ggml.merges"
-        merges = gguf.get_strings(key)
-        check_count(gguf, key, merges, MAX_MERGES, MAX_PIECE + 1 + MAX_PIECE)  # two pieces and a space
     kinds = read_kinds(gguf, size)
     special_ids = {name: id for name, key in SPECIAL_TOKENS.items() if (id := read_id(gguf, key, size)) is not None}
-    defaults = {"bos": pretokenizer.add_bos and "bos_token" in special_ids, "eos": False}
-    add = {end: gguf.get_bool(f"tokenizer.ggml.add_{end}_token", default=default) for end, default in defaults.items()}
-    for end, wanted in add.items():
-        if wanted and f"{end}_token" not in special_ids:
-            key, needed = f"tokenizer.ggml.add_{end}_token", f"tokenizer.ggml.{end}_token_id to go with it"
-            raise gguf.report.bad("KEY_MISSING", gguf.offset_of(key), key, needed, "no such key")
+    read = Read(gguf, pieces, kinds, special_ids)
     ends = {special_ids.get("eos_token"), *(read_id(gguf, key, size) for key in OTHER_ENDS), *turn_ends(pieces, kinds)}
-    spaced = model == "llama" and gguf.get_bool("tokenizer.ggml.add_space_prefix", default=True)
     return Vocabulary(
-        model="bpe" if model == "llama" else "byte_bpe",
-        pieces=pieces,
+        **{"pieces": pieces} | MODELS[model][1](read),
         kinds=kinds.tobytes(),
-        space_prefix="always" if spaced else "none",
-        pretokenizer=pretokenizer.rules,
-        scores=read_scores(gguf, size) if model == "llama" else None,
-        merges=merges,
-        ignore_merges=pretokenizer.ignore_merges,
-        unk=special_ids.get("unk_token", -1) if model == "llama" else -1,
-        byte_fallback=model == "llama",
-        fuse_unk=model == "llama",
-        prefix=(special_ids["bos_token"],) if add["bos"] else (),
-        suffix=(special_ids["eos_token"],) if add["eos"] else (),
         special_ids=special_ids,
         end_tokens=tuple(sorted(ends - {None})),
         chat_templates=read_chat_templates(gguf),
     )
+
+
+class Read(NamedTuple):
+    """What all models have. kinds: [vocab_size]."""
+
+    gguf: GGUF
+    pieces: Strings
+    kinds: np.ndarray
+    special_ids: Mapping[str, int]
+
+
+def byte_bpe(read: Read) -> dict[str, Any]:
+    pretokenizer = read_pretokenizer(read.gguf)
+    key = "tokenizer.ggml.merges"
+    merges = read.gguf.get_strings(key)
+    check_count(read.gguf, key, merges, MAX_MERGES, MAX_PIECE + 1 + MAX_PIECE)  # two pieces and a space
+    fields = {"model": "byte_bpe", "merges": merges, "pretokenizer": pretokenizer.rules, "normalizers": pretokenizer.normalizers}
+    return fields | {"ignore_merges": pretokenizer.ignore_merges} | read_ends(read, bos=pretokenizer.add_bos)
+
+
+def scored_bpe(read: Read) -> dict[str, Any]:
+    spaced = read.gguf.get_bool("tokenizer.ggml.add_space_prefix", default=True)
+    fields = {"model": "bpe", "pretokenizer": {}, "scores": read_scores(read), "space_prefix": "always" if spaced else "none"}
+    fallback = {"unk": read.special_ids.get("unk_token", -1), "byte_fallback": True, "fuse_unk": True}
+    return fields | fallback | read_ends(read, bos=True)
+
+
+def unigram(read: Read) -> dict[str, Any]:
+    gguf = read.gguf
+    key = "tokenizer.ggml.precompiled_charsmap"
+    charsmap = gguf.get_array(key, "int", None, default=None)
+    normalizers: list[Normalizer] = []
+    if charsmap is not None and len(charsmap):
+        if len(charsmap) > MAX_CHARSMAP:
+            raise gguf.report.limit("LIMIT", gguf.offset_of(key), key, len(charsmap), MAX_CHARSMAP)
+        normalizers.append(("charsmap", charsmap.astype(np.uint8).tobytes()))
+    if gguf.get_bool("tokenizer.ggml.remove_extra_whitespaces", default=False):
+        normalizers += [("strip_left",), ("strip_right",), ("collapse", b" ")]
+    spaced = gguf.get_bool("tokenizer.ggml.add_space_prefix", default=True)
+    fields = {"model": "unigram", "pretokenizer": {"space_words": True}, "scores": read_scores(read)}
+    fields |= {"normalizers": tuple(normalizers), "space_prefix": "missing" if spaced else "none", "fuse_unk": True}
+    fallback = {"unk": read.special_ids.get("unk_token", -1), "byte_fallback": bool((read.kinds == BYTE).any())}
+    return fields | fallback | read_ends(read, bos=False, eos="eos_token" in read.special_ids)
+
+
+def wordpiece(read: Read) -> dict[str, Any]:
+    """GGUF files have U+2581 in front of pieces that begin a word, and nothing in front of others; slm has it as published:
+    "##" in front of those others. They do not say whether text is lower-cased: it is where no piece has an upper-case letter."""
+    joined, offsets = read.pieces
+    pieces = [joined[a:b] for a, b in pairwise(offsets.tolist())]
+    words = [piece.removeprefix(SPACE_MARKER) if piece.startswith(SPACE_MARKER) else b"##" + piece for piece in pieces]
+    bracketed = [piece[:1] == b"[" and piece[-1:] == b"]" for piece in pieces]
+    words = [
+        piece if kind != NORMAL or whole else word
+        for piece, word, kind, whole in zip(pieces, words, read.kinds.tolist(), bracketed, strict=True)
+    ]
+    cased = any(
+        not word.islower() and word.upper() != word.lower() for word, whole in zip(words, bracketed, strict=True) if not whole
+    )
+    lower = () if cased else (("nfd",), ("strip_nonspacing",), ("lowercase",))
+    first, last = (
+        next((read.special_ids[name] for name in names if name in read.special_ids), None)
+        for names in (("cls_token", "bos_token"), ("sep_token", "eos_token"))
+    )
+    unk = read.special_ids.get("unk_token")
+    if unk is None:
+        key = SPECIAL_TOKENS["unk_token"]
+        raise read.gguf.report.bad("KEY_MISSING", 0, key, "the id of the unknown token", "no such key")
+    joined_words = b"".join(words)
+    return {
+        "model": "wordpiece",
+        "pieces": (joined_words, np.cumsum([0, *map(len, words)], dtype=np.uint64)),
+        "normalizers": (("clean",), ("space_cjk",), *lower),
+        "pretokenizer": {"drop_white_space": True, "bert_punctuation": True},
+        "unk": unk,
+        "continuing_prefix": b"##",
+        "prefix": () if first is None else (first,),
+        "suffix": () if last is None else (last,),
+    }
+
+
+# tokenizer.ggml.model -> what it is, and how its fields of Vocabulary are read
+MODELS: Mapping[str, tuple[str, Callable[[Read], dict[str, Any]]]] = {
+    "gpt2": ("byte-level BPE", byte_bpe),
+    "llama": ("SentencePiece BPE", scored_bpe),
+    "t5": ("unigram", unigram),
+    "bert": ("WordPiece", wordpiece),
+}
+
+
+def read_ends(read: Read, bos: bool, eos: bool = False) -> dict[str, Any]:
+    """What goes around a text; bos, eos: whether it does where the file does not say."""
+    gguf, ids = read.gguf, read.special_ids
+    defaults = {"bos": bos and "bos_token" in ids, "eos": eos}
+    add = {end: gguf.get_bool(f"tokenizer.ggml.add_{end}_token", default=default) for end, default in defaults.items()}
+    for end, wanted in add.items():
+        if wanted and f"{end}_token" not in ids:
+            key, needed = f"tokenizer.ggml.add_{end}_token", f"tokenizer.ggml.{end}_token_id to go with it"
+            raise gguf.report.bad("KEY_MISSING", gguf.offset_of(key), key, needed, "no such key")
+    return {"prefix": (ids["bos_token"],) if add["bos"] else (), "suffix": (ids["eos_token"],) if add["eos"] else ()}
 
 
 def read_pretokenizer(gguf: GGUF) -> Pretokenizer:
@@ -82,10 +164,11 @@ def read_pretokenizer(gguf: GGUF) -> Pretokenizer:
     return PRETOKENIZERS[pre]
 
 
-def read_scores(gguf: GGUF, size: int) -> bytes:
-    """[size] float32, as bytes."""
+def read_scores(read: Read) -> bytes:
+    """[vocab_size] float64, as bytes."""
+    gguf, size = read.gguf, len(read.kinds)
     key = "tokenizer.ggml.scores"
-    scores = gguf.get_array(key, "float", size).astype(np.float32)
+    scores = gguf.get_array(key, "float", size).astype(np.float64)
     wrong = np.flatnonzero(np.isnan(scores))
     if len(wrong):
         index = int(wrong[0])

@@ -167,13 +167,15 @@ class GGUF:
         entry = self._get(key, "an array of strings", lambda t: t == "array of string", default)
         return default if entry is None else entry.value
 
-    def get_array(self, key: str, kind: Literal["int", "float"], count: int, default: Any = REQUIRED) -> NDArray[Any] | Any:
-        """[count] numbers, the type of the elements checked as well."""
-        wanted = f"an array of {count} {kind}s"
+    def get_array(
+        self, key: str, kind: Literal["int", "float"], count: int | None, default: Any = REQUIRED
+    ) -> NDArray[Any] | Any:
+        """[count] numbers, or as many as there are; the type of the elements checked as well."""
+        wanted = f"an array of {count} {kind}s" if count is not None else f"an array of {kind}s"
         entry = self._get(key, wanted, lambda t: t.startswith((f"array of {kind}", f"array of u{kind}")), default)
         if entry is None:
             return default
-        if len(entry.value) != count:
+        if count is not None and len(entry.value) != count:
             raise self.report.bad("KEY_RANGE", entry.offset, key, wanted, f"{len(entry.value)} elements")
         return entry.value
 
