@@ -63,7 +63,7 @@ def make_theirs(v: Vocabulary, prefix: bool = True) -> tokenizers.Tokenizer:
     steps += [tokenizers.decoders.Strip(" ", 1, 0)] * prefix
     result.decoder = tokenizers.decoders.Sequence(steps)
     for piece, kind in zip(v.pieces, v.kinds, strict=True):
-        if kind == CONTROL:
+        if kind in (CONTROL, UNKNOWN):
             result.add_special_tokens([tokenizers.AddedToken(piece, special=True, normalized=False)])
         elif kind == USER_DEFINED:
             result.add_tokens([tokenizers.AddedToken(piece, special=False, normalized=False)])

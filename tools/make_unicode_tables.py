@@ -5,9 +5,9 @@
     python tools/make_unicode_tables.py
 
 The version of the classes is pinned because ids depend on it: 16.0.0 is what the regular expressions of Hugging Face's
-`tokenizers` 0.21 to 0.23 use. Its digit splitter uses a newer one, which adds 13 digits; text in them splits differently. Its normalizers and
-its BERT rules keep tables of their own, from Unicode 8 to 11, which vocabularies were made with: those are asked of the library
-itself, code point by code point, and written down here.
+`tokenizers` 0.21 to 0.23 use. Its digit splitter uses a newer one, which adds 13 digits; text in them splits differently.
+Its normalizers and its BERT rules keep tables of their own, from Unicode 8 to 11, which vocabularies were made with: those are
+asked of the library itself, code point by code point, and written down here.
 """
 
 from itertools import pairwise

@@ -134,8 +134,8 @@ def read_unigram(file: TokenizerJson, words: Words, kinds: np.ndarray) -> dict[s
 
 
 def pad_scores(scores: np.ndarray, size: int) -> bytes:
-    """[size] float32; 0 for added tokens that are not of the vocabulary."""
-    return np.concatenate([scores, np.zeros(size - len(scores))]).astype(np.float32).tobytes()
+    """[size] float64; 0 for added tokens that are not of the vocabulary."""
+    return np.concatenate([scores, np.zeros(size - len(scores))]).astype(np.float64).tobytes()
 
 
 def read_wordpiece(file: TokenizerJson, words: Words, kinds: np.ndarray) -> dict[str, Any]:
