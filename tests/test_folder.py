@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hugging Face folders: both forms of config.json, several files, what is refused and how it is said."""
 
+import copy
 import json
 import os
 import shutil
 import struct
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -172,8 +173,10 @@ def test_inspecting_reads_headers_only(tmp_path):
     assert set(info.quantization) == {"F16", "BF16"}
     assert info.file_bytes == sum(file.stat().st_size for file in path.glob("*.safetensors"))
     assert info.kv_bytes == 128 * 2 * 2 * 2 * 16 * 2
-    unknown = slm.inspect(write_folder(tmp_path / "x", LLAMA.config | {"attention_surprise": 1}, LLAMA.arrays))
-    assert "attention_surprise" in unknown.unsupported[0]
+    for field, value in (("attention_surprise", 1), ("quantization_config", QUANTIZED), ("model_type", "mamba")):
+        described_too = slm.inspect(write_folder(tmp_path / "x", LLAMA.config | {field: value}, LLAMA.arrays))
+        assert field in described_too.unsupported[0]
+        assert described_too.context == 128
 
 
 def test_weights_of_the_base_model_stand_without_prefix(tmp_path):
@@ -196,6 +199,49 @@ def test_a_single_file_wins_over_an_index(tmp_path):
     path = write_folder(tmp_path / "model", LLAMA.config, LLAMA.arrays)
     (path / INDEX).write_text("{}")
     assert described(path)
+
+
+# Fields of published folders that the fixtures lack, as their config.json has them.
+PUBLISHED = {
+    "llama_3_scaling": {
+        "is_llama_config": True, "rope_interleaved": False, "pretraining_tp": 1, "_name_or_path": "x/y", "max_length": 20,
+        "transformers.js_config": {"kv_cache_dtype": {"q4f16": "float16"}}, "unsloth_fixed": True, "rope_scaling": None,
+    },
+    "phi2": {"embd_pdrop": 0.0, "resid_pdrop": 0.1, "auto_map": {"AutoConfig": "configuration_phi.PhiConfig"}},
+    "phi3": {"attention_bias": False, "full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": False, "mlp_bias": False},
+    "qwen2": {"use_mrope": False, "max_window_layers": 21, "use_sliding_window": False, "sliding_window": 32768},
+    "gemma": {"hidden_activation": "gelu_pytorch_tanh"},
+    "gemma2": {"hidden_act": "gelu_pytorch_tanh", "cache_implementation": "hybrid"},
+    "gemma3": {"cache_implementation": "hybrid", "sliding_window_pattern": 6},
+    "gpt2": {
+        "n_ctx": 1024, "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
+        "gradient_checkpointing": False,
+    },
+    "gptneox": {"rotary_emb_base": 10000, "rotary_pct": 0.25, "hidden_act": "gelu"},
+    "starcoder2": {"norm_type": "layer_norm", "mlp_type": "default", "embedding_dropout": 0.1},
+    "cohere": {"model_max_length": 131072, "use_qk_norm": False},
+    "cohere2": {
+        "order_of_interleaved_layers": "local_attn_first", "position_embedding_type": "rope_gptj", "rotary_pct": 1.0,
+        "use_embedding_sharing": True, "use_gated_activation": True, "use_parallel_block": True, "use_parallel_embedding": True,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_fields_of_published_folders_change_nothing(name, tmp_path):
+    case = CASES[name]
+    plain = described(write_folder(tmp_path / "plain", case.config, case.arrays))
+    assert described(write_folder(tmp_path / "published", case.config | PUBLISHED[name], case.arrays)) == plain
+
+
+def test_gpt2_does_not_say_how_wide_its_mlp_is(tmp_path):
+    """n_inner is null in the published one: four times as wide as the rest."""
+    case = CASES["gpt2"]
+    arrays = {name: array for name, array in case.arrays.items() if "mlp.c_" not in name}
+    for layer in (f"transformer.h.{i}.mlp." for i in range(2)):
+        arrays |= {f"{layer}c_fc.weight": np.ones((64, 256), np.float32), f"{layer}c_fc.bias": np.ones(256, np.float32)}
+        arrays |= {f"{layer}c_proj.weight": np.ones((256, 64), np.float32), f"{layer}c_proj.bias": np.ones(64, np.float32)}
+    assert described(write_folder(tmp_path / "x", case.config | {"n_inner": None}, arrays))["intermediate_size"] == 256
 
 
 # ---- what is refused ------------------------------------------------------------------------------------
@@ -357,6 +403,40 @@ def test_every_code_is_raised_by_some_test():
     elsewhere_raised = {"MAGIC", "CHANGED", "TYPES", "VOCABULARY"}
     found = {row[3].removeprefix("FOLDER_") for row in REFUSED if row[3].startswith("FOLDER_")}
     assert found | elsewhere_raised == set(CODES)
+
+
+HOSTILE = [-1, 0, 1, 2**40, 1.5, 1e300, float("nan"), "x", [], [1], {"a": 1}, True, None]
+
+
+def every_field(values: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, value in values.items():
+        yield (*path, name)
+        if isinstance(value, dict):
+            yield from every_field(value, (*path, name))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["gemma3", "gptneox", "llama_3_scaling", "phi3_longrope", "qwen2_yarn", "smollm3"])
+def test_any_value_in_any_field_is_taken_or_refused(name, tmp_path):
+    """Each with each: nothing but the three errors comes out, and what is taken has finite angles and tensors that fit."""
+    case = CASES[name]
+    folder, outcomes = write_folder(tmp_path / "model", case.config, case.arrays), set()
+    for path in every_field(case.config):
+        for value in HOSTILE:
+            changed = copy.deepcopy(case.config)
+            place = changed
+            for step in path[:-1]:
+                place = place[step]
+            place[path[-1]] = value
+            (folder / CONFIG).write_text(json.dumps(changed))
+            try:
+                with Folder(folder) as files:
+                    assert np.isfinite(families.describe(files, 5).config["rope_inv_freq"]).all()
+                    assert all(0 <= id < 83 for id in files.end_tokens)
+                outcomes.add("taken")
+            except (FormatError, LimitError, UnsupportedError) as error:
+                outcomes.add(type(error).__name__ if str(error).isprintable() else str(error))
+    assert outcomes == {"taken", "FormatError", "LimitError", "UnsupportedError"}
 
 
 def test_missing_extra_and_misshapen_tensors_are_named_together(tmp_path):

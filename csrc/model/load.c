@@ -18,6 +18,7 @@
 enum {
     READ_BYTES = 1 << 20, /* of the file at a time */
     TURN_ITEMS = 32,      /* pieces of one region: other callers get their turn in between */
+    LINE_ELEMENTS = 1024, /* of a transposed matrix at a time */
     MODEL_TENSORS = 9,
     LAYER_TENSORS = 26 /* at most: 13 weights and as many biases */
 };
@@ -278,9 +279,9 @@ static bool read_fully(loading *l, const planned *p, int fd, uint8_t *buffer, si
 /* Rows row .. row + n - 1 of a piece whose columns are rows in the file: each file row gives one element of every row. */
 static bool read_transposed(loading *l, const planned *p, const slm_tensor *piece, int64_t row, int64_t n, uint8_t *buffer) {
     size_t element = (size_t)slm_type_block_bytes(piece->type);
-    uint8_t line[64 * sizeof(float)];
-    for (int64_t begin = 0; begin < n; begin += 64) {
-        int64_t count = slm_min64(64, n - begin);
+    uint8_t line[LINE_ELEMENTS * sizeof(float)];
+    for (int64_t begin = 0; begin < n; begin += LINE_ELEMENTS) {
+        int64_t count = slm_min64(LINE_ELEMENTS, n - begin);
         for (int64_t k = 0; k < piece->cols; k++) {
             uint64_t at = piece->offset + (uint64_t)(k * piece->transposed_ld + row + begin) * element;
             if (!read_fully(l, p, piece->fd, line, (size_t)count * element, at)) return false;

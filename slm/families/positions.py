@@ -14,6 +14,7 @@ from slm.formats.report import REQUIRED
 
 KINDS = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
 SYNONYMS = {"none": "default", "su": "longrope"}  # GGUF's word; the first published one
+MAX_FACTOR = 1e3  # of cosines and sines
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 
 
@@ -73,9 +74,15 @@ def read_rotary_dim(files: ModelFiles, config: Mapping[str, Any], place: str, pa
 
 
 def read_scaled(files: ModelFiles, config: Mapping[str, Any], context: int | None, place: str, theta: float, dim: int) -> Scaled:
-    """The angles as rope_type wants them."""
+    """The angles as rope_type wants them, all of them finite."""
+    scaled = read_any(files, config, context, place, theta, dim)
+    if not (np.isfinite(scaled.table.inv_freq).all() and 0 < scaled.table.factor < MAX_FACTOR):
+        raise files.bad(f"{place}.rope_type", "parameters that give finite angles", "others")
+    return scaled
 
-    def number(name: str, default: Any = REQUIRED, low: float = 0.0, high: float = 1e6) -> Any:
+
+def read_any(files: ModelFiles, config: Mapping[str, Any], context: int | None, place: str, theta: float, dim: int) -> Scaled:
+    def number(name: str, default: Any = REQUIRED, low: float = 1e-6, high: float = 1e6) -> Any:
         return files.float(f"{place}.{name}", low, high, default)
 
     trained = config["max_position_embeddings"]
@@ -96,9 +103,13 @@ def read_scaled(files: ModelFiles, config: Mapping[str, Any], context: int | Non
         return Scaled(rope.linear(theta, dim, number("factor")), (trained, trained))
     if kind == "dynamic":
         factor = number("factor", low=0.999)
+        if dim < 4:
+            raise files.unsupported(f"{place}.rope_type", "at least 4 rotated elements for 'dynamic'", dim)
         table = rope.dynamic(theta, dim, factor, trained, context or trained)
         return Scaled(table, (trained, int(trained * factor)))
     attention_factor = number("attention_factor", None)
+    if original < 2 or theta < 1.001:
+        raise files.bad(f"{place}.original_max_position_embeddings", "at least 2, and rope_theta above 1", original)
     if kind == "longrope":
         if short is None or long is None:
             found = "'longrope' without one of them"
@@ -110,7 +121,10 @@ def read_scaled(files: ModelFiles, config: Mapping[str, Any], context: int | Non
     factor = number("factor")
     longest = max(trained, int(original * factor))
     if kind == "llama3":
-        table = rope.llama3(theta, dim, factor, original, number("low_freq_factor"), number("high_freq_factor"))
+        low, high = number("low_freq_factor"), number("high_freq_factor")
+        if low >= high:
+            raise files.bad(f"{place}.high_freq_factor", f"above low_freq_factor {low}", high)
+        table = rope.llama3(theta, dim, factor, original, low, high)
         return Scaled(table, (trained, longest))
     betas = {"beta_fast": number("beta_fast", 32.0), "beta_slow": number("beta_slow", 1.0)}
     mscale, mscale_all_dim = number("mscale", None, -1e-9), number("mscale_all_dim", None, -1e-9)

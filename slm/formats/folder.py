@@ -53,7 +53,7 @@ class Folder(ModelFiles):
     is_gguf = False
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Raises OSError, FormatError, UnsupportedError (an adapter, quantized weights, weights that are not safetensors)."""
+        """Raises OSError, FormatError, UnsupportedError (an adapter, weights that are not safetensors)."""
         self.path = Path(path)
         self.report = Report(path, "FOLDER", CODES)
         if (self.path / ADAPTER).exists():
@@ -61,10 +61,6 @@ class Folder(ModelFiles):
         if not (self.path / CONFIG).exists():
             raise self.report.bad("NO_CONFIG", None, CONFIG, "a file of this name", "none")
         self.config = read_object(self.path / CONFIG, Report(self.path / CONFIG, "FOLDER", CODES))
-        quantization = self.config.get_object("quantization_config", None)
-        if quantization is not None:
-            method = quoted(quantization.get_string("quant_method", "no quant_method"))
-            raise self.config.report.unsupported("QUANTIZED", None, quantization.path, "float weights", method)
         self._read: set[str] = set()
         with ExitStack() as stack:
             self._shards, self.tensors = open_shards(self.path, self.report, stack)
@@ -154,6 +150,10 @@ class Folder(ModelFiles):
         return self.config.report.unsupported("MODEL_TYPE", None, self.config.where("model_type"), known, quoted(self.kind))
 
     def refuse_unread(self) -> None:
+        quantization = self.config.get_object("quantization_config", None)
+        if quantization is not None:
+            method = quoted(quantization.get_string("quant_method", "no quant_method"))
+            raise self.config.report.unsupported("QUANTIZED", None, quantization.path, "float weights", method)
         self._refuse_unread(self.config)
 
     def _refuse_unread(self, place: Object) -> None:
