@@ -169,6 +169,7 @@ typedef struct slm_config {
     bool parallel_residual;   /* attention and MLP read the same residual stream */
     bool norm_after_residual; /* output norms are taken of the stream after the addition, not of what is added */
     bool kv_f32;              /* keys or values need more digits than bf16 has: SLM_KV_AUTO is f32 */
+    bool bidirectional;       /* a token sees all of its text, which runs whole; such a model has no windows and no lm_head */
 } slm_config;
 
 /* Norms, biases, q_norm, k_norm and gate_proj may be absent. In a parallel residual without a norm of its own the MLP reads what
@@ -194,7 +195,7 @@ typedef struct slm_weights {
     slm_tensor token_type_embedding; /* [1, hidden_size], added to every embedding; may be absent */
     slm_affine embedding_norm;       /* [1, hidden_size]; may be absent */
     slm_affine norm;                 /* [1, hidden_size]; may be absent */
-    slm_affine lm_head;              /* [vocab_size, hidden_size]; weight SLM_TYPE_NONE: tied to embed_tokens */
+    slm_affine lm_head;              /* [vocab_size, hidden_size]; weight SLM_TYPE_NONE: tied to embed_tokens, or none */
     const slm_layer_weights *layers; /* [num_hidden_layers] */
 } slm_weights;
 
@@ -234,8 +235,9 @@ typedef struct slm_model_stats {
     size_t weight_bytes; /* held by packed weights */
     size_t token_bytes;  /* of them, read whole for each token */
     size_t kv_bytes;     /* slm_kv_bytes() of the whole context */
-    int64_t context, vocab_size;
+    int64_t context, vocab_size, hidden_size;
     slm_kv_type kv;
+    bool bidirectional;
     slm_precision precision;
 } slm_model_stats;
 void slm_model_describe(const slm_model *model, slm_model_stats *stats);
@@ -264,15 +266,18 @@ int64_t slm_session_rewind_limit(const slm_session *session);
 /* Keeps the first n_tokens positions: 0, or rewind_limit to length; else SLM_BAD_ARGUMENT, and nothing has changed. */
 slm_status slm_session_rewind(slm_session *session, int64_t n_tokens, slm_error *error);
 
-typedef enum slm_logits {
-    SLM_LOGITS_NONE, /* only fills the cache */
-    SLM_LOGITS_LAST, /* logits: [1, vocab_size] */
-    SLM_LOGITS_ALL,  /* logits: [n_tokens, vocab_size] */
-} slm_logits;
+typedef enum slm_output {
+    SLM_NO_OUTPUT,   /* only fills the cache */
+    SLM_LOGITS_LAST, /* [1, vocab_size] */
+    SLM_LOGITS_ALL,  /* [n_tokens, vocab_size] */
+    SLM_HIDDEN_LAST, /* [1, hidden_size]: what the final norm gives, which lm_head reads */
+    SLM_HIDDEN_ALL,  /* [n_tokens, hidden_size] */
+} slm_output;
 
 /* Runs n_tokens >= 1 tokens at positions length, length + 1, ...; cancelled or failed, the session keeps its length
- * and the logits are undefined. */
-slm_status slm_session_forward(slm_session *session, const int32_t *tokens, int64_t n_tokens, slm_logits which, float *logits,
+ * and the output is undefined. A bidirectional model takes a text in one call and one step, at position 0, and gives hidden
+ * states only: SLM_UNSUPPORTED for logits. */
+slm_status slm_session_forward(slm_session *session, const int32_t *tokens, int64_t n_tokens, slm_output which, float *output,
                                const slm_call *call, slm_error *error);
 
 /* ---- tokenizer: immutable, shareable -------------------------------------------------------------------------------- */

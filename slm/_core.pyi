@@ -35,8 +35,10 @@ class Stats(TypedDict):
     kv_bytes: int  # kv_bytes() of the whole context
     context: int
     vocab_size: int
+    hidden_size: int
     kv: Literal["f32", "bf16"]
     precision: Literal["default", "high"]
+    bidirectional: bool
 
 def cpu_info() -> CpuInfo: ...
 def measure_bandwidth(size: int = 1 << 30, sweeps: int = 5, threads: int = 0) -> float:
@@ -107,11 +109,15 @@ class Session:
     def forward(
         self,
         tokens: Sequence[int] | NDArray[np.integer],
-        logits: Literal["none", "last", "all"] = "last",
+        output: Literal["none", "last", "all", "hidden_last", "hidden_all"] = "last",
         threads: int = 0,
         prefill_chunk: int = 0,
     ) -> NDArray[np.float32] | None:
-        """Append tokens: logits [1, vocab_size], [n_tokens, vocab_size] or None."""
+        """Append tokens: their logits ("last" [1, vocab_size], "all" [n_tokens, vocab_size]), what the final norm gives
+        ("hidden_last" [1, hidden_size], "hidden_all" [n_tokens, hidden_size]), or None.
+
+        A bidirectional model takes one text, whole, and gives no logits.
+        """
 
     def generate(
         self,

@@ -5,6 +5,9 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
+import numpy as np
+from numpy.typing import NDArray
+
 from slm import _core
 from slm.chat import Documents, Messages, Tools, template_keywords
 from slm.errors import ClosedError, TemplateError, UnsupportedError
@@ -53,6 +56,8 @@ class Model:
         self.threads = threads
         self.context: int = stats["context"]
         self.vocab_size: int = stats["vocab_size"]
+        self.hidden_size: int = stats["hidden_size"]
+        self._embeds_only: bool = stats["bidirectional"]
 
     @overload
     def generate(self, prompt: Prompt, **options: Any) -> Output: ...
@@ -66,6 +71,7 @@ class Model:
         Raises ContextLengthError (a prompt is cut only if overflow= says how), ClosedError, TypeError and ValueError naming the
         parameter.
         """
+        self._refuse_embedder("generate")
         record = GenerateOptions.of("generate", options)
         batch = batch_of(prompt)
         if batch is None:
@@ -75,6 +81,7 @@ class Model:
 
     def stream(self, prompt: Prompt, **options: Any) -> Stream:
         """generate() as an iterator of Chunk: pieces of text as they are made. Closing it cancels what is left."""
+        self._refuse_embedder("stream")
         record = GenerateOptions.of("stream", options)
         if batch_of(prompt):
             raise TypeError("prompt must be one prompt; a list of prompts goes to generate()")
@@ -98,6 +105,7 @@ class Model:
         Text in messages, tools and documents never becomes control tokens. Raises TemplateError when the model has no chat
         template or it refuses the conversation, and what generate() raises.
         """
+        self._refuse_embedder("chat")
         record = GenerateOptions.of("chat", options)
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
@@ -120,6 +128,7 @@ class Model:
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Session:
         """A conversation that keeps its KV state between turns. system: its system message; the others: as in chat()."""
+        self._refuse_embedder("session")
         return Session(self, system, template_keywords(tools, documents, chat_template, chat_template_kwargs))
 
     def forward(self, tokens: Iterable[int], *, logits: Literal["all", "last"] = "all") -> Forward:
@@ -128,6 +137,7 @@ class Model:
         logits: "all" gives [n_tokens, vocab_size] f32, "last" only the last position's, [1, vocab_size].
         Raises ContextLengthError, NumericsError (NaN or infinity), ValueError for an empty sequence or an id out of range.
         """
+        self._refuse_embedder("forward")
         if logits not in ("all", "last"):
             raise ValueError(f"logits must be 'all' or 'last', not {shown(logits)}")
         core = self._open_core()
@@ -136,6 +146,39 @@ class Model:
             raise ValueError("tokens is empty; a forward pass takes at least one token")
         check_fit("tokens", len(ids), self.context, 0)
         return Forward(core.session().forward(ids, logits, self.threads))
+
+    def embed(
+        self,
+        texts: Prompt | Sequence[Prompt],
+        *,
+        pool: Literal["mean", "cls", "last"] = "mean",
+        normalize: bool = True,
+    ) -> NDArray[np.float32]:
+        """Vectors that stand for texts: [n_texts, hidden_size] f32.
+
+        texts: a str or a flat sequence of token ids, or a list of such; each gives the same vector as when alone. A str is
+            encoded with the special tokens that the vocabulary puts around a text.
+        pool: what is taken of the hidden states behind the last norm: the "mean" over all tokens, the first one ("cls") or the
+            "last". Models are trained for one of them.
+        normalize: scale to length 1, so that a dot product of two vectors is their cosine.
+        Raises ContextLengthError (a text is never cut), NumericsError, TypeError and ValueError naming the parameter, ClosedError.
+        """
+        core = self._open_core()
+        if pool not in ("mean", "cls", "last"):
+            raise ValueError(f"pool must be 'mean', 'cls' or 'last', not {shown(pool)}")
+        normalize = check_bool("normalize", normalize)
+        batch = batch_of(texts, "texts")
+        named = [("texts", texts)] if batch is None else [(f"texts[{i}]", text) for i, text in enumerate(batch)]
+        prompts = []
+        for name, text in named:
+            prompts.append(prompt_ids(self.tokenizer, text, self.vocab_size, name))
+            check_fit(name, len(prompts[-1]), self.context, 0)
+        vectors = np.empty((len(prompts), self.hidden_size), np.float32)
+        for i, ids in enumerate(prompts):
+            hidden = core.session().forward(ids, "hidden_last" if pool == "last" else "hidden_all", self.threads)
+            vector = hidden.mean(axis=0, dtype=np.float64) if pool == "mean" else hidden[0].astype(np.float64)
+            vectors[i] = vector / max(np.sqrt(np.square(vector).sum()), 1e-12) if normalize else vector
+        return vectors
 
     def close(self) -> None:
         """Give the weights back. Running streams finish; every later call raises ClosedError. Closing twice is fine."""
@@ -155,6 +198,10 @@ class Model:
         if core is None:
             raise ClosedError("the model is closed")
         return core
+
+    def _refuse_embedder(self, verb: str) -> None:
+        if self._embeds_only:
+            raise UnsupportedError(f"{verb}() is not for this model: it embeds, it does not generate; use embed()")
 
     def _ids(self, prompt: Any, options: GenerateOptions, name: str = "prompt") -> Fitted:
         ids = prompt_ids(self.tokenizer, prompt, self.vocab_size, name)

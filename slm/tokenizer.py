@@ -207,20 +207,20 @@ def flat_ids(name: str, prompt: Any) -> Sequence[Any]:
     refuse_type(name, "a sequence of token ids", prompt)
 
 
-def batch_of(prompt: Any) -> list[Any] | None:
+def batch_of(prompt: Any, name: str = "prompt") -> list[Any] | None:
     """The prompts of a list, or None when `prompt` is a single one: a str or a flat sequence of ids. [] is an empty batch."""
     if isinstance(prompt, str):
         return None
     if isinstance(prompt, np.ndarray):
         return list(prompt) if prompt.ndim == 2 else None
     if not isinstance(prompt, Sequence) or isinstance(prompt, bytes | bytearray | memoryview):
-        refuse_type("prompt", "a str, a sequence of token ids, or a list of prompts", prompt)
+        refuse_type(name, "a str, a sequence of token ids, or a list of prompts", prompt)
     nested = [isinstance(item, Sequence | np.ndarray) for item in prompt]
     if prompt and not any(nested):
         if any(isinstance(item, Mapping) for item in prompt):
-            raise TypeError("prompt is a list of mappings; messages with roles go to chat()")
+            raise TypeError(f"{name} is a list of mappings; messages with roles go to chat()")
         return None
     if not all(nested):
         position = nested.index(False)
-        refuse_type(f"prompt[{position}]", "a prompt, as the others are", prompt[position])
+        refuse_type(f"{name}[{position}]", "a prompt, as the others are", prompt[position])
     return list(prompt)

@@ -169,6 +169,7 @@ static void attention_block(const slm_step *step, slm_team *team, int64_t index)
                                .first_position = step->first_position,
                                .n_tokens = step->n_tokens,
                                .window = model->sliding_windows[index],
+                               .bidirectional = model->config.bidirectional,
                                .soft_cap = model->config.attention_softcap,
                                .q = w->q,
                                .ldq = w->q_ld,
@@ -200,23 +201,35 @@ static void mlp_block(const slm_step *step, slm_team *team, int64_t index) {
     project(step, team, &input, (slm_linear[]){linear_of(&layer->down_proj, w->delta, w->hidden_ld)}, 1);
 }
 
-/* logits = lm_head(normed) of the last n_logits tokens. */
-static void output(slm_step *step, slm_team *team) {
+/* output = lm_head(normed) of the last n_outputs tokens. */
+static void output_logits(slm_step *step, slm_team *team) {
     const slm_model *model = step->model;
     const slm_workspace *w = step->workspace;
-    int64_t vocab_size = model->config.vocab_size, first = step->n_tokens - step->n_logits;
+    int64_t vocab_size = model->config.vocab_size, first = step->n_tokens - step->n_outputs;
     slm_input input = input_of(step, w->normed + first * w->hidden_ld, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
-    input.n_tokens = step->n_logits;
-    project(step, team, &input, (slm_linear[]){linear_of(&model->lm_head, step->logits, vocab_size)}, 1);
+    input.n_tokens = step->n_outputs;
+    project(step, team, &input, (slm_linear[]){linear_of(&model->lm_head, step->output, vocab_size)}, 1);
     int64_t begin, end;
-    slm_team_range(team, step->n_logits * vocab_size, &begin, &end);
-    float *logits = step->logits + begin, scale = model->config.logits_scale, cap = model->config.logits_softcap;
+    slm_team_range(team, step->n_outputs * vocab_size, &begin, &end);
+    float *logits = step->output + begin, scale = model->config.logits_scale, cap = model->config.logits_softcap;
     for (int64_t i = 0; scale > 0 && i < end - begin; i++) logits[i] *= scale;
     if (cap > 0) model->kernels->soft_cap(logits, cap, end - begin);
     if (!model->kernels->all_finite(logits, end - begin)) atomic_store(&step->finite, false);
 }
 
-/* Without logits NaN would hide in the cache until somebody asks for some. */
+/* output = normed of the last n_outputs tokens. */
+static void output_hidden(slm_step *step, slm_team *team) {
+    const slm_workspace *w = step->workspace;
+    int64_t begin, end, width = step->model->config.hidden_size, first = step->n_tokens - step->n_outputs;
+    slm_team_range(team, step->n_outputs, &begin, &end);
+    for (int64_t t = begin; t < end; t++) {
+        memcpy(step->output + t * width, w->normed + (first + t) * w->hidden_ld, (size_t)width * sizeof(float));
+    }
+    if (!step->model->kernels->all_finite(step->output + begin * width, (end - begin) * width))
+        atomic_store(&step->finite, false);
+}
+
+/* Without output NaN would hide in the cache until somebody asks for some. */
 static void check_hidden(slm_step *step, slm_team *team) {
     const slm_workspace *w = step->workspace;
     int64_t begin, end;
@@ -240,10 +253,10 @@ void slm_decoder_step(slm_step *step, slm_team *team) {
         mlp_block(step, team, i);
         block_output(step, team, &layer->mlp_output_norm);
     }
-    if (step->n_logits) {
+    if (step->n_outputs) {
         block_input(step, team, &model->norm);
         done(team); /* the last tokens go to other threads now */
-        output(step, team);
+        step->hidden ? output_hidden(step, team) : output_logits(step, team);
     } else {
         check_hidden(step, team);
     }

@@ -11,12 +11,14 @@ typedef struct slm_step {
     slm_kv_cache *cache;   /* reserved up to first_position + n_tokens */
     const int32_t *tokens; /* [n_tokens], all below vocab_size */
     int64_t n_tokens, first_position;
-    int64_t n_logits;   /* of the last so many tokens; 0: none */
-    float *logits;      /* [n_logits, vocab_size] */
-    atomic_bool finite; /* set it first; false afterwards: a logit, or without logits a last hidden state, is NaN or infinite */
+    int64_t n_outputs; /* of the last so many tokens; 0: none */
+    bool hidden;       /* hidden states instead of logits */
+    float *output;     /* [n_outputs, vocab_size or hidden_size] */
+    atomic_bool
+        finite; /* set it first; false afterwards: something in output, or without it a hidden state, is NaN or infinite */
 } slm_step;
 
-/* A region body: every thread of the team runs it. Cancelled, it leaves logits and the step's pages unusable. */
+/* A region body: every thread of the team runs it. Cancelled, it leaves output and the step's pages unusable. */
 void slm_decoder_step(slm_step *step, slm_team *team);
 
 #endif

@@ -492,6 +492,8 @@ static slm_status check(const slm_config *c, const slm_weights *w, const slm_loa
             return slm_fail(error, SLM_BAD_ARGUMENT, i, "down_proj_group: expected 16 or 32, found %lld",
                             (long long)layer->down_proj_group);
         }
+        if (c->bidirectional && layer->sliding_window)
+            return slm_fail(error, SLM_UNSUPPORTED, i, "sliding_window: expected none in a bidirectional model");
         if (layer->sliding_window < 0 || layer->sliding_window > INT32_MAX || layer->rope_table < -1 ||
             layer->rope_table >= c->n_rope_tables) {
             return slm_fail(error, SLM_BAD_ARGUMENT, i,
@@ -500,6 +502,8 @@ static slm_status check(const slm_config *c, const slm_weights *w, const slm_loa
                             (long long)layer->rope_table);
         }
     }
+    if (c->bidirectional && w->lm_head.weight.type != SLM_TYPE_NONE)
+        return slm_fail(error, SLM_UNSUPPORTED, -1, "lm_head: expected none in a bidirectional model");
     if (w->position_embeddings.type != SLM_TYPE_NONE && o->context > c->max_position_embeddings) {
         return slm_fail(error, SLM_BAD_ARGUMENT, -1, "context: expected at most %lld, the learned positions, found %lld",
                         (long long)c->max_position_embeddings, (long long)o->context);
@@ -515,7 +519,7 @@ static bool all_f32(const slm_model *m) {
             if (linears[j]->w.data && linears[j]->w.type != SLM_TYPE_F32) return false;
         }
     }
-    return m->lm_head.w.type == SLM_TYPE_F32;
+    return !m->lm_head.w.data || m->lm_head.w.type == SLM_TYPE_F32;
 }
 
 slm_status slm_model_load(const slm_config *config, const slm_weights *weights, const slm_load_options *options,
@@ -553,11 +557,10 @@ slm_status slm_model_load(const slm_config *config, const slm_weights *weights, 
         if (!status) status = load_all(&l, call ? call->threads : 0, error);
     }
     if (!status) {
-        if (m->lm_head.w.data) {
-            m->token_bytes -= slm_matrix_bytes(&m->embed_tokens); /* only one row of it is read */
-        } else {
-            m->lm_head.w = m->embed_tokens;
-        }
+        bool tied = !m->lm_head.w.data && !config->bidirectional;
+        if (tied) m->lm_head.w = m->embed_tokens;
+        if (!tied) m->token_bytes -= slm_matrix_bytes(&m->embed_tokens); /* only one row of it is read */
+        if (m->position_embeddings.data) m->token_bytes -= slm_matrix_bytes(&m->position_embeddings);
         bool exact = options->precision == SLM_PRECISION_HIGH || config->kv_f32 || all_f32(m);
         bool bf16 = options->kv == SLM_KV_BF16 || (options->kv == SLM_KV_AUTO && !exact);
         slm_kv_shape_init(&m->kv_shape, n_layers, config->num_key_value_heads, config->head_dim, bf16);
@@ -598,6 +601,8 @@ void slm_model_describe(const slm_model *model, slm_model_stats *stats) {
                                .kv_bytes = kv_bytes,
                                .context = model->context,
                                .vocab_size = model->config.vocab_size,
+                               .hidden_size = model->config.hidden_size,
+                               .bidirectional = model->config.bidirectional,
                                .kv = kv->bf16 ? SLM_KV_BF16 : SLM_KV_F32,
                                .precision = model->precision};
 }

@@ -36,7 +36,7 @@ struct slm_model {
     slm_matrix position_embeddings;    /* [max_position_embeddings, hidden_size]; data may be NULL */
     const float *token_type_embedding; /* [hidden_size, padded], or NULL */
     slm_norm embedding_norm, norm;
-    slm_dense lm_head; /* [vocab_size, hidden_size]; data may be embed_tokens' own */
+    slm_dense lm_head; /* [vocab_size, hidden_size]; data may be embed_tokens' own, NULL in a bidirectional model */
     slm_layer *layers; /* [num_hidden_layers] */
     uint8_t *arena;    /* all matrices and vectors */
     size_t arena_bytes, token_bytes;

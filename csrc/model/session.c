@@ -75,8 +75,19 @@ slm_status slm_session_rewind(slm_session *session, int64_t n_tokens, slm_error 
     return SLM_OK;
 }
 
-static slm_status check(const slm_session *session, const int32_t *tokens, int64_t n_tokens, slm_error *error) {
+static bool is_hidden(slm_output which) {
+    return which == SLM_HIDDEN_LAST || which == SLM_HIDDEN_ALL;
+}
+
+static slm_status check(const slm_session *session, const int32_t *tokens, int64_t n_tokens, slm_output which, slm_error *error) {
     int64_t vocab_size = session->model->config.vocab_size, context = session->model->context;
+    bool bidirectional = session->model->config.bidirectional;
+    if (bidirectional && (which == SLM_LOGITS_LAST || which == SLM_LOGITS_ALL))
+        return slm_fail(error, SLM_UNSUPPORTED, -1, "the model embeds text, it does not generate: it has no logits");
+    if (bidirectional && session->length) {
+        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "the model sees a text whole, so it takes one at position 0, not at %lld",
+                        (long long)session->length);
+    }
     if (n_tokens < 1)
         return slm_fail(error, SLM_BAD_ARGUMENT, -1, "tokens: expected at least one, found %lld", (long long)n_tokens);
     if (n_tokens > context - session->length) {
@@ -100,27 +111,31 @@ static slm_status ensure_workspace(slm_session *session, int64_t n_tokens, int t
     return slm_workspace_create(w, session->model, n_tokens, threads, error);
 }
 
-/* With logits: the first row that is not finite. Without: the step's tokens cannot be told apart any more. */
+/* With output: the first row that is not finite. Without: the step's tokens cannot be told apart any more. */
 static slm_status fail_not_a_number(const slm_step *step, slm_error *error) {
-    int64_t vocab_size = step->model->config.vocab_size, row = 0;
-    while (row < step->n_logits - 1 && step->model->kernels->all_finite(step->logits + row * vocab_size, vocab_size)) row++;
-    int64_t position = step->first_position + (step->n_logits ? step->n_tokens - step->n_logits + row : 0);
+    const slm_config *c = &step->model->config;
+    int64_t width = step->hidden ? c->hidden_size : c->vocab_size, row = 0;
+    while (row < step->n_outputs - 1 && step->model->kernels->all_finite(step->output + row * width, width)) row++;
+    int64_t position = step->first_position + (step->n_outputs ? step->n_tokens - step->n_outputs + row : 0);
     return slm_fail(error, SLM_NOT_A_NUMBER, position, "the model gave NaN or infinity at position %lld%s", (long long)position,
-                    step->n_logits ? "" : " or after it");
+                    step->n_outputs ? "" : " or after it");
 }
 
 static void step_body(void *step, slm_team *team) {
     slm_decoder_step(step, team);
 }
 
-slm_status slm_session_run(slm_session *session, const int32_t *tokens, int64_t n_tokens, slm_logits which, float *logits,
+slm_status slm_session_run(slm_session *session, const int32_t *tokens, int64_t n_tokens, slm_output which, float *output,
                            const slm_call *call, slm_clock *clock, slm_error *error) {
     slm_model *model = session->model;
     slm_kv_cache *cache = &session->cache;
     int64_t start = session->length, chunk = call && call->prefill_chunk > 0 ? call->prefill_chunk : SLM_PREFILL_CHUNK;
+    if (model->config.bidirectional) chunk = n_tokens; /* keys and values of all tokens come before the first attention */
+    bool all = which == SLM_LOGITS_ALL || which == SLM_HIDDEN_ALL, hidden = is_hidden(which);
+    int64_t width = hidden ? model->config.hidden_size : model->config.vocab_size;
     int threads = call && call->threads > 0 ? call->threads : slm_threads_default();
     threads = threads < SLM_MAX_THREADS ? threads : SLM_MAX_THREADS;
-    slm_status status = check(session, tokens, n_tokens, error);
+    slm_status status = check(session, tokens, n_tokens, which, error);
     if (!status) status = ensure_workspace(session, slm_min64(chunk, n_tokens), threads, error);
     for (int64_t at = 0; !status && at < n_tokens; at += chunk) {
         int64_t n = slm_min64(chunk, n_tokens - at);
@@ -133,8 +148,9 @@ slm_status slm_session_run(slm_session *session, const int32_t *tokens, int64_t 
                          .tokens = tokens + at,
                          .n_tokens = n,
                          .first_position = start + at,
-                         .n_logits = which == SLM_LOGITS_ALL ? n : which == SLM_LOGITS_LAST && last,
-                         .logits = which == SLM_LOGITS_ALL ? logits + at * model->config.vocab_size : logits,
+                         .n_outputs = all ? n : which != SLM_NO_OUTPUT && last,
+                         .hidden = hidden,
+                         .output = all ? output + at * width : output,
                          .finite = true};
         slm_threads_run(threads, clock, step_body, &step);
         if (clock->cancelled || (n_tokens > 1 && slm_clock_progress(clock, (uint64_t)(at + n), (uint64_t)n_tokens))) {
@@ -154,9 +170,9 @@ slm_status slm_session_run(slm_session *session, const int32_t *tokens, int64_t 
     return status;
 }
 
-slm_status slm_session_forward(slm_session *session, const int32_t *tokens, int64_t n_tokens, slm_logits which, float *logits,
+slm_status slm_session_forward(slm_session *session, const int32_t *tokens, int64_t n_tokens, slm_output which, float *output,
                                const slm_call *call, slm_error *error) {
     slm_clock clock;
     slm_clock_start(&clock, call);
-    return slm_session_run(session, tokens, n_tokens, which, logits, call, &clock, error);
+    return slm_session_run(session, tokens, n_tokens, which, output, call, &clock, error);
 }

@@ -7,7 +7,7 @@
 #include "model/model.h"
 
 /* slm_session_forward under a clock that the caller has started. */
-slm_status slm_session_run(slm_session *session, const int32_t *tokens, int64_t n_tokens, slm_logits which, float *logits,
+slm_status slm_session_run(slm_session *session, const int32_t *tokens, int64_t n_tokens, slm_output which, float *output,
                            const slm_call *call, slm_clock *clock, slm_error *error);
 
 #endif

@@ -21,7 +21,7 @@ static const uint8_t *page_of(const slm_attention *a, const block *b, int64_t po
 
 /* A row sees the positions from .. to - 1. */
 static int64_t seen_to(const slm_attention *a, const block *b, int64_t row) {
-    return a->first_position + b->token + row / b->n_heads + 1;
+    return a->bidirectional ? a->n_tokens : a->first_position + b->token + row / b->n_heads + 1;
 }
 
 static int64_t seen_from(const slm_attention *a, const block *b, int64_t row) {

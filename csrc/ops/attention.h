@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * attention.h: grouped-query attention over pages of keys and values, causal unless asked otherwise.
+ * attention.h: grouped-query attention over pages of keys and values, causal or bidirectional.
  *
  * Positions fall into fixed segments of 256. Each segment gives (max, sum, out) of its own softmax, and segments are merged in
  * ascending order, so a query's result does not depend on how many queries run with it or on how the work is split. */
@@ -18,9 +18,10 @@ typedef struct slm_attention {
     int64_t n_heads;
     int64_t first_position; /* of token 0; the pages hold all tokens' keys and values */
     int64_t n_tokens;
-    int64_t window; /* a query sees so many positions, its own included; 0: all before it */
-    float soft_cap; /* c: scores become c * tanh(score / c); 0: none */
-    const float *q; /* [n_tokens, ldq]: heads of head_dim, rotated, scaled, rounded as the cache is */
+    int64_t window;     /* a query sees so many positions, its own included; 0: all before it */
+    bool bidirectional; /* a query sees all n_tokens; then first_position and window are 0 */
+    float soft_cap;     /* c: scores become c * tanh(score / c); 0: none */
+    const float *q;     /* [n_tokens, ldq]: heads of head_dim, rotated, scaled, rounded as the cache is */
     int64_t ldq;
     float *out; /* [n_tokens, ldo]: heads of head_dim */
     int64_t ldo;

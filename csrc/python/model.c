@@ -213,7 +213,8 @@ static bool read_config(const slm_py_state *state, PyObject *mapping, slm_config
         !enum_field(&f, "norm_kind", norm_kinds, &norm_kind) ||
         !optional_bool_field(&f, "parallel_residual", &config->parallel_residual) ||
         !optional_bool_field(&f, "norm_after_residual", &config->norm_after_residual) ||
-        !optional_bool_field(&f, "kv_f32", &config->kv_f32)) {
+        !optional_bool_field(&f, "kv_f32", &config->kv_f32) ||
+        !optional_bool_field(&f, "bidirectional", &config->bidirectional)) {
         return false;
     }
     config->hidden_act = activation;
@@ -400,10 +401,11 @@ static PyObject *model_stats(PyObject *self, PyObject *unused) {
     if (!ready(slm_py_state_of(Py_TYPE(self)), model)) return NULL;
     slm_model_stats stats;
     slm_model_describe(model->model, &stats);
-    return Py_BuildValue("{s:n,s:n,s:n,s:L,s:L,s:s,s:s}", "weight_bytes", (Py_ssize_t)stats.weight_bytes, "token_bytes",
+    return Py_BuildValue("{s:n,s:n,s:n,s:L,s:L,s:L,s:s,s:s,s:O}", "weight_bytes", (Py_ssize_t)stats.weight_bytes, "token_bytes",
                          (Py_ssize_t)stats.token_bytes, "kv_bytes", (Py_ssize_t)stats.kv_bytes, "context",
-                         (long long)stats.context, "vocab_size", (long long)stats.vocab_size, "kv", kv_types[stats.kv],
-                         "precision", precisions[stats.precision]);
+                         (long long)stats.context, "vocab_size", (long long)stats.vocab_size, "hidden_size",
+                         (long long)stats.hidden_size, "kv", kv_types[stats.kv], "precision", precisions[stats.precision],
+                         "bidirectional", stats.bidirectional ? Py_True : Py_False);
 }
 
 static PyObject *model_session(PyObject *self, PyObject *unused) {

@@ -60,13 +60,25 @@ static PyObject *session_rewind(PyObject *object, PyObject *argument) {
     Py_RETURN_NONE;
 }
 
-static int which_logits(const char *name) {
-    static const char *const names[] = {[SLM_LOGITS_NONE] = "none", [SLM_LOGITS_LAST] = "last", [SLM_LOGITS_ALL] = "all"};
-    for (int i = 0; i < 3; i++) {
-        if (!strcmp(names[i], name)) return i;
+static int which_output(const char *name) {
+    static const char *const names[] = {[SLM_NO_OUTPUT] = "none",
+                                        [SLM_LOGITS_LAST] = "last",
+                                        [SLM_LOGITS_ALL] = "all",
+                                        [SLM_HIDDEN_LAST] = "hidden_last",
+                                        [SLM_HIDDEN_ALL] = "hidden_all"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (!strcmp(names[i], name)) return (int)i;
     }
-    PyErr_Format(PyExc_ValueError, "logits: expected 'none', 'last' or 'all', found '%.32s'", name);
+    PyErr_Format(PyExc_ValueError, "output: expected 'none', 'last', 'all', 'hidden_last' or 'hidden_all', found '%.32s'", name);
     return -1;
+}
+
+/* A new array for what a forward pass of n_tokens gives, and its data. */
+static PyObject *output_array(const slm_session *session, int which, int64_t n_tokens, float **data) {
+    slm_model_stats stats;
+    slm_model_describe(slm_session_model(session), &stats);
+    bool all = which == SLM_LOGITS_ALL || which == SLM_HIDDEN_ALL, hidden = which == SLM_HIDDEN_LAST || which == SLM_HIDDEN_ALL;
+    return slm_py_new_array_f32(all ? n_tokens : 1, hidden ? stats.hidden_size : stats.vocab_size, data);
 }
 
 bool slm_py_call_options(PyObject *threads, PyObject *prefill_chunk, slm_call *call) {
@@ -80,31 +92,29 @@ bool slm_py_call_options(PyObject *threads, PyObject *prefill_chunk, slm_call *c
 }
 
 static PyObject *session_forward(PyObject *object, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"tokens", "logits", "threads", "prefill_chunk", NULL};
+    static char *names[] = {"tokens", "output", "threads", "prefill_chunk", NULL};
     slm_py_session *self = (slm_py_session *)object;
     slm_py_state *state = slm_py_state_of(Py_TYPE(object));
     PyObject *sequence, *threads = NULL, *prefill_chunk = NULL, *array = NULL;
-    const char *logits_name = "last";
+    const char *output_name = "last";
     slm_py_call call = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|sOO", names, &sequence, &logits_name, &threads, &prefill_chunk))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|sOO", names, &sequence, &output_name, &threads, &prefill_chunk))
         return NULL;
-    int which = which_logits(logits_name);
+    int which = which_output(output_name);
     int64_t n_tokens;
     int32_t *tokens = NULL;
     if (which < 0 || !slm_py_call_options(threads, prefill_chunk, &call.call) ||
         !(tokens = slm_py_tokens(sequence, "tokens", &n_tokens))) {
         return NULL;
     }
-    float *logits = NULL;
+    float *output = NULL;
     slm_error error;
-    slm_model_stats stats;
-    slm_model_describe(slm_session_model(self->session), &stats);
-    if (which != SLM_LOGITS_NONE) array = slm_py_new_array_f32(which == SLM_LOGITS_ALL ? n_tokens : 1, stats.vocab_size, &logits);
+    if (which != SLM_NO_OUTPUT) array = output_array(self->session, which, n_tokens, &output);
     /* From here to busy = true nothing may run Python: another thread must not come between. */
-    if ((which == SLM_LOGITS_NONE || array) && claim(state, self)) {
+    if ((which == SLM_NO_OUTPUT || array) && claim(state, self)) {
         self->busy = true;
         slm_py_call_begin(&call, state);
-        slm_status status = slm_session_forward(self->session, tokens, n_tokens, which, logits, &call.call, &error);
+        slm_status status = slm_session_forward(self->session, tokens, n_tokens, which, output, &call.call, &error);
         bool ok = slm_py_call_end(&call) && !status;
         self->busy = false;
         self->length = slm_session_length(self->session);
@@ -200,7 +210,7 @@ static PyMethodDef methods[] = {
     {"fork", session_fork, METH_NOARGS, "fork()\n--\n\nA copy that shares all pages until one of them writes."},
     {"rewind", session_rewind, METH_O, "rewind(n_tokens)\n--\n\nKeep the first n_tokens positions."},
     {"forward", KEYWORDS(session_forward),
-     "forward(tokens, logits='last', threads=0, prefill_chunk=0)\n--\n\nAppend tokens; their logits."},
+     "forward(tokens, output='last', threads=0, prefill_chunk=0)\n--\n\nAppend tokens; their logits or hidden states."},
     {"generate", KEYWORDS(session_generate),
      "generate(tokenizer, prompt, max_tokens, ignore_eos, temperature, top_k, top_p, seed, sample, stop, end_tokens)\n--\n\n"
      "A generation that occupies this session."},

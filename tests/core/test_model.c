@@ -87,6 +87,12 @@ static void write_files(files *f, slm_type type, bool tied) {
 
 static int32_t prompt[PROMPT];
 
+static int always_stop(void *user, const slm_event *event) {
+    (void)event;
+    ++*(int *)user;
+    return 1;
+}
+
 /* ---- bits -------------------------------------------------------------------------------------------------------------------
  */
 
@@ -117,7 +123,7 @@ static void test_bits(slm_model *model) {
     float a[VOCAB], b[VOCAB];
     int32_t other = (prompt[100] + 1) % VOCAB;
     CHECK(slm_session_create(model, &session, &error) == SLM_OK);
-    CHECK(slm_session_forward(session, prompt, 100, SLM_LOGITS_NONE, NULL, NULL, &error) == SLM_OK);
+    CHECK(slm_session_forward(session, prompt, 100, SLM_NO_OUTPUT, NULL, NULL, &error) == SLM_OK);
     CHECK(slm_session_fork(session, &fork, &error) == SLM_OK && slm_session_length(fork) == 100);
     CHECK(slm_session_forward(fork, &other, 1, SLM_LOGITS_LAST, b, NULL, &error) == SLM_OK);
     CHECK(slm_session_forward(session, prompt + 100, 1, SLM_LOGITS_LAST, a, NULL, &error) == SLM_OK);
@@ -181,7 +187,7 @@ static void test_windows(files *f) {
     CHECK(at_300 < w.most && w.most < stats.kv_bytes);
     CHECK(slm_session_fork(session, &fork, &error) == SLM_OK && slm_session_kv_bytes(fork) == at_300);
     w.stop_at = 290;
-    CHECK(slm_session_forward(session, prompt + 300, 300, SLM_LOGITS_NONE, NULL, &call, &error) == SLM_CANCELLED);
+    CHECK(slm_session_forward(session, prompt + 300, 300, SLM_NO_OUTPUT, NULL, &call, &error) == SLM_CANCELLED);
     CHECK(slm_session_length(session) == 300 && slm_session_kv_bytes(session) == at_300 && w.most < stats.kv_bytes);
     CHECK(slm_session_forward(session, prompt + 300, 300, SLM_LOGITS_ALL, found + 300 * VOCAB, NULL, &error) == SLM_OK);
     CHECK(!memcmp(expected, found, sizeof expected));
@@ -201,14 +207,55 @@ static void test_windows(files *f) {
     slm_model_release(model);
 }
 
+/* ---- bidirectional
+ * ------------------------------------------------------------------------------------------------------------- */
+
+/* Every token sees the whole text, which runs as one step however long; the model gives hidden states and no logits. */
+static void test_bidirectional(files *f) {
+    static float expected[PROMPT * HIDDEN], found[PROMPT * HIDDEN], causal[PROMPT * HIDDEN];
+    const slm_load_options options = {.context = CONTEXT, .kv = SLM_KV_BF16};
+    slm_model *model = NULL;
+    slm_session *session = NULL;
+    slm_model_stats stats;
+    slm_error error;
+    int events = 0;
+    slm_call stop = {.event = always_stop, .user = &events};
+    CHECK(slm_model_load(&f->config, &f->weights, &options, NULL, &model, &error) == SLM_OK);
+    CHECK(slm_session_create(model, &session, &error) == SLM_OK);
+    CHECK(slm_session_forward(session, prompt, PROMPT, SLM_HIDDEN_ALL, causal, NULL, &error) == SLM_OK);
+    CHECK(slm_session_rewind(session, 0, &error) == SLM_OK);
+    CHECK(slm_session_forward(session, prompt, PROMPT, SLM_HIDDEN_LAST, found, NULL, &error) == SLM_OK);
+    CHECK(!memcmp(causal + (PROMPT - 1) * HIDDEN, found, HIDDEN * sizeof *found));
+    slm_session_release(session);
+    slm_model_release(model);
+
+    f->config.bidirectional = true;
+    CHECK(slm_model_load(&f->config, &f->weights, &options, NULL, &model, &error) == SLM_OK);
+    slm_model_describe(model, &stats);
+    CHECK(stats.bidirectional && stats.hidden_size == HIDDEN);
+    for (int i = 0; i < 4; i++) {
+        slm_call call = {.threads = 1 + i % 2, .prefill_chunk = i < 2 ? 0 : 7};
+        CHECK(slm_session_create(model, &session, &error) == SLM_OK);
+        CHECK(slm_session_forward(session, prompt, PROMPT, SLM_HIDDEN_ALL, found, &stop, &error) == SLM_CANCELLED);
+        CHECK(slm_session_length(session) == 0 && slm_session_kv_bytes(session) == 0);
+        CHECK(slm_session_forward(session, prompt, PROMPT, SLM_LOGITS_LAST, found, &call, &error) == SLM_UNSUPPORTED);
+        CHECK(slm_session_forward(session, prompt, PROMPT, SLM_HIDDEN_ALL, i ? found : expected, &call, &error) == SLM_OK);
+        CHECK(slm_session_forward(session, prompt, 1, SLM_HIDDEN_ALL, causal, &call, &error) == SLM_BAD_ARGUMENT);
+        if (i) CHECK(!memcmp(expected, found, sizeof found));
+        slm_session_release(session);
+    }
+    for (int i = 0; i < PROMPT * HIDDEN; i += HIDDEN) CHECK(expected[i] != causal[i]);
+    slm_model_release(model);
+    model = NULL;
+    f->layers[1].sliding_window = 5;
+    CHECK(slm_model_load(&f->config, &f->weights, &options, NULL, &model, &error) == SLM_UNSUPPORTED && !model);
+    f->layers[1].sliding_window = 0;
+    f->weights.lm_head.weight = f->weights.embed_tokens;
+    CHECK(slm_model_load(&f->config, &f->weights, &options, NULL, &model, &error) == SLM_UNSUPPORTED && !model);
+}
+
 /* ---- generation
  * ---------------------------------------------------------------------------------------------------------------- */
-
-static int always_stop(void *user, const slm_event *event) {
-    (void)event;
-    ++*(int *)user;
-    return 1;
-}
 
 static void test_generation(slm_model *model) {
     slm_error error;
@@ -277,7 +324,7 @@ static void test_generation(slm_model *model) {
     CHECK(slm_generation_next(generation, true, NULL, &chunk, &error) == SLM_OK && chunk.finish == SLM_FINISH_LENGTH);
     CHECK(chunk.n_tokens == CONTEXT - PROMPT + 1 && slm_session_length(session) == CONTEXT);
     slm_generation_release(generation);
-    CHECK(slm_session_forward(session, prompt, 1, SLM_LOGITS_NONE, NULL, NULL, &error) == SLM_CONTEXT_FULL);
+    CHECK(slm_session_forward(session, prompt, 1, SLM_NO_OUTPUT, NULL, NULL, &error) == SLM_CONTEXT_FULL);
     slm_session_release(session);
 }
 
@@ -354,7 +401,7 @@ static void test_failures(files *f) {
     CHECK(slm_model_load(&f->config, &f->weights, &plain, NULL, &model, &error) == SLM_OK);
     CHECK(slm_session_create(model, &session, &error) == SLM_OK);
     float logits[VOCAB], again[VOCAB];
-    CHECK(slm_session_forward(session, prompt, 66, SLM_LOGITS_NONE, NULL, NULL, &error) == SLM_OK);
+    CHECK(slm_session_forward(session, prompt, 66, SLM_NO_OUTPUT, NULL, NULL, &error) == SLM_OK);
     CHECK(slm_session_forward(session, prompt + 66, 1, SLM_LOGITS_LAST, logits, NULL, &error) == SLM_OK);
     CHECK(slm_session_rewind(session, 66, &error) == SLM_OK);
     CHECK(slm_session_forward(session, prompt + 66, 300, SLM_LOGITS_LAST, again, &stop, &error) == SLM_CANCELLED);
@@ -385,7 +432,7 @@ static void test_not_a_number(void) {
               error.index == 0);
         CHECK(slm_session_forward(session, prompt, 3, SLM_LOGITS_LAST, logits, NULL, &error) == SLM_NOT_A_NUMBER &&
               error.index == 2);
-        CHECK(slm_session_forward(session, prompt, 3, SLM_LOGITS_NONE, NULL, NULL, &error) == SLM_NOT_A_NUMBER);
+        CHECK(slm_session_forward(session, prompt, 3, SLM_NO_OUTPUT, NULL, NULL, &error) == SLM_NOT_A_NUMBER);
         CHECK(slm_session_length(session) == 0);
     }
     slm_session_release(session);
@@ -400,10 +447,10 @@ static void test_not_a_number(void) {
     const int32_t good[] = {1, 2, 3, 4, 5}, bad[] = {1, 2, 3, 4, 7, 7};
     for (int i = 0; i < 2; i++) {
         CHECK(slm_session_create(model, &session, &error) == SLM_OK);
-        if (i) CHECK(slm_session_forward(session, bad, 6, SLM_LOGITS_NONE, NULL, NULL, &error) == SLM_NOT_A_NUMBER);
-        CHECK(slm_session_forward(session, good, 4, SLM_LOGITS_NONE, NULL, NULL, &error) == SLM_OK);
+        if (i) CHECK(slm_session_forward(session, bad, 6, SLM_NO_OUTPUT, NULL, NULL, &error) == SLM_NOT_A_NUMBER);
+        CHECK(slm_session_forward(session, good, 4, SLM_NO_OUTPUT, NULL, NULL, &error) == SLM_OK);
         if (i)
-            CHECK(slm_session_forward(session, bad + 4, 1, SLM_LOGITS_NONE, NULL, NULL, &error) == SLM_NOT_A_NUMBER &&
+            CHECK(slm_session_forward(session, bad + 4, 1, SLM_NO_OUTPUT, NULL, NULL, &error) == SLM_NOT_A_NUMBER &&
                   error.index == 4);
         CHECK(slm_session_forward(session, good + 4, 1, SLM_LOGITS_LAST, i ? logits : expected, NULL, &error) == SLM_OK);
         slm_session_release(session);
@@ -439,6 +486,7 @@ int main(void) {
         if (types[i] == SLM_TYPE_Q4_1 || types[i] == SLM_TYPE_F32) test_allocation_failures(&f);
         test_failures(&f);
         if (types[i] == SLM_TYPE_Q8_0) test_windows(&f), test_allocation_failures(&f);
+        if (types[i] == SLM_TYPE_F16) test_bidirectional(&f);
         close(f.fd);
         printf("%s done\n", slm_type_name(types[i]));
     }
