@@ -161,7 +161,8 @@ class Model:
         pool: what is taken of the hidden states behind the last norm: the "mean" over all tokens, the first one ("cls") or the
             "last". Models are trained for one of them.
         normalize: scale to length 1, so that a dot product of two vectors is their cosine.
-        Raises ContextLengthError (a text is never cut), NumericsError, TypeError and ValueError naming the parameter, ClosedError.
+        Raises ContextLengthError (a text is never cut), NumericsError, ClosedError, and TypeError and ValueError that name the
+        parameter.
         """
         core = self._open_core()
         if pool not in ("mean", "cls", "last"):

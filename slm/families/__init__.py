@@ -7,7 +7,9 @@ Adding a family: a file with `describe(files, context) -> Architecture`, and a l
 from collections.abc import Callable
 from typing import NamedTuple
 
-from slm.families import cohere, exaone, gemma, glm, gpt, granite, llama, nemotron, olmo, phi, qwen, smollm3, stablelm, starcoder
+from slm.families import (
+    bert, cohere, exaone, gemma, glm, gpt, granite, llama, nemotron, olmo, phi, qwen, smollm3, stablelm, starcoder,
+)  # fmt: skip
 from slm.families.architecture import Architecture
 from slm.families.tokenizer_folder import read_file_vocabulary, read_folder_vocabulary
 from slm.families.vocabulary import Vocabulary, read_vocabulary
@@ -25,6 +27,7 @@ class Family(NamedTuple):
 
 FAMILIES = (
     Family("arcee", "arcee", llama.describe_arcee),
+    Family("bert", "bert", bert.describe),
     Family("cohere", "command-r", cohere.describe_1),
     Family("cohere2", "cohere2", cohere.describe_2),
     Family("ernie4_5", None, llama.describe_ernie),

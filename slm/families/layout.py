@@ -35,8 +35,9 @@ class Layout:
     """model, layer: field -> module, in the model and in each layer. biases: fields whose bias exists; None: perhaps.
 
     prefix: of all modules but head; published files may lack it. layers: the list of layers. head: the output matrix, which
-    exists unless it is tied to the embedding. transposed: matrices of layers are stored as [inputs, outputs].
-    by_head: the rows of qkv_proj follow each other head by head, the queries of a key head, its key and its value.
+    exists unless it is tied to the embedding; None: there is none. unused: tensors that may be there. transposed: matrices of
+    layers are stored as [inputs, outputs]. by_head: the rows of qkv_proj follow each other head by head, the queries of a key
+    head, its key and its value.
     """
 
     layer: Mapping[str, str] = field(default_factory=lambda: LAYER)
@@ -44,10 +45,11 @@ class Layout:
     biases: Mapping[str, bool | None] = field(default_factory=dict)
     prefix: str = "model."
     layers: str = "layers"
-    head: str = "lm_head"
+    head: str | None = "lm_head"
     head_bias: bool = False
     transposed: bool = False
     by_head: bool = False
+    unused: Sequence[str] = ()
 
 
 def biases(fields: Iterable[str], exist: bool | None = True) -> dict[str, bool | None]:
@@ -100,10 +102,15 @@ def build(
     n_layers, shape_of = config["num_hidden_layers"], usual_shapes(config) | dict(shapes or {})
     n_heads = config["num_key_value_heads"] if layout.by_head else 1
     output = Part(
-        "lm_head", layout.head, "weight", ["lm_head"], [config["vocab_size"]], Expected(shape_of["lm_head"], is_tied is None)
+        "lm_head",
+        layout.head or "",
+        "weight",
+        ["lm_head"],
+        [config["vocab_size"]],
+        Expected(shape_of["lm_head"], is_tied is None),
     )
     output_bias = output._replace(suffix="bias", fields=["lm_head_bias"], expected=Expected((config["vocab_size"],)))
-    outputs = ([] if is_tied else [output]) + ([output_bias] if layout.head_bias else [])
+    outputs = ([] if is_tied or layout.head is None else [output]) + ([output_bias] if layout.head_bias else [])
     inner, layer = (
         list(parts_of(files, layout, layout.model, shape_of)),
         list(parts_of(files, layout, layout.layer, shape_of, n_heads)),
@@ -112,7 +119,8 @@ def build(
     model = named(files, outputs, "") | named(files, inner, prefix)
     layers = [named(files, layer, f"{prefix}{layout.layers}.{i}.", i) for i in range(n_layers)]
     expected = {name: part.expected for parts in (model, *layers) for name, part in parts.items()}
-    tensors = Tensors(files, expected, named(files, [output], ""))
+    unused = [*named(files, [output], ""), *(place + name for name in layout.unused for place in ("", prefix))]
+    tensors = Tensors(files, expected, unused)
 
     numbers = {"down_proj_group": down_proj_group(config["hidden_size"]), "rope_table": 0 if config["rotary_dim"] else -1}
     rows = per_layer or [{}] * n_layers
@@ -160,6 +168,7 @@ def usual_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {
         "embed_tokens": (config["vocab_size"], hidden),
         "position_embeddings": (config["max_position_embeddings"], hidden),
+        "embedding_norm": (hidden,),
         "norm": (hidden,),
         "lm_head": (config["vocab_size"], hidden),
         "input_layernorm": (hidden,),

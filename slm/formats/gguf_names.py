@@ -21,6 +21,7 @@ KEYS: Mapping[str, str] = {
     "rms_norm_eps": "attention.layer_norm_rms_epsilon",
     "layer_norm_eps": "attention.layer_norm_epsilon",
     "use_parallel_residual": "use_parallel_residual",
+    "is_decoder": "attention.causal",
     "sliding_window": "attention.sliding_window",
     "sliding_window_pattern": "attention.sliding_window_pattern",
     "attn_logit_softcapping": "attn_logit_softcapping",
@@ -54,6 +55,7 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "expert_count": (0,),
     "expert_used_count": (0,),
     "attention.causal": (True,),
+    "pooling_type": (0, 1, 2, 3),  # none, mean, first, last: who asks for an embedding says which
     "tensor_data_layout": (b"Meta AI original pth",),  # rows of q and k in pairs, as in every file that says so
     "rope.scaling.type": (b"none",),
     "rope.scaling.finetuned": (True, False),  # a remark
