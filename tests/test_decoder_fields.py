@@ -33,7 +33,8 @@ def test_windows_of_any_size(window, kv, tmp_path):
     for chunk in (7, 64, 300):
         np.testing.assert_array_equal(core.session().forward(model.ids, "all", 2, chunk), whole)
     if kv == "f32":
-        expected = reference.forward(model.config, model.weights, model.ids, windows=[window, 0])
+        layers = [model.weights["layers"][0] | {"sliding_window": window}, model.weights["layers"][1]]
+        expected = reference.forward(model.config, model.weights | {"layers": layers}, model.ids)
         assert np.abs(whole - expected).max() < 5e-5 * np.abs(expected).max()
 
 

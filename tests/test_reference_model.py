@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import reference
 import tiny_models
+from folder_writer import write_folder
+from test_embed import BERT
+from test_families import CASES, NAMES
 
 import slm
 from slm import _core
@@ -34,6 +37,21 @@ def test_specification_agrees_with_transformers(name, dtype):
     logits = reference.forward(model.config, model.weights, model.ids, dtype=dtype)
     assert logits.dtype == dtype
     assert relative_error(logits, model.logits) < 1e-5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_specification_of_every_family_agrees_with_transformers(name, tmp_path):
+    case = CASES[name]
+    config, weights = tiny_models.describe(write_folder(tmp_path / "model", case.config, case.arrays))
+    assert relative_error(reference.forward(config, weights, case.ids), case.logits) < 1e-5
+
+
+def test_specification_of_bidirectional_models_agrees_with_transformers(tmp_path):
+    config, weights = tiny_models.describe(write_folder(tmp_path / "model", BERT.config, BERT.arrays))
+    for text, mean, cls in zip(BERT.texts, BERT.pooled["mean"], BERT.pooled["cls"], strict=True):
+        hidden = reference.forward(config, weights, np.array(text))
+        assert relative_error(hidden.mean(axis=0), mean) < 1e-5
+        assert relative_error(hidden[0], cls) < 1e-5
 
 
 @every_model

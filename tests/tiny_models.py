@@ -2,7 +2,8 @@
 """The small random Llama models of tests/data/oracle, as configs and weights of reference.py, and as input of slm._core."""
 
 import json
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,37 @@ def interleaved(model: TinyModel) -> dict[str, Any]:
     return model.weights | {"layers": layers}
 
 
+def describe(path: Path) -> tuple[reference.Config, dict[str, Any]]:
+    """What the core is given of a model with F32 weights, as config and weights of reference.py."""
+    from slm import families, loader
+
+    with loader.open_files(path) as files:
+        architecture = families.describe(files)
+        return reference.Config(**architecture.config), arrays_of(architecture.weights)
+
+
+def arrays_of(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Ranges of files as arrays; a vector is a matrix of one row."""
+
+    def array(place: tuple[Any, ...]) -> np.ndarray:
+        kind, file, offset, rows, cols, *ld = place
+        assert kind == "F32"
+        strides = (4, 4 * ld[0]) if ld else (4 * cols, 4)
+        size = (rows - 1) * strides[0] + (cols - 1) * strides[1] + 4
+        flat = np.frombuffer(os.pread(file, size, offset), np.float32)
+        return np.lib.stride_tricks.as_strided(flat, (rows, cols), strides).copy()
+
+    def value(name: str, place: Any) -> Any:
+        if name == "layers":
+            return [arrays_of(layer) for layer in place]
+        if place is None or isinstance(place, int):
+            return place
+        arrays = [array(piece) for piece in (place if isinstance(place, list) else [place])]
+        return np.concatenate([a.reshape(-1) if len(a) == 1 else a for a in arrays])
+
+    return {name: value(name, place) for name, place in weights.items()}
+
+
 @contextmanager
 def open_tensors(weights: dict[str, Any], type_name: str, path: Path, down_proj_group: int = 32) -> Iterator[dict[str, Any]]:
     """Write the weights to a headerless file, matrices as type_name and norms as F32: the `weights` argument of _core.Model."""
@@ -118,7 +150,7 @@ def core_config(config: reference.Config) -> dict[str, Any]:
     """The `config` argument of _core.Model."""
     fields = {key: getattr(config, key) for key in config.__dataclass_fields__}
     scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
-    return fields | {"norm_kind": "rms", "attention_scale": scale, "rope_inv_freq": np.float32(config.rope_inv_freq)}
+    return fields | {"attention_scale": scale, "rope_inv_freq": np.float32(config.rope_inv_freq)}
 
 
 def core_model(
