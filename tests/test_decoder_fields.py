@@ -79,3 +79,55 @@ def test_a_field_that_nobody_asked_for_is_an_error(where, tmp_path):
             tensors["layers"][1]["surprise"] = None
         with pytest.raises(ValueError, match=f"{where}: 1 of its .* not known"):
             _core.Model(config, tensors, 128, kv="f32")
+
+
+# hidden_size, intermediate_size, heads, KV heads, head_dim, rotary_dim, vocab_size
+ODD_SHAPES = [
+    (20, 13, 3, 1, 2, 2, 5),
+    (17, 1, 1, 1, 6, 4, 3),
+    (40, 24, 40, 1, 10, 6, 17),  # more heads on one KV head than queries share a read
+    (48, 50, 12, 12, 18, 18, 33),
+    (33, 16, 66, 33, 8, 0, 16),
+    (16, 31, 2, 1, 258, 2, 31),
+    (24, 8, 1, 1, 1024, 1024, 50),
+]
+
+
+@pytest.mark.parametrize("shape", ODD_SHAPES)
+def test_shapes_that_are_no_multiple_of_anything(shape, tmp_path):
+    hidden, inner, heads, kv_heads, head_dim, rotary_dim, vocab = shape
+    rng = np.random.default_rng(list(shape))
+
+    def matrix(rows: int, cols: int) -> np.ndarray:
+        return rng.normal(0, 1.5 * cols**-0.5, (rows, cols)).astype(np.float16).astype(np.float32)
+
+    config = reference.Config(
+        vocab_size=vocab, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=2, num_attention_heads=heads,
+        num_key_value_heads=kv_heads, head_dim=head_dim, max_position_embeddings=200, norm_eps=1e-5, rotary_dim=rotary_dim,
+        rope_inv_freq=reference.rope_inv_freq(100.0, rotary_dim),
+    )  # fmt: skip
+    shapes = {
+        "q_proj": (heads * head_dim, hidden), "o_proj": (hidden, heads * head_dim),
+        "k_proj": (kv_heads * head_dim, hidden), "v_proj": (kv_heads * head_dim, hidden),
+        "gate_proj": (inner, hidden), "up_proj": (inner, hidden), "down_proj": (hidden, inner),
+    }  # fmt: skip
+    layers = [
+        {name: matrix(*shape) for name, shape in shapes.items()}
+        | {name: rng.uniform(0.5, 1.5, hidden).astype(np.float32) for name in tiny_models.LAYER_NORMS}
+        for _ in range(2)
+    ]
+    weights = {"embed_tokens": matrix(vocab, hidden), "lm_head": None, "norm": np.ones(hidden, np.float32)}
+    fields = {"sliding_window": 70, "rope_table": 0 if rotary_dim else -1}
+    ids = rng.integers(0, vocab, 170)
+    with tiny_models.open_tensors(weights | {"layers": layers}, "F16", tmp_path / "weights") as tensors:
+        first, second = tensors["layers"]
+        layers_given = [first | fields, second | {"rope_table": fields["rope_table"]}]
+        given = tiny_models.core_config(config), tensors | {"layers": layers_given}, 200
+        exact, rounded = (_core.Model(*given, kv=kv) for kv in ("f32", "bf16"))
+    expected = reference.forward(config, weights | {"layers": [layers[0] | fields, layers[1]]}, ids)
+    whole = exact.session().forward(ids, "all")
+    assert np.abs(whole - expected).max() < 2e-5 * np.abs(expected).max()
+    for model in (exact, rounded):
+        whole = model.session().forward(ids, "all")
+        for chunk, threads in ((1, 2), (33, 1), (64, 2)):
+            np.testing.assert_array_equal(model.session().forward(ids, "all", threads, chunk), whole)

@@ -229,7 +229,7 @@ static void output_hidden(slm_step *step, slm_team *team) {
         atomic_store(&step->finite, false);
 }
 
-/* Without output NaN would hide in the cache until somebody asks for some. */
+/* Where output is not of all tokens, NaN would hide in the cache until a later one sees it. */
 static void check_hidden(slm_step *step, slm_team *team) {
     const slm_workspace *w = step->workspace;
     int64_t begin, end;
@@ -257,7 +257,6 @@ void slm_decoder_step(slm_step *step, slm_team *team) {
         block_input(step, team, &model->norm);
         done(team); /* the last tokens go to other threads now */
         step->hidden ? output_hidden(step, team) : output_logits(step, team);
-    } else {
-        check_hidden(step, team);
     }
+    if (step->n_outputs < step->n_tokens) check_hidden(step, team);
 }

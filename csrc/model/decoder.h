@@ -15,7 +15,7 @@ typedef struct slm_step {
     bool hidden;       /* hidden states instead of logits */
     float *output;     /* [n_outputs, vocab_size or hidden_size] */
     atomic_bool
-        finite; /* set it first; false afterwards: something in output, or without it a hidden state, is NaN or infinite */
+        finite; /* set it first; false afterwards: an element of output, or a hidden state without one, is NaN or infinite */
 } slm_step;
 
 /* A region body: every thread of the team runs it. Cancelled, it leaves output and the step's pages unusable. */

@@ -111,14 +111,17 @@ static slm_status ensure_workspace(slm_session *session, int64_t n_tokens, int t
     return slm_workspace_create(w, session->model, n_tokens, threads, error);
 }
 
-/* With output: the first row that is not finite. Without: the step's tokens cannot be told apart any more. */
 static slm_status fail_not_a_number(const slm_step *step, slm_error *error) {
     const slm_config *c = &step->model->config;
-    int64_t width = step->hidden ? c->hidden_size : c->vocab_size, row = 0;
-    while (row < step->n_outputs - 1 && step->model->kernels->all_finite(step->output + row * width, width)) row++;
-    int64_t position = step->first_position + (step->n_outputs ? step->n_tokens - step->n_outputs + row : 0);
-    return slm_fail(error, SLM_NOT_A_NUMBER, position, "the model gave NaN or infinity at position %lld%s", (long long)position,
-                    step->n_outputs ? "" : " or after it");
+    const slm_kernels *kernels = step->model->kernels;
+    const slm_workspace *w = step->workspace;
+    int64_t width = step->hidden ? c->hidden_size : c->vocab_size, silent = step->n_tokens - step->n_outputs, t = 0;
+    while (t < step->n_tokens - 1 && kernels->all_finite(w->hidden + t * w->hidden_ld, w->hidden_ld) &&
+           (t < silent || kernels->all_finite(step->output + (t - silent) * width, width))) {
+        t++;
+    }
+    int64_t position = step->first_position + t;
+    return slm_fail(error, SLM_NOT_A_NUMBER, position, "the model gave NaN or infinity at position %lld", (long long)position);
 }
 
 static void step_body(void *step, slm_team *team) {

@@ -431,8 +431,8 @@ static void test_not_a_number(void) {
         CHECK(slm_session_forward(session, prompt, 3, SLM_LOGITS_ALL, logits, NULL, &error) == SLM_NOT_A_NUMBER &&
               error.index == 0);
         CHECK(slm_session_forward(session, prompt, 3, SLM_LOGITS_LAST, logits, NULL, &error) == SLM_NOT_A_NUMBER &&
-              error.index == 2);
-        CHECK(slm_session_forward(session, prompt, 3, SLM_NO_OUTPUT, NULL, NULL, &error) == SLM_NOT_A_NUMBER);
+              error.index == 0);
+        CHECK(slm_session_forward(session, prompt, 3, SLM_NO_OUTPUT, NULL, NULL, &error) == SLM_NOT_A_NUMBER && error.index == 0);
         CHECK(slm_session_length(session) == 0);
     }
     slm_session_release(session);
@@ -456,6 +456,33 @@ static void test_not_a_number(void) {
         slm_session_release(session);
     }
     CHECK(!memcmp(logits, expected, sizeof expected));
+    slm_model_release(model);
+    close(f.fd);
+}
+
+/* A token that is not finite, out of all windows before the last one: the call fails in one step as in many. */
+static void test_not_a_number_behind_a_window(void) {
+    files f;
+    write_files(&f, SLM_TYPE_Q8_0, false);
+    uint16_t nan = 0x7e00;
+    CHECK(pwrite(f.fd, &nan, 2, (off_t)f.weights.embed_tokens.offset + 34 * 2 * 7) == 2);
+    for (int i = 0; i < LAYERS; i++) f.layers[i].sliding_window = 2;
+    static float logits[VOCAB];
+    int32_t tokens[90];
+    slm_model *model = NULL;
+    slm_session *session = NULL;
+    slm_error error;
+    for (int i = 0; i < 90; i++) tokens[i] = i == 5 ? 7 : 1;
+    CHECK(slm_model_load(&f.config, &f.weights, &plain, NULL, &model, &error) == SLM_OK);
+    CHECK(slm_session_create(model, &session, &error) == SLM_OK);
+    const slm_output outputs[] = {SLM_NO_OUTPUT, SLM_LOGITS_LAST, SLM_HIDDEN_LAST, SLM_LOGITS_LAST};
+    for (int i = 0; i < 4; i++) {
+        slm_call call = {.prefill_chunk = i < 3 ? 0 : 1};
+        slm_status status = slm_session_forward(session, tokens, 90, outputs[i], logits, &call, &error);
+        CHECK(status == SLM_NOT_A_NUMBER && error.index <= 5 && slm_session_length(session) == 0);
+    }
+    CHECK(slm_session_forward(session, tokens, 5, SLM_LOGITS_LAST, logits, NULL, &error) == SLM_OK);
+    slm_session_release(session);
     slm_model_release(model);
     close(f.fd);
 }
@@ -491,5 +518,6 @@ int main(void) {
         printf("%s done\n", slm_type_name(types[i]));
     }
     test_not_a_number();
+    test_not_a_number_behind_a_window();
     return finish();
 }
