@@ -85,12 +85,13 @@ static void wake_sleepers(void) {
 
 void slm_team_barrier(slm_team *team) {
     slm_team_shared *shared = team->shared;
-    if (shared->count == 1) {
+    unsigned count = (unsigned)shared->count; /* once all have arrived, the next region may write it */
+    if (count == 1) {
         atomic_store_explicit(&shared->next, 0, memory_order_relaxed);
         return;
     }
     unsigned phase = atomic_load_explicit(&shared->phase, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&shared->arrived, 1, memory_order_acq_rel) + 1 == (unsigned)shared->count) {
+    if (atomic_fetch_add_explicit(&shared->arrived, 1, memory_order_acq_rel) + 1 == count) {
         atomic_store_explicit(&shared->arrived, 0, memory_order_relaxed);
         atomic_store_explicit(&shared->next, 0, memory_order_relaxed);
         atomic_store(&shared->phase, phase + 1);
