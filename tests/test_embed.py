@@ -13,6 +13,7 @@ import gguf_writer
 import numpy as np
 import pytest
 from folder_writer import write_folder
+from test_windows import signal_after
 
 import slm
 from slm import UnsupportedError
@@ -164,6 +165,15 @@ def test_what_a_file_says_otherwise_is_refused(more, match, tmp_path):
 def test_what_a_config_says_otherwise_is_refused(more, tmp_path):
     with pytest.raises(UnsupportedError, match=next(iter(more))):
         slm.load(write_folder(tmp_path / "model", BERT.config | more, BERT.arrays))
+
+
+def test_an_interrupt_in_the_middle_of_a_text_leaves_the_model_whole(tmp_path):
+    with slm.load(write_gguf(tmp_path / "model.gguf", "F16")) as model:
+        expected = model.embed(BERT.texts)
+        for seconds in (0.003, 0.01, 0.02, 0.03):
+            with signal_after(seconds), pytest.raises(KeyboardInterrupt):
+                model.embed([BERT.texts[4]] * 5000)
+            np.testing.assert_array_equal(model.embed(BERT.texts), expected)
 
 
 # ---- the real model --------------------------------------------------------------------------------------------------
