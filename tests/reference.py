@@ -49,6 +49,7 @@ class Config:
     parallel_residual: bool = False
     norm_after_residual: bool = False
     bidirectional: bool = False
+    kv_f32: bool = False  # what `cached` below is, where the caller does not choose
 
 
 # ---- ops ---------------------------------------------------------------------------------------------------------------------

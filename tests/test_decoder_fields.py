@@ -104,7 +104,7 @@ def test_shapes_that_are_no_multiple_of_anything(shape, tmp_path):
     config = reference.Config(
         vocab_size=vocab, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=2, num_attention_heads=heads,
         num_key_value_heads=kv_heads, head_dim=head_dim, max_position_embeddings=200, norm_eps=1e-5, rotary_dim=rotary_dim,
-        rope_inv_freq=reference.rope_inv_freq(100.0, rotary_dim),
+        rope_inv_freq=reference.rope_inv_freq(100.0, rotary_dim).astype(np.float32),
     )  # fmt: skip
     shapes = {
         "q_proj": (heads * head_dim, hidden), "o_proj": (hidden, heads * head_dim),
@@ -126,7 +126,7 @@ def test_shapes_that_are_no_multiple_of_anything(shape, tmp_path):
         exact, rounded = (_core.Model(*given, kv=kv) for kv in ("f32", "bf16"))
     expected = reference.forward(config, weights | {"layers": [layers[0] | fields, layers[1]]}, ids)
     whole = exact.session().forward(ids, "all")
-    assert np.abs(whole - expected).max() < 2e-5 * np.abs(expected).max()
+    assert np.abs(whole - expected).max() < 5e-5 * np.abs(expected).max()
     for model in (exact, rounded):
         whole = model.session().forward(ids, "all")
         for chunk, threads in ((1, 2), (33, 1), (64, 2)):

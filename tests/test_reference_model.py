@@ -11,7 +11,7 @@ import reference
 import tiny_models
 from folder_writer import write_folder
 from test_embed import BERT
-from test_families import CASES, NAMES
+from test_families import CASES, NAMES, context_of
 
 import slm
 from slm import _core
@@ -42,7 +42,7 @@ def test_specification_agrees_with_transformers(name, dtype):
 @pytest.mark.parametrize("name", NAMES)
 def test_specification_of_every_family_agrees_with_transformers(name, tmp_path):
     case = CASES[name]
-    config, weights = tiny_models.describe(write_folder(tmp_path / "model", case.config, case.arrays))
+    config, weights = tiny_models.describe(write_folder(tmp_path / "model", case.config, case.arrays), context_of(case))
     assert relative_error(reference.forward(config, weights, case.ids), case.logits) < 1e-5
 
 

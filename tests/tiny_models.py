@@ -84,12 +84,12 @@ def interleaved(model: TinyModel) -> dict[str, Any]:
     return model.weights | {"layers": layers}
 
 
-def describe(path: Path) -> tuple[reference.Config, dict[str, Any]]:
+def describe(path: Path, context: int | None = None) -> tuple[reference.Config, dict[str, Any]]:
     """What the core is given of a model with F32 weights, as config and weights of reference.py."""
     from slm import families, loader
 
     with loader.open_files(path) as files:
-        architecture = families.describe(files)
+        architecture = families.describe(files, context)
         return reference.Config(**architecture.config), arrays_of(architecture.weights)
 
 

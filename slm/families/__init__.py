@@ -8,7 +8,21 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from slm.families import (
-    bert, cohere, exaone, gemma, glm, gpt, granite, llama, nemotron, olmo, phi, qwen, smollm3, stablelm, starcoder,
+    bert,
+    cohere,
+    exaone,
+    gemma,
+    glm,
+    gpt,
+    granite,
+    llama,
+    nemotron,
+    olmo,
+    phi,
+    qwen,
+    smollm3,
+    stablelm,
+    starcoder,
 )  # fmt: skip
 from slm.families.architecture import Architecture
 from slm.families.tokenizer_folder import read_file_vocabulary, read_folder_vocabulary
