@@ -435,6 +435,15 @@ void slm_text_free(slm_text *text);
  * of all its tokens or of none. */
 slm_status slm_tokenizer_encode(const slm_tokenizer *tokenizer, const char *text, size_t size, const slm_encode_options *options,
                                 const slm_call *call, slm_tokens *tokens, slm_error *error);
+typedef struct slm_text_view {
+    const char *bytes; /* [size] */
+    size_t size;
+} slm_text_view;
+/* The same for each of `count` texts, by all threads of the call; options->n_guards is 0. tokens: [count], zeroed; on failure the
+ * caller frees what some of them hold. */
+slm_status slm_tokenizer_encode_batch(const slm_tokenizer *tokenizer, const slm_text_view *texts, size_t count,
+                                      const slm_encode_options *options, const slm_call *call, slm_tokens *tokens,
+                                      slm_error *error);
 /* Appends the exact bytes of the tokens (perhaps not valid UTF-8) to *text. Ids outside the vocabulary: SLM_BAD_ARGUMENT. */
 slm_status slm_tokenizer_decode(const slm_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special,
                                 slm_text *text, slm_error *error);

@@ -179,11 +179,19 @@ class Tokenizer:
         add_special_tokens: bool = True,
         parse_special: bool = False,
         guards: Sequence[int] = (),  # ascending byte offsets into the UTF-8 text that no control token may cover
-    ) -> list[int]:
-        """Token ids. A str with a lone surrogate raises UnicodeEncodeError.
+        spans: bool = False,
+    ) -> list[int] | tuple[list[int], list[tuple[int, int]]]:
+        """Token ids; with spans also of which characters of the text each token is made.
+
+        A str with a lone surrogate raises UnicodeEncodeError.
 
         Bytes for which the vocabulary has no piece leave no token, as in `tokenizers`, and a UnicodeWarning counts them.
         """
+
+    def encode_batch(
+        self, texts: Sequence[str | bytes], add_special_tokens: bool = True, parse_special: bool = False, threads: int = 0
+    ) -> list[list[int]]:
+        """What encode() gives for each text, by all threads."""
 
     def decode(self, ids: Sequence[int] | NDArray[np.integer], skip_special_tokens: bool = False) -> str:
         """Text of the tokens without the space that encoding adds; bytes that are not UTF-8 become U+FFFD."""

@@ -14,6 +14,7 @@ from slm.options import check_bool, check_ids, check_int, check_text, refuse_typ
 from slm.vocabulary import CONTROL, Vocabulary
 
 MAX_TEXT_BYTES = 64 << 20
+MAX_THREADS = 256
 
 
 class Tokenizer:
@@ -57,9 +58,35 @@ class Tokenizer:
             text, check_bool("add_special_tokens", add_special_tokens), check_bool("parse_special", parse_special), ()
         )
 
+    def encode_batch(
+        self, texts: Iterable[str], *, add_special_tokens: bool = True, parse_special: bool = False, threads: int | None = None
+    ) -> list[list[int]]:
+        """What encode() gives for each of the texts, by all threads. threads: at most so many; None: the default."""
+        if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+            refuse_type("texts", "a list of str", texts)
+        texts = list(texts)
+        for index, text in enumerate(texts):
+            if not isinstance(text, str):
+                refuse_type(f"texts[{index}]", "a str", text)
+            check_length(text)
+        flags = check_bool("add_special_tokens", add_special_tokens), check_bool("parse_special", parse_special)
+        return self._core.encode_batch(texts, *flags, 0 if threads is None else check_int("threads", threads, 1, MAX_THREADS))
+
+    def encode_with_offsets(
+        self, text: str, *, add_special_tokens: bool = True, parse_special: bool = False
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids, and for each the span (start, end) of text it is made of: text[start:end], in characters.
+
+        A token that holds only some bytes of a character spans it whole; what add_special_tokens adds has the span (0, 0).
+        """
+        if not isinstance(text, str):
+            refuse_type("text", "a str", text)
+        check_length(text)
+        flags = check_bool("add_special_tokens", add_special_tokens), check_bool("parse_special", parse_special)
+        return self._core.encode(text, *flags, (), True)
+
     def _encode(self, text: str, add_special_tokens: bool, parse_special: bool, guards: Sequence[int]) -> list[int]:
-        if len(text) > MAX_TEXT_BYTES:
-            raise LimitError("the text is too long", limit="text", value=len(text), maximum=MAX_TEXT_BYTES)
+        check_length(text)
         return self._core.encode(text, add_special_tokens, parse_special, guards)
 
     def decode(self, ids: int | Iterable[int], *, skip_special_tokens: bool = False) -> str:
@@ -79,6 +106,11 @@ class Tokenizer:
         if not isinstance(piece, str):
             refuse_type("piece", "a str", piece)
         return self._core.find(piece)
+
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        """The ids of the tokens that have a task, by Hugging Face's names: "bos_token", "eos_token", "pad_token" ..."""
+        return dict(self._special_ids)
 
     @cached_property
     def _template_variables(self) -> tuple[dict[str, str], list[str]]:
@@ -179,6 +211,11 @@ class Tokenizer:
         if not check_bool("tokenize", tokenize):
             return text
         return self._encode(text, False, True, guards)
+
+
+def check_length(text: str) -> None:
+    if len(text) > MAX_TEXT_BYTES:
+        raise LimitError("the text is too long", limit="text", value=len(text), maximum=MAX_TEXT_BYTES)
 
 
 def prompt_ids(tokenizer: Tokenizer | None, prompt: Any, vocab_size: int, name: str = "prompt") -> list[int]:

