@@ -66,6 +66,30 @@ def test_tensors_in_pieces_and_transposed(tmp_path):
             _core.Model(config, tensors | {"layers": wrong}, 128, kv="f32")
 
 
+def test_vectors_in_pieces(tmp_path):
+    """Pieces of a bias in any order on disk; together as long as the vector, and none transposed."""
+    model = tiny_models.load("llama_gqa_tied")
+    bias = np.linspace(-1, 1, 96, dtype=np.float32)
+    (tmp_path / "bias").write_bytes(bias.tobytes() + bias[48:].tobytes() + bias[:48].tobytes())
+    with tiny_models.open_tensors(model.weights, "F32", tmp_path / "weights") as tensors, open(tmp_path / "bias", "rb") as file:
+        config, fd = tiny_models.core_config(model.config), file.fileno()
+
+        def logits(place: Any) -> np.ndarray:
+            layers = [tensors["layers"][0] | {"q_proj_bias": place}, tensors["layers"][1]]
+            return _core.Model(config, tensors | {"layers": layers}, 128, kv="f32").session().forward(model.ids, "all")
+
+        halves = [("F32", fd, 4 * 144, 1, 48), ("F32", fd, 4 * 96, 1, 48)]
+        np.testing.assert_array_equal(logits(halves), logits(("F32", fd, 0, 1, 96)))
+        for wrong in (
+            halves[:1],
+            [*halves, halves[0]],
+            [halves[0], ("F32", fd, 0, 1, 48, 1)],
+            [halves[0], ("F16", fd, 0, 1, 48)],
+        ):
+            with pytest.raises(ValueError, match=r"q_proj: expected \[1, 96\]"):
+                logits(wrong)
+
+
 @pytest.mark.parametrize("where", ["config", "weights", "layers"])
 def test_a_field_that_nobody_asked_for_is_an_error(where, tmp_path):
     model = tiny_models.load("llama_gqa_tied")

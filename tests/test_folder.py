@@ -18,7 +18,7 @@ from test_families import CASES, every_family, relative_error
 
 import slm
 from slm import FormatError, LimitError, UnsupportedError, families, loader
-from slm.families import rope
+from slm.families import gemma, rope
 from slm.formats.folder import CODES, Folder
 
 CONFIG, SHARD = "config.json", "model-00001-of-00003.safetensors"
@@ -232,6 +232,18 @@ def test_fields_of_published_folders_change_nothing(name, tmp_path):
     case = CASES[name]
     plain = described(write_folder(tmp_path / "plain", case.config, case.arrays))
     assert described(write_folder(tmp_path / "published", case.config | PUBLISHED[name], case.arrays)) == plain
+
+
+def test_the_text_part_of_a_model_that_sees_may_state_only_what_differs(tmp_path):
+    case = CASES["gemma3_vision"]
+    whole = described(write_folder(tmp_path / "whole", case.config, case.arrays))
+    defaults = gemma.TEXT_DEFAULTS
+    text = {key: value for key, value in case.config["text_config"].items() if key != "rms_norm_eps"}
+    assert case.config["text_config"]["rms_norm_eps"] == defaults["rms_norm_eps"]
+    short = write_folder(tmp_path / "short", case.config | {"text_config": text}, case.arrays)
+    assert described(short) == whole
+    with pytest.raises(FormatError, match=r"embed_tokens\.weight \[83, 64\] instead of \[262208, 64\]"):
+        described(write_folder(short, case.config | {"text_config": text | {"vocab_size": None}}, case.arrays))
 
 
 def test_gpt2_does_not_say_how_wide_its_mlp_is(tmp_path):

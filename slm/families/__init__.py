@@ -48,6 +48,7 @@ FAMILIES = (
     Family("exaone4", None, exaone.describe_4),
     Family("gemma", "gemma", gemma.describe_1),
     Family("gemma2", "gemma2", gemma.describe_2),
+    Family("gemma3", None, gemma.describe_3_text),
     Family("gemma3_text", "gemma3", gemma.describe_3),
     Family("glm", None, glm.describe_1),
     Family("glm4", None, glm.describe_4),

@@ -5,15 +5,24 @@ The largest models scale scores by hidden_size / heads, not by head_dim: a confi
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from slm.families.architecture import Architecture
 from slm.families.config import local_layers, one_plus_norms, read_config, read_window, stated
 from slm.families.layout import ATTENTION, GATED_MLP, HEAD_NORMS, LAYER, QKV, Layout, biases, build
 from slm.families.positions import read_rope, read_two_ropes
+from slm.formats.folder import Folder
 from slm.formats.model_files import ModelFiles
 
 LARGEST_2, LARGEST_3 = 46, 62  # layers of the 27B models
+VISION_FIELDS = ("vision_config", "mm_tokens_per_image", "image_token_index", "boi_token_index", "eoi_token_index")
+VISION_TENSORS = ("vision_tower.", "multi_modal_projector.", "language_model.lm_head.")
+# Of a text_config, which may state only what differs.
+TEXT_DEFAULTS = {
+    "vocab_size": 262_208, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 131_072, "sliding_window": 4096,
+}  # fmt: skip
 NORMS_OF_BOTH_SIDES = {
     "input_layernorm": "input_layernorm", "attn_output_norm": "post_attention_layernorm",
     "post_attention_layernorm": "pre_feedforward_layernorm", "mlp_output_norm": "post_feedforward_layernorm",
@@ -68,7 +77,14 @@ def describe_vault(files: ModelFiles, context: int | None) -> Architecture:
     )
 
 
-def describe_3(files: ModelFiles, context: int | None) -> Architecture:
+def describe_3_text(files: ModelFiles, context: int | None) -> Architecture:
+    """The text part of a model that also sees: it takes no images here."""
+    assert isinstance(files, Folder)
+    files.enter("text_config", TEXT_DEFAULTS, VISION_FIELDS, VISION_TENSORS)
+    return describe_3(files, context, prefix="language_model.model.")
+
+
+def describe_3(files: ModelFiles, context: int | None, prefix: str = "model.") -> Architecture:
     """Five layers with a window and the local rope, then one that sees everything with the global one."""
     config = gemma_config(files, LARGEST_3)
     positions = read_two_ropes(files, config, context, theta=1_000_000.0, local_theta=10_000.0)
@@ -77,5 +93,5 @@ def describe_3(files: ModelFiles, context: int | None) -> Architecture:
     period = files.uint("sliding_window_pattern", 1, 1024, 6)
     local = local_layers(files, config["num_hidden_layers"], lambda i: i % period != period - 1)
     per_layer = [{"sliding_window": window if is_local else 0, "rope_table": int(is_local)} for is_local in local]
-    layout = gemma_layout(files, NORMS_OF_BOTH_SIDES | ATTENTION | GATED_MLP | HEAD_NORMS)
+    layout = replace(gemma_layout(files, NORMS_OF_BOTH_SIDES | ATTENTION | GATED_MLP | HEAD_NORMS), prefix=prefix)
     return build(files, config, layout, tied=True, per_layer=per_layer, contexts=positions.contexts)

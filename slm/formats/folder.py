@@ -7,7 +7,7 @@ may hold one object for each kind of layer).
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from math import isfinite
 from pathlib import Path
@@ -61,6 +61,8 @@ class Folder(ModelFiles):
         if not (self.path / CONFIG).exists():
             raise self.report.bad("NO_CONFIG", None, CONFIG, "a file of this name", "none")
         self.config = read_object(self.path / CONFIG, Report(self.path / CONFIG, "FOLDER", CODES))
+        self._whole = self.config
+        self._others: tuple[str, ...] = ()
         self._read: set[str] = set()
         with ExitStack() as stack:
             self._shards, self.tensors = open_shards(self.path, self.report, stack)
@@ -68,7 +70,7 @@ class Folder(ModelFiles):
 
     @property
     def kind(self) -> str:
-        return self.config.get_string("model_type")
+        return self._whole.get_string("model_type")
 
     @property
     def name(self) -> str:
@@ -80,12 +82,20 @@ class Folder(ModelFiles):
 
     @property
     def end_tokens(self) -> tuple[int, ...]:
-        config = self.config
+        config = self._whole
         if (self.path / GENERATION).exists():
             generation = read_object(self.path / GENERATION, Report(self.path / GENERATION, "FOLDER", CODES))
             config = generation if "eos_token_id" in generation else config
         ids = config.get_ids("eos_token_id", 2**31)
         return tuple(id for id in ids if id < self.uint("vocab_size", 1, 2**31))  # others cannot occur
+
+    def enter(self, name: str, defaults: Mapping[str, Any], fields: Collection[str], tensors: tuple[str, ...]) -> None:
+        """From here on, fields are those of an object within config.json: of the text part of a model that has others. defaults:
+        of fields that it does not state. Of the other parts: fields beside it; tensors, how their names begin."""
+        part = self.config.get_object(name)
+        stated = {**part.values, **{key: value for key, value in defaults.items() if key not in part}}
+        self.config, self._others = Object(stated, part.path, part.report), tensors
+        self._read |= {self._whole.where(name)} | {self._whole.where(field) for field in fields}
 
     def close(self) -> None:
         self._files.close()
@@ -147,23 +157,25 @@ class Folder(ModelFiles):
         return place.report.unsupported("UNHANDLED", None, place.where(field), expected, found)
 
     def unknown_kind(self, known: str) -> Exception:
-        return self.config.report.unsupported("MODEL_TYPE", None, self.config.where("model_type"), known, quoted(self.kind))
+        return self.config.report.unsupported("MODEL_TYPE", None, "$.model_type", known, quoted(self.kind))
 
     def refuse_unread(self) -> None:
-        quantization = self.config.get_object("quantization_config", None)
+        quantization = self._whole.get_object("quantization_config", None)
         if quantization is not None:
             method = quoted(quantization.get_string("quant_method", "no quant_method"))
             raise self.config.report.unsupported("QUANTIZED", None, quantization.path, "float weights", method)
+        if self._whole is not self.config:
+            self._refuse_unread(self._whole, depth=0)
         self._refuse_unread(self.config)
 
-    def _refuse_unread(self, place: Object) -> None:
+    def _refuse_unread(self, place: Object, depth: int = 1) -> None:
         for name in place:
             where, value = place.where(name), place.values[name]
             if where in self._read:
-                if isinstance(value, dict):
+                if isinstance(value, dict) and depth:
                     self._refuse_unread(Object(value, where, place.report))
                 continue
-            if value is None or (place is self.config and name in IGNORED) or value in NEUTRAL.get(name, ()):
+            if value is None or (place in (self.config, self._whole) and name in IGNORED) or value in NEUTRAL.get(name, ()):
                 continue
             expected = " or ".join(["no such field", *map(shown, NEUTRAL.get(name, ()))])
             raise place.report.unsupported("UNHANDLED", None, where, expected, shown(value))
@@ -214,7 +226,7 @@ class Folder(ModelFiles):
         return module
 
     def is_known(self, tensor: str) -> bool:
-        return BUFFERS.fullmatch(tensor) is not None
+        return BUFFERS.fullmatch(tensor) is not None or tensor.startswith(self._others)
 
 
 def is_factor(value: Any) -> bool:

@@ -73,6 +73,7 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "scale_attn_by_inverse_layer_idx": (False,),
     "scale_attn_weights": (True,),
     "tie_encoder_decoder": (False,),
+    "tie_word_embeddings": (True,),  # of a whole model, beside the same of its text part
     "use_bfloat16": (False,),
     "use_bidirectional_attention": (False,),
     "use_qk_norm": (False,),

@@ -329,6 +329,15 @@ FAMILIES = {
         None, "Qwen2",
         WIDTHS | HEADS | RMS_EPS | theta(1e6) | {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1},
     ),
+    "gemma3_vision": Family(
+        None, "Gemma3Vision",
+        {"text_config": {key: value for key, value in WIDTHS.items() if key != "attn_implementation"} | {
+            "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 16, "query_pre_attn_scalar": 16,
+            "sliding_window": 24},
+         "vision_config": {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8,
+                           "image_size": 14, "patch_size": 14, "vision_use_head": False},
+         "mm_tokens_per_image": 1},
+    ),
 }  # fmt: skip
 
 
@@ -347,7 +356,11 @@ def randomize(model: torch.nn.Module, norms_around: float) -> None:
 
 
 def make(name: str, family: Family) -> Arrays:
-    classes = {"Gemma3": ("Gemma3TextConfig", "Gemma3ForCausalLM"), "GPT2": ("GPT2Config", "GPT2LMHeadModel")}
+    classes = {
+        "Gemma3": ("Gemma3TextConfig", "Gemma3ForCausalLM"),
+        "Gemma3Vision": ("Gemma3Config", "Gemma3ForConditionalGeneration"),
+        "GPT2": ("GPT2Config", "GPT2LMHeadModel"),
+    }
     config_class, model_class = classes.get(family.model, (f"{family.model}Config", f"{family.model}ForCausalLM"))
     config = getattr(transformers, config_class)(**family.config)
     config._attn_implementation = "eager"
@@ -361,7 +374,7 @@ def make(name: str, family: Family) -> Arrays:
         model.save_pretrained(folder)
         written = (Path(folder) / "config.json").read_text()
         arrays = load_file(Path(folder) / "model.safetensors")
-    stored = {key: value.astype(np.float16 if value.ndim == 2 else np.float32) for key, value in arrays.items()}
+    stored = {key: value.astype(np.float16 if value.ndim >= 2 else np.float32) for key, value in arrays.items()}
     extra = dict(family.extra)
     if "llama_3" in name:  # converters store the ratio of plain and scaled angles
         dim = HIDDEN // 4
