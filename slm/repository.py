@@ -15,12 +15,12 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from slm.errors import DownloadError, quoted
+from slm.formats.gguf_split import MAX_PARTS
 from slm.formats.gguf_split import NAME as PART
 
 # org/name, or with :file or :tag. What looks like a file on its own, models/a.gguf, is a path.
 NAME = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(:(?P<wanted>[^:]+))?")
 FILE_ENDINGS = (".gguf", ".safetensors", ".json", ".model", ".txt", ".bin")
-COMMIT = re.compile(r"[0-9a-f]{40}")
 MAX_LISTED = 20
 
 TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
@@ -29,6 +29,7 @@ TOKENIZER_FILES = (
     "chat_template.json", "additional_chat_templates/*.jinja", "config.json", "generation_config.json",
 )  # fmt: skip
 WEIGHTS = "model.safetensors"
+SHARD = re.compile(r"model-\d{5}-of-(?P<count>\d{5})\.safetensors")
 SHARDS = ("model.safetensors.index.json", "model-*-of-*.safetensors")
 
 
@@ -104,6 +105,8 @@ def choose(where: str, files: Sequence[str], wanted: str | None, tokenizer_only:
     elif "config.json" in files and WEIGHTS in files:
         return [*TOKENIZER_FILES, WEIGHTS], ""
     elif "config.json" in files and SHARDS[0] in files:
+        if missing := missing_shards(files):
+            raise DownloadError(f"{where} lacks {', '.join(map(quoted, missing[:MAX_LISTED]))}")
         return [*TOKENIZER_FILES, *SHARDS], ""
     elif len(models) == 1:
         group = models[0]
@@ -114,6 +117,16 @@ def choose(where: str, files: Sequence[str], wanted: str | None, tokenizer_only:
         what = "tokenizer" if tokenizer_only else "model that slm reads (config.json with model.safetensors, or GGUF)"
         raise DownloadError(f"{where} holds no {what}{pickled}")
     return [escape(name) for name in group], group[0]
+
+
+def missing_shards(files: Iterable[str]) -> list[str]:
+    """Which of model-00001-of-0000N.safetensors and so on are not there, as far as the others say how many there are."""
+    found = {name: match for name in files if (match := SHARD.fullmatch(name))}
+    counts = {match["count"] for match in found.values()}
+    if len(counts) != 1 or int(count := counts.pop()) > MAX_PARTS:
+        return []
+    every = [f"model-{i + 1:05}-of-{count}.safetensors" for i in range(int(count))]
+    return [name for name in every if name not in found]
 
 
 def gguf_models(files: Iterable[str]) -> list[list[str]]:

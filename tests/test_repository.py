@@ -250,8 +250,12 @@ def test_a_folder_loads(worker, server, publish, tmp_path, n_files):
     if n_files > 1:  # one that is lost is missed
         lost = next(Path(worker("resolve", name)[0]).glob("model-00002-*"))
         lost.unlink()
-        with pytest.raises(DownloadError, match=r"is not, or not wholly, in the cache .* and offline=True forbids fetching it"):
+        with pytest.raises(
+            DownloadError, match=r"the cached .* lacks 'model-00002-of-00003\.safetensors', and offline=True forbids"
+        ):
             worker("resolve", name, offline=True)
+        assert worker("resolve", name)[1] == revision
+        assert lost.exists()
 
 
 def test_several_gguf_files_fetch_nothing(worker, server, publish):
