@@ -176,3 +176,75 @@ def test_core_agrees_with_the_specification(name, type_name, kv, down_proj_group
         errors.append(relative_error(core.session().forward(ids, "all"), expected))
     assert np.median(errors) < 1e-5
     assert max(errors) < 0.1
+
+
+# Matrices that share an input have scales for groups of 32 and of 16: then all of them take activations in groups of 16.
+MIXED = {"embed_tokens": "Q4_K", "lm_head": "Q6_K", "q_proj": "Q4_K", "k_proj": "IQ4_XS", "v_proj": "Q6_K", "o_proj": "Q5_K"} | {
+    "gate_proj": "Q2_K",
+    "up_proj": "IQ4_NL",
+    "down_proj": "Q3_K",
+}
+MIXED_GROUPS = dict.fromkeys(("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "down_proj", "lm_head"), 16)
+
+
+def test_core_agrees_with_the_specification_on_a_mixture_of_types(tmp_path):
+    rng = np.random.default_rng(5)
+    hidden, intermediate, vocab_size = 256, 512, 300
+    config = reference.Config(
+        vocab_size=vocab_size,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=64,
+        rotary_dim=64,
+        norm_eps=1e-5,
+        max_position_embeddings=128,
+        rope_inv_freq=reference.rope_inv_freq(10000.0, 64),
+    )
+    shapes = dict.fromkeys(tiny_models.LAYER_MATRICES, (hidden, hidden)) | {"down_proj": (hidden, intermediate)}
+    shapes |= dict.fromkeys(("gate_proj", "up_proj"), (intermediate, hidden))
+
+    def matrix(rows, cols):
+        return (rng.standard_normal((rows, cols)) * cols**-0.5).astype(np.float32)
+
+    weights = {
+        "embed_tokens": matrix(vocab_size, hidden) * 16,
+        "norm": np.ones(hidden, np.float32),
+        "lm_head": matrix(vocab_size, hidden),
+        "layers": [
+            {name: matrix(*shape) for name, shape in shapes.items()}
+            | dict.fromkeys(tiny_models.LAYER_NORMS, np.ones(hidden, np.float32))
+            for _ in range(2)
+        ],
+    }
+    blocks = {
+        "layers": [
+            {name: (a.shape, block_formats.encode(MIXED[name], a)) if name in MIXED else a for name, a in layer.items()}
+            for layer in weights["layers"]
+        ]
+    }
+    for name in ("embed_tokens", "lm_head"):
+        blocks[name] = weights[name].shape, block_formats.encode(MIXED[name], weights[name])
+
+    def linear(name, matrix, x):
+        shape, data = matrix
+        return reference.linear_int8(*block_formats.fields(MIXED[name], data, *shape), x, MIXED_GROUPS.get(name, 32))
+
+    def embed(matrix, rows):
+        shape, data = matrix
+        return block_formats.decode(MIXED["embed_tokens"], data, *shape)[rows]
+
+    ids = rng.integers(0, vocab_size, 80)
+    model = tiny_models.TinyModel(config, 10000.0, weights, ids, None)
+    core = tiny_models.core_model(model, tmp_path / "weights", MIXED, "f32")
+    errors = []
+    for part in ids.reshape(-1, 4):
+        expected = reference.forward(config, weights | blocks, part, linear=linear, embed=embed)
+        errors.append(relative_error(core.session().forward(part, "all"), expected))
+    assert np.median(errors) < 1e-5
+    assert max(errors) < 0.1
+    session, whole = core.session(), core.session().forward(ids, "all")
+    steps = np.concatenate([session.forward([token]) for token in ids.tolist()])
+    np.testing.assert_array_equal(steps.view(np.uint32), whole.view(np.uint32))

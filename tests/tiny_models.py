@@ -3,6 +3,7 @@
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,9 +117,13 @@ def arrays_of(weights: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def open_tensors(weights: dict[str, Any], type_name: str, path: Path, down_proj_group: int = 32) -> Iterator[dict[str, Any]]:
-    """Write the weights to a headerless file, matrices as type_name and norms as F32: the `weights` argument of _core.Model."""
+def open_tensors(
+    weights: dict[str, Any], types: str | Mapping[str, str], path: Path, down_proj_group: int = 32
+) -> Iterator[dict[str, Any]]:
+    """Write the weights to a headerless file, matrices as one type or each as its own, norms as F32: the `weights` argument of
+    _core.Model."""
     data = bytearray()
+    type_of = defaultdict(lambda: types) if isinstance(types, str) else types
     with open(path, "w+b") as file:
 
         def tensor(array: np.ndarray | None, type_: str) -> tuple[str, int, int, int, int] | None:
@@ -131,11 +136,11 @@ def open_tensors(weights: dict[str, Any], type_name: str, path: Path, down_proj_
             return place
 
         tensors = {
-            "embed_tokens": tensor(weights["embed_tokens"], type_name),
+            "embed_tokens": tensor(weights["embed_tokens"], type_of["embed_tokens"]),
             "norm": tensor(weights["norm"], "F32"),
-            "lm_head": tensor(weights["lm_head"], type_name),
+            "lm_head": tensor(weights["lm_head"], type_of["lm_head"]),
             "layers": [
-                {name: tensor(layer[name], type_name) for name in LAYER_MATRICES}
+                {name: tensor(layer[name], type_of[name]) for name in LAYER_MATRICES}
                 | {name: tensor(layer[name], "F32") for name in LAYER_NORMS}
                 | {"down_proj_group": down_proj_group}
                 for layer in weights["layers"]
@@ -154,12 +159,17 @@ def core_config(config: reference.Config) -> dict[str, Any]:
 
 
 def core_model(
-    model: TinyModel, path: Path, type_name: str = "F32", kv: str = "auto", precision: str = "default", down_proj_group: int = 32
+    model: TinyModel,
+    path: Path,
+    types: str | Mapping[str, str] = "F32",
+    kv: str = "auto",
+    precision: str = "default",
+    down_proj_group: int = 32,
 ) -> Any:
     """A _core.Model of these weights."""
     from slm import _core
 
-    with open_tensors(model.weights, type_name, path, down_proj_group) as tensors:
+    with open_tensors(model.weights, types, path, down_proj_group) as tensors:
         return _core.Model(core_config(model.config), tensors, model.config.max_position_embeddings, kv=kv, precision=precision)
 
 

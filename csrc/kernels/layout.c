@@ -65,15 +65,29 @@ size_t slm_matrix_row_bytes(const slm_matrix *matrix) {
     return (size_t)(matrix->cols / info->block * info->block_bytes);
 }
 
-/* The codes of row r in one group. */
+/* `bits` bits of the codes of row r in one group, from bit `from` up: one plane. */
+SLM_INLINE void pack_plane(int bits, int from, const uint32_t steps[8], int r, uint8_t *plane) {
+    uint32_t mask = 0x01010101u * (0xffu >> (8 - bits));
+    for (int l = 0; l < bits; l++) {
+        uint32_t line = 0;
+        for (int s = l; s < 8; s += bits) line |= (steps[s] >> from & mask) << (s - l);
+        memcpy(plane + l * LINE + 4 * r, &line, 4);
+    }
+}
+
+/* The 32 codes of row r in one group. */
 static void pack_codes(int bits, const uint8_t *codes, int r, uint8_t *group) {
     uint32_t steps[8];
     memcpy(steps, codes, sizeof steps);
-    for (int from = 0, plane; from < bits; from += plane, group += LINE * plane) {
-        plane = slm_plane_bits(bits - from);
-        uint32_t mask = 0x01010101u * (0xffu >> (8 - plane)), lines[8] = {0};
-        for (int s = 0; s < 8; s++) lines[s & (plane - 1)] |= (steps[s] >> from & mask) << (s & -plane);
-        for (int l = 0; l < plane; l++) memcpy(group + l * LINE + 4 * r, &lines[l], 4);
+    switch (slm_plane_bits(bits)) {
+    case 8: pack_plane(8, 0, steps, r, group); break;
+    case 4: pack_plane(4, 0, steps, r, group); break;
+    case 2: pack_plane(2, 0, steps, r, group); break;
+    }
+    switch (bits) {
+    case 3: pack_plane(1, 2, steps, r, group + 2 * LINE); break;
+    case 5: pack_plane(1, 4, steps, r, group + 4 * LINE); break;
+    case 6: pack_plane(2, 4, steps, r, group + 4 * LINE); break;
     }
 }
 

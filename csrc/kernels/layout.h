@@ -20,6 +20,7 @@
 
 #include "base/half.h"
 #include "base/status.h"
+#include "kernels/isa.h"
 #include "quant/types.h"
 
 enum { SLM_PANEL_ROWS = 16 };
@@ -73,22 +74,24 @@ static inline void slm_row_scales(const slm_matrix *matrix, const uint8_t *panel
     if (c->two_level && c->mins) *m *= ((const int8_t *)(panel + matrix->mins_at))[at];
 }
 
-/* The bits of the first plane of codes of so many bits, or of what is left after planes before it. */
+/* The bits of the first plane of codes of so many bits, or of what is left after it. */
 static inline int slm_plane_bits(int bits) {
     return bits >= 8 ? 8 : bits >= 4 ? 4 : bits >= 2 ? 2 : 1;
 }
 
+/* What a plane of so many bits holds of row r in step s: 4 fields, one a byte. */
+SLM_INLINE uint32_t slm_plane_fields(int bits, const uint8_t *plane, int s, int r) {
+    int line = s & (bits - 1);
+    uint32_t word;
+    memcpy(&word, plane + 64 * line + 4 * r, 4);
+    return word >> (s - line) & 0x01010101u * (0xffu >> (8 - bits));
+}
+
 /* The 4 codes of row r in step s of a group, one a byte, before any table. */
-static inline uint32_t slm_step_codes(int bits, const uint8_t *group, int s, int r) {
-    uint32_t codes = 0;
-    for (int from = 0, plane; from < bits; from += plane, group += 64 * plane) {
-        plane = slm_plane_bits(bits - from);
-        int line = s & (plane - 1), shift = s - line;
-        uint32_t word;
-        memcpy(&word, group + 64 * line + 4 * r, 4);
-        codes |= (word >> shift & 0x01010101u * (0xffu >> (8 - plane))) << from;
-    }
-    return codes;
+SLM_INLINE uint32_t slm_step_codes(int bits, const uint8_t *group, int s, int r) {
+    int low = slm_plane_bits(bits), rest = bits - low; /* no type has more than two planes */
+    uint32_t codes = slm_plane_fields(low, group, s, r);
+    return rest ? codes | slm_plane_fields(rest, group + 64 * low, s, r) << low : codes;
 }
 
 #endif

@@ -86,33 +86,37 @@ SLM_INLINE int dot_bits(slm_coding c) {
 /* ---- one column -------------------------------------------------------------------------------------------------------------
  */
 
+/* One group of x: group h of those in 32 columns from line on, the at-th of all. */
+SLM_INLINE void add_group(slm_coding c, int group, int h, const slm_matrix *w, const uint8_t *panel, const uint8_t *line,
+                          const slm_codes *x, int64_t at, int64_t own, int64_t first_group, __m256 acc[2]) {
+    const int8_t *codes = x->codes + (first_group + at - h) * group;
+    __m256 scale = _mm256_set1_ps(x->scales[first_group + at]), scaled_sum = _mm256_set1_ps(x->scaled_sums[first_group + at]);
+    for (int i = 0; i < 2; i++) {
+        sums sum = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+        for (int s = h * group / 4; s < (h + 1) * group / 4; s++)
+            add_step(dot_bits(c), s, &sum, step_codes(c, line + 32 * i, s), broadcast4(codes + 4 * s));
+        __m256 dot = finish(dot_bits(c), &sum, -c.offset * x->sums[first_group + at]);
+        __m256 d = group_scales(c, panel + w->d_at + 16 * i, panel + w->scales_at + 8 * i, own);
+        acc[i] = _mm256_fmadd_ps(dot, _mm256_mul_ps(d, scale), acc[i]);
+        if (!c.mins) continue;
+        __m256 m = group_scales(c, panel + w->m_at + 16 * i, panel + w->mins_at + 8 * i, own);
+        acc[i] = _mm256_fmadd_ps(m, scaled_sum, acc[i]);
+    }
+}
+
 /* group: of x. */
 SLM_INLINE void gemv(slm_coding c, int group, const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token,
                      float *y) {
-    int64_t n_groups = w->cols / group;
-    const int8_t *codes = x->codes + token * x->k;
-    const int32_t *x_sums = x->sums + token * n_groups;
-    const float *scales = x->scales + token * n_groups, *scaled_sums = x->scaled_sums + token * n_groups;
+    int64_t x_first = token * (w->cols / group);
     for (int64_t p = first; p < last; p++, y += 16) {
-        const uint8_t *panel = slm_matrix_panel(w, p), *d = panel + w->d_at, *m = panel + w->m_at;
+        const uint8_t *panel = slm_matrix_panel(w, p), *line = panel;
         __m256 acc[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
-        for (int64_t g = 0; g < w->cols / SLM_GROUP; g++) {
-            for (int h = 0; h < SLM_GROUP / group; h++) {
-                int64_t at = g * (SLM_GROUP / group) + h, own = c.group == group ? at : g;
-                for (int i = 0; i < 2; i++) {
-                    sums sum = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-                    for (int s = h * group / 4; s < (h + 1) * group / 4; s++) {
-                        __m256i step = step_codes(c, panel + g * 64 * c.bits + 32 * i, s);
-                        add_step(dot_bits(c), s, &sum, step, broadcast4(codes + g * SLM_GROUP + 4 * s));
-                    }
-                    __m256 dot = finish(dot_bits(c), &sum, -c.offset * x_sums[at]);
-                    __m256 scale = group_scales(c, d + 16 * i, panel + w->scales_at + 8 * i, own);
-                    acc[i] = _mm256_fmadd_ps(dot, _mm256_mul_ps(scale, _mm256_set1_ps(scales[at])), acc[i]);
-                    if (c.mins) {
-                        __m256 min = group_scales(c, m + 16 * i, panel + w->mins_at + 8 * i, own);
-                        acc[i] = _mm256_fmadd_ps(min, _mm256_set1_ps(scaled_sums[at]), acc[i]);
-                    }
-                }
+        for (int64_t g = 0; g < w->cols / SLM_GROUP; g++, line += 64 * c.bits) {
+            if (group == 32) {
+                add_group(c, 32, 0, w, panel, line, x, g, g, x_first, acc);
+            } else {
+                add_group(c, 16, 0, w, panel, line, x, 2 * g, c.group == 16 ? 2 * g : g, x_first, acc);
+                add_group(c, 16, 1, w, panel, line, x, 2 * g + 1, c.group == 16 ? 2 * g + 1 : g, x_first, acc);
             }
         }
         _mm256_storeu_ps(y, acc[0]);

@@ -51,31 +51,36 @@ SLM_INLINE __m512 group_scales(slm_coding c, const uint8_t *f16, const uint8_t *
 
 /* ---- one column --------------------------------------------------------------------------------------------------------- */
 
+/* One group of x: group h of those in 32 columns from line on, the at-th of all. */
+SLM_INLINE __m512 add_group(slm_coding c, int group, int h, const slm_matrix *w, const uint8_t *panel, const uint8_t *line,
+                            const slm_codes *x, int64_t at, int64_t own, int64_t first_group, __m512 acc) {
+    const int8_t *codes = x->codes + (first_group + at - h) * group;
+    __m512i dot = _mm512_set1_epi32(-c.offset * x->sums[first_group + at]);
+    for (int s = h * group / 4; s < (h + 1) * group / 4; s++)
+        dot = _mm512_dpbusd_epi32(dot, step_codes(c, line, s), broadcast4(codes + 4 * s));
+    __m512 d = group_scales(c, panel + w->d_at, panel + w->scales_at, own);
+    acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(d, _mm512_set1_ps(x->scales[first_group + at])), acc);
+    if (!c.mins) return acc;
+    __m512 m = group_scales(c, panel + w->m_at, panel + w->mins_at, own);
+    return _mm512_fmadd_ps(m, _mm512_set1_ps(x->scaled_sums[first_group + at]), acc);
+}
+
 /* group: of x. */
 SLM_INLINE void gemv(slm_coding c, int group, const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token,
                      float *y) {
-    int64_t n_groups = w->cols / group;
-    const int8_t *codes = x->codes + token * x->k;
-    const int32_t *sums = x->sums + token * n_groups;
-    const float *scales = x->scales + token * n_groups, *scaled_sums = x->scaled_sums + token * n_groups;
-    int64_t ahead_lines = c.bits + (c.mins ? 1 : 0);
+    int64_t x_first = token * (w->cols / group), ahead_lines = c.bits + (c.mins ? 1 : 0);
     for (int64_t p = first; p < last; p++, y += 16) {
         const uint8_t *panel = slm_matrix_panel(w, p), *line = panel;
-        const uint8_t *d = panel + w->d_at, *m = panel + w->m_at, *d_factors = panel + w->scales_at,
-                      *m_factors = panel + w->mins_at;
         const char *ahead = (const char *)panel + AHEAD;
         __m512 acc = _mm512_setzero_ps();
         for (int64_t g = 0; g < w->cols / SLM_GROUP; g++, line += 64 * c.bits) {
             for (int64_t i = 0; i < ahead_lines; i++) _mm_prefetch(ahead + 64 * i, _MM_HINT_T0);
             ahead += 64 * ahead_lines;
-            for (int h = 0; h < SLM_GROUP / group; h++) {
-                int64_t at = g * (SLM_GROUP / group) + h, own = c.group == group ? at : g;
-                __m512i dot = _mm512_set1_epi32(-c.offset * sums[at]);
-                for (int s = h * group / 4; s < (h + 1) * group / 4; s++)
-                    dot = _mm512_dpbusd_epi32(dot, step_codes(c, line, s), broadcast4(codes + g * SLM_GROUP + 4 * s));
-                __m512 scale = _mm512_mul_ps(group_scales(c, d, d_factors, own), _mm512_set1_ps(scales[at]));
-                acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, acc);
-                if (c.mins) acc = _mm512_fmadd_ps(group_scales(c, m, m_factors, own), _mm512_set1_ps(scaled_sums[at]), acc);
+            if (group == 32) {
+                acc = add_group(c, 32, 0, w, panel, line, x, g, g, x_first, acc);
+            } else {
+                acc = add_group(c, 16, 0, w, panel, line, x, 2 * g, c.group == 16 ? 2 * g : g, x_first, acc);
+                acc = add_group(c, 16, 1, w, panel, line, x, 2 * g + 1, c.group == 16 ? 2 * g + 1 : g, x_first, acc);
             }
         }
         _mm512_storeu_ps(y, acc);
