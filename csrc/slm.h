@@ -228,25 +228,34 @@ typedef struct slm_model slm_model;
 /* Reads and packs all weights. config, weights and options are only read during the call. The files may be closed afterwards. */
 slm_status slm_model_load(const slm_config *config, const slm_weights *weights, const slm_load_options *options,
                           const slm_call *call, slm_model **model, slm_error *error);
+
+/* What slm_model_load with the same arguments and a session on it will take. Resident are at most weight_bytes + load_bytes, and
+ * then weight_bytes + kv_bytes + workspace_bytes. */
+typedef struct slm_memory {
+    size_t weight_bytes;    /* packed weights */
+    size_t load_bytes;      /* buffers of all threads, while loading */
+    size_t kv_bytes;        /* keys and values of a session that is full: pages of 64 positions of one layer, taken as needed; a
+                               layer with a window holds those that its queries reach. SIZE_MAX: more than that */
+    size_t workspace_bytes; /* activations of a prompt that runs in default chunks, logits */
+    slm_kv_type kv;         /* not SLM_KV_AUTO */
+} slm_memory;
+
+/* Checks all that slm_model_load checks before it reads. */
+slm_status slm_model_measure(const slm_config *config, const slm_weights *weights, const slm_load_options *options,
+                             const slm_call *call, slm_memory *memory, slm_error *error);
 slm_model *slm_model_retain(slm_model *model);
 void slm_model_release(slm_model *model); /* NULL is fine */
 
 typedef struct slm_model_stats {
     size_t weight_bytes; /* held by packed weights */
     size_t token_bytes;  /* of them, read whole for each token */
-    size_t kv_bytes;     /* slm_kv_bytes() of the whole context */
+    size_t kv_bytes;     /* as slm_memory has it */
     int64_t context, vocab_size, hidden_size;
     slm_kv_type kv;
     bool bidirectional;
     slm_precision precision;
 } slm_model_stats;
 void slm_model_describe(const slm_model *model, slm_model_stats *stats);
-
-/* The most bytes of keys and values that one session holds over `context` positions, run in default chunks: pages of 64 positions
- * of one layer, taken as needed; a layer with a window holds those that its queries reach. sliding_windows: [n_layers] as in
- * slm_layer_weights; kv: not SLM_KV_AUTO; all else in the ranges that slm_model_load() accepts. SIZE_MAX: more than that. */
-size_t slm_kv_bytes(int64_t num_key_value_heads, int64_t head_dim, const int64_t *sliding_windows, int64_t n_layers,
-                    int64_t context, slm_kv_type kv);
 
 /* ---- session: one KV state, one thread at a time ---------------------------------------------------------------- */
 

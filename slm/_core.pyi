@@ -32,7 +32,7 @@ class CpuInfo(TypedDict):
 class Stats(TypedDict):
     weight_bytes: int
     token_bytes: int
-    kv_bytes: int  # kv_bytes() of the whole context
+    kv_bytes: int  # as Memory has it
     context: int
     vocab_size: int
     hidden_size: int
@@ -40,17 +40,18 @@ class Stats(TypedDict):
     precision: Literal["default", "high"]
     bidirectional: bool
 
+class Memory(TypedDict):
+    """Resident are at most weight_bytes + load_bytes, and then weight_bytes + kv_bytes + workspace_bytes."""
+
+    weight_bytes: int  # packed weights
+    load_bytes: int  # buffers while loading
+    kv_bytes: int  # keys and values of a session over the whole context; pages are taken as needed
+    workspace_bytes: int  # of a call that runs a prompt in default chunks
+    kv: Literal["f32", "bf16"]
+
 def cpu_info() -> CpuInfo: ...
 def measure_bandwidth(size: int = 1 << 30, sweeps: int = 5, threads: int = 0) -> float:
     """Bytes per second of the best of `sweeps` read-only passes over `size` bytes."""
-
-def kv_bytes(
-    num_key_value_heads: int, head_dim: int, sliding_windows: Sequence[int], context: int, kv: Literal["f32", "bf16"]
-) -> int:
-    """The most bytes of keys and values that one session holds over `context` positions.
-
-    sliding_windows: of each layer, 0 for none.
-    """
 
 def types() -> dict[str, tuple[int, int]]:
     """Name -> (elements per block, bytes per block) of each tensor type that the core packs."""
@@ -86,6 +87,10 @@ class Model:
         threads: int = 0,
         progress: Callable[[int, int], None] | None = None,  # (bytes done, bytes in all)
     ) -> None: ...
+    @classmethod
+    def measure(cls, config: Mapping[str, Any], weights: Mapping[str, Any], context: int, **options: Any) -> Memory:
+        """What a model made of the same arguments will take. Checks them all, and reads no weights."""
+
     def stats(self) -> Stats: ...
     def session(self) -> Session: ...
 

@@ -53,8 +53,8 @@ def build_parser() -> Parser:
         help=f"{SOURCES} (default %(default)s)",
     )
 
-    running = Parser(add_help=False, parents=[model])
-    group = running.add_argument_group("running")
+    loading = Parser(add_help=False)
+    group = loading.add_argument_group("running")
     group.add_argument("--context", type=int, metavar="N", help="most tokens of prompt and answer together (default: as trained)")
     group.add_argument(
         "--kv",
@@ -66,6 +66,8 @@ def build_parser() -> Parser:
     )
     group.add_argument("--quantize", metavar="TYPE", help="store floating-point weights as q8_0, q4_0 ... (default: as they are)")
     group.add_argument("--threads", type=int, metavar="N", help="threads to use (default: all that the process may use)")
+
+    running = Parser(add_help=False, parents=[model, loading])
     group = running.add_argument_group("answer", "greedy unless --temperature is given")
     group.add_argument("--max-tokens", type=int, metavar="N", help="most tokens to answer with (default 256)")
     group.add_argument("--ignore-eos", action="store_true", default=None, help="go on behind the model's end tokens")
@@ -104,11 +106,9 @@ def build_parser() -> Parser:
     command = commands.add_parser("models", help="list the known models", description="List the models that slm knows by name.")
     command.set_defaults(function=models)
 
-    command = commands.add_parser(
-        "inspect", parents=[origin], help="show what a model file holds", description="Show what a model file holds."
-    )
+    what = "show what a model is and what memory it takes"
+    command = commands.add_parser("inspect", parents=[origin, loading], help=what, description=f"S{what[1:]}.")
     command.add_argument("source", metavar="SOURCE", help=SOURCES)
-    command.add_argument("--context", type=int, metavar="N", help="positions to count the KV cache for (default: as trained)")
     command.set_defaults(function=inspect)
 
     command = commands.add_parser(
@@ -179,7 +179,7 @@ def models(args: argparse.Namespace) -> None:
 def inspect(args: argparse.Namespace) -> None:
     from slm.info import short_bytes
 
-    info = slm.inspect(args.source, context=args.context, revision=args.revision, offline=args.offline)
+    info = slm.inspect(args.source, **{name: getattr(args, name) for name in LOAD_OPTIONS})
     types = ", ".join(f"{name} ({100 * n / info.parameters:.1f} %)" for name, n in info.quantization.items())
     lines = {
         "name": quoted(info.name),
@@ -188,12 +188,18 @@ def inspect(args: argparse.Namespace) -> None:
         "family": quoted(info.family),
         "parameters": f"{info.parameters:,}",
         "types": types or "no tensors",
-        "context": "not stated" if info.context is None else f"{info.context} tokens",
-        "weights": short_bytes(info.weight_bytes),
+        "trained": "not stated" if info.trained_context is None else f"for {info.trained_context:,} tokens",
     }
-    if info.kv_bytes is not None:
-        lines["KV cache"] = f"{short_bytes(info.kv_bytes)} at most"
-        lines["memory"] = f"{'fits into' if info.fits else 'does not fit into'} the {short_bytes(info.available_bytes)} available"
+    if info.memory_bytes is not None:
+        lines |= {
+            "context": f"{info.context:,} tokens",
+            "weights": short_bytes(info.weight_bytes),
+            "KV cache": f"{short_bytes(info.kv_bytes)} in {info.kv} when the context is full",
+            "workspace": f"{short_bytes(info.workspace_bytes)} while a prompt runs",
+            "process": f"{short_bytes(info.process_bytes)} for Python, slm and the tokenizer",
+            "memory": f"{short_bytes(info.memory_bytes)} in all, which {'fits' if info.fits else 'does not fit'}: "
+            f"{short_bytes(info.available_bytes)} are available",
+        }
     if info.unsupported:
         lines["cannot run"] = "; ".join(info.unsupported)
     for name, value in lines.items():

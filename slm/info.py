@@ -1,32 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known about a model from the header of its file: the record, and the estimates in it."""
+"""What is known about a model from the header of its file: the record, and what memory there is."""
 
 import os
+import resource
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from slm import _core
 from slm.errors import quoted
-from slm.families import Architecture
 from slm.formats.model_files import ModelFiles
-from slm.formats.tensors import TensorInfo
 
-PANEL_ROWS = 16  # the kernel layout pads rows to this
 SHORT = {10**9: "B", 10**6: "M", 10**3: "k"}
 
 
 @dataclass(frozen=True)
 class Info:
-    """A model file, as its header describes it.
+    """A model, as the headers of its files describe it, and the memory it will take.
 
-    quantization: tensor type -> number of parameters, largest first. context: positions; None when the file does not say.
-    weight_bytes: memory of the packed weights; kv_bytes: of one session over the whole context, taken page by page, None when
-    the architecture is not supported. available_bytes: memory that this process could still take. unsupported: why slm cannot
-    run the model; empty when it can. revision: the commit on the Hugging Face Hub that the files are of; None for files from
-    elsewhere.
+    quantization: tensor type -> number of parameters, largest first. trained_context: positions that the model was trained for.
+    context: those that memory is counted for: what was asked for, else what load() takes (fewer than trained_context where longer
+    prompts would change short ones: longrope). file_bytes: of all files.
+
+    Bytes that loading and running will take, exact but for process_bytes; None for a model that cannot run. weight_bytes: packed
+    weights. load_bytes: buffers while they are read. kv_bytes: keys and values of one session that is full, in the type that kv
+    says; pages of 64 positions are taken as needed, and layers with a window hold only those that its queries reach.
+    workspace_bytes: activations of a prompt. process_bytes: this process, resident when the record was made, the tokenizer
+    included, the weights not.
+
+    available_bytes: memory that this process could still take. unsupported: all reasons why slm cannot run the model.
+    revision: the commit on the Hugging Face Hub that the files are of; None for files from elsewhere.
     """
 
     name: str
@@ -34,26 +39,39 @@ class Info:
     family: str
     parameters: int
     quantization: Mapping[str, int]
+    trained_context: int | None
     context: int | None
     file_bytes: int
-    weight_bytes: int
+    weight_bytes: int | None
+    load_bytes: int | None
     kv_bytes: int | None
+    workspace_bytes: int | None
+    process_bytes: int
     available_bytes: int
+    kv: str | None
     unsupported: tuple[str, ...] = ()
     revision: str | None = None
 
     @property
+    def memory_bytes(self) -> int | None:
+        """The most that is resident while the model is loaded and one session fills its context; None for one that cannot run."""
+        if self.weight_bytes is None:
+            return None
+        return self.process_bytes + self.weight_bytes + max(self.load_bytes, self.kv_bytes + self.workspace_bytes)
+
+    @property
     def fits(self) -> bool | None:
-        """Whether the weights and a full context fit into the available memory; None when that is not known."""
-        return None if self.kv_bytes is None else self.weight_bytes + self.kv_bytes <= self.available_bytes
+        """Whether that is there; None for a model that cannot run."""
+        return None if self.memory_bytes is None else self.memory_bytes - self.process_bytes <= self.available_bytes
 
     def __repr__(self) -> str:
         shares = {name: 100 * n / self.parameters for name, n in self.quantization.items()}
         types = " + ".join(f"{name} {share:.0f} %" for name, share in shares.items() if share >= 1)
         parts = [f"{short(self.parameters)} parameters", types or "no tensors", f"{short_bytes(self.file_bytes)} file"]
         if self.context is not None:
-            parts.append(f"context {self.context}")
-        if self.kv_bytes is not None:
+            trained = "" if self.context == self.trained_context else f" (trained {self.trained_context})"
+            parts.append(f"context {self.context}{trained}")
+        if self.memory_bytes is not None:
             parts.append(f"{short_bytes(self.weight_bytes)} weights + {short_bytes(self.kv_bytes)} KV")
             parts.append("fits" if self.fits else f"does not fit into {short_bytes(self.available_bytes)}")
         if self.unsupported:
@@ -62,49 +80,38 @@ class Info:
 
 
 def model_info(
-    files: ModelFiles, architecture: Architecture | None, context: int | None, kv: str, unsupported: tuple[str, ...]
+    files: ModelFiles,
+    trained_context: int | None,
+    context: int | None,
+    memory: Mapping[str, Any] | None,
+    unsupported: tuple[str, ...],
 ) -> Info:
-    """architecture: None when it is not supported. context: None for the trained one. kv: "auto", "f32" or "bf16"."""
-    trained = architecture.context_length if architecture else files.uint("max_position_embeddings", default=None)
+    """memory: what _core.Model.measure says, None for a model that cannot run."""
     parameters: dict[str, int] = {}
     for tensor in files.tensors.values():
         parameters[tensor.type.name] = parameters.get(tensor.type.name, 0) + tensor.elements
-    context = context or (architecture.default_context if architecture else trained)
+    sizes = memory or dict.fromkeys(("weight_bytes", "load_bytes", "kv_bytes", "workspace_bytes", "kv"))
     return Info(
         name=files.name,
         path=Path(files.path),
         family=files.kind,
         parameters=sum(parameters.values()),
         quantization=dict(sorted(parameters.items(), key=lambda item: -item[1])),
+        trained_context=trained_context,
         context=context,
         file_bytes=files.file_bytes,
-        weight_bytes=packed_bytes(files.tensors.values()),
-        kv_bytes=kv_bytes(architecture, context, kv) if architecture and context else None,
+        **sizes,
+        process_bytes=resident_memory(),
         available_bytes=available_memory(),
         unsupported=unsupported,
     )
 
 
-def packed_bytes(tensors: Iterable[TensorInfo]) -> int:
-    """Bytes of the matrices in the kernel layout: as many as in the file, rows padded to whole panels."""
-    total = 0
-    for tensor in tensors:
-        rows = tensor.shape[-2] if len(tensor.shape) > 1 else 1
-        padded = rows if rows == 1 else -(-rows // PANEL_ROWS) * PANEL_ROWS
-        total += tensor.size // rows * padded
-    return total
-
-
-def kv_bytes(architecture: Architecture, context: int, kv: str) -> int:
-    """The most bytes of K and V that one session over `context` positions holds."""
-    if kv == "auto":
-        linears = [tensor for layer in architecture.weights["layers"] for name, tensor in layer.items() if name.endswith("_proj")]
-        first_pieces = [tensor[0] if isinstance(tensor, list) else tensor for tensor in linears]
-        exact = architecture.config.get("kv_f32", False) or all(type == "F32" for type, *_ in first_pieces)
-        kv = "f32" if exact else "bf16"
-    config = architecture.config
-    windows = [layer.get("sliding_window", 0) for layer in architecture.weights["layers"]]
-    return _core.kv_bytes(config["num_key_value_heads"], config["head_dim"], windows, context, kv)
+def resident_memory() -> int:
+    """Bytes of this process in memory; where the system does not say, the most there ever were."""
+    if sys.platform != "linux":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: in bytes
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def available_memory() -> int:

@@ -2,7 +2,8 @@
 """From a source to a running model: hub -> formats -> families -> the core. A source is a path or a name."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -62,14 +63,13 @@ def open_model(
         context = check_context(context, architecture)
         tokenizer = None if vocabulary is None else make_tokenizer(files.report, vocabulary)
         end_ids = files.end_tokens if tokenizer is None else (*files.end_tokens, *tokenizer.end_ids)
-        info = model_info(files, architecture, context, kv, ())
-        options = {"kv": kv, "precision": precision, "quantize": quantize, "threads": threads, "progress": progress}
-        core = _core.Model(architecture.config, architecture.weights, context, **options)
+        made_of = architecture.config, architecture.weights, context
+        options = {"kv": kv, "precision": precision, "quantize": quantize, "threads": threads}
+        info = model_info(files, architecture.context_length, context, _core.Model.measure(*made_of, **options), ())
+        core = _core.Model(*made_of, **options, progress=progress)
         # Had somebody rewritten a file meanwhile, the ranges would mean something else.
         files.check_size()
-    stats = core.stats()
-    info = replace(of_hub(info, located), weight_bytes=stats["weight_bytes"], kv_bytes=stats["kv_bytes"])
-    return Opened(core, tokenizer, tuple(sorted(set(end_ids))), architecture, info)
+    return Opened(core, tokenizer, tuple(sorted(set(end_ids))), architecture, of_hub(info, located))
 
 
 def load_tokenizer(source: Source, *, revision: str | None = None, offline: bool = False) -> Tokenizer:
@@ -95,27 +95,59 @@ def load_tokenizer(source: Source, *, revision: str | None = None, offline: bool
         return make_tokenizer(gguf.report, vocabulary)
 
 
-def inspect(source: Source, *, context: int | None = None, revision: str | None = None, offline: bool = False) -> Info:
-    """What the header says: architecture, parameters, quantization, memory needed. Reads no weights.
+def inspect(
+    source: Source,
+    *,
+    context: int | None = None,
+    kv: Literal["auto", "f32", "bf16"] = "auto",
+    precision: Literal["default", "high"] = "default",
+    quantize: str | None = None,
+    threads: int = 0,
+    revision: str | None = None,
+    offline: bool = False,
+) -> Info:
+    """What the header says: architecture, parameters, types, and the memory that open_model() with the same arguments takes.
+    Reads no weights.
 
-    A model that slm cannot run is described too, with the reasons in `.unsupported`.
+    A model that slm cannot run is described too, with all the reasons in `.unsupported`.
     Raises what hub.resolve() raises, OSError, FormatError, LimitError, ValueError (context).
     """
     located = hub.resolve(source, revision=revision, offline=offline)
     with open_files(located.path) as files:
-        try:
-            families.vocabulary_of(files)
-            architecture, reasons = families.describe(files, context), ()
-            check_context(context, architecture)
-        except UnsupportedError as error:
-            architecture, reasons = None, (str(error),)
-        return of_hub(model_info(files, architecture, context, "auto", reasons), located)
+        architecture, memory, tokenizer, reasons = None, None, None, []
+        with noted(reasons):
+            vocabulary = families.vocabulary_of(files)
+            tokenizer = None if vocabulary is None else make_tokenizer(files.report, vocabulary)  # part of what the process holds
+        with noted(reasons):
+            architecture = families.describe(files, context)
+        if architecture is None:
+            with noted(reasons):
+                families.check_types(files, files.tensors.values())
+            trained = files.uint("max_position_embeddings", default=None)
+        else:
+            trained, context = architecture.context_length, check_context(context, architecture)
+        if not reasons:
+            options = {"kv": kv, "precision": precision, "quantize": quantize, "threads": threads}
+            memory = _core.Model.measure(architecture.config, architecture.weights, context, **options)
+        info = model_info(files, trained, context or trained, memory, tuple(reasons))
+        del tokenizer
+    return of_hub(info, located)
 
 
 def of_hub(info: Info, located: hub.Located) -> Info:
     """With the commit; and the repository as the name of a folder, which in the cache is called after the commit."""
     name = located.repository if located.repository and located.path.is_dir() else info.name
     return replace(info, name=name, revision=located.commit)
+
+
+@contextmanager
+def noted(reasons: list[str]) -> Iterator[None]:
+    """Collects what UnsupportedErrors say, each once."""
+    try:
+        yield
+    except UnsupportedError as error:
+        if str(error) not in reasons:
+            reasons.append(str(error))
 
 
 def check_context(context: int | None, architecture: Architecture) -> int:

@@ -251,25 +251,14 @@ def load(
     known = ("context", "kv", "precision", "quantize", "threads", "revision", "offline", "progress")
     refuse_keywords("load", unknown, known, LATER_LOAD)
     check_source(source)
-    if context is not None:
-        context = check_int("context", context, 1, MAX_INT32)
-    if kv == "int8":
-        raise UnsupportedError("load() does not support kv='int8' yet; it has 'f32' and 'bf16'")
-    if kv not in (None, "f32", "bf16"):
-        raise ValueError(f"kv must be None, 'f32' or 'bf16', not {shown(kv)}")
-    if precision not in ("default", "high"):
-        raise ValueError(f"precision must be 'default' or 'high', not {shown(precision)}")
-    if quantize is not None:
-        quantize = check_quantize(quantize)
-    threads = _core.cpu_info()["threads"] if threads is None else check_int("threads", threads, 1, MAX_THREADS)
+    options = load_options(context, kv, precision, quantize, threads)
     if progress is not None and not callable(progress):
         refuse_type("progress", "a function of (done, total) or None", progress)
     origin = check_origin(revision, offline)
     from slm import loader  # the file formats and families are imported with the first model, not with slm
 
-    options = {"context": context, "kv": kv or "auto", "precision": precision, "quantize": quantize, "threads": threads}
     opened = loader.open_model(source, **options, **origin, progress=progress)
-    return Model(opened.core, opened.info, opened.tokenizer, opened.end_ids, threads)
+    return Model(opened.core, opened.info, opened.tokenizer, opened.end_ids, options["threads"])
 
 
 def load_tokenizer(
@@ -291,22 +280,42 @@ def inspect(
     source: str | os.PathLike[str] = DEFAULT_MODEL,
     *,
     context: int | None = None,
+    kv: Literal["f32", "bf16"] | None = None,
+    precision: Literal["default", "high"] = "default",
+    quantize: str | None = None,
+    threads: int | None = None,
     revision: str | None = None,
     offline: bool = False,
 ) -> "Info":
-    """What a model file's header says: architecture, parameters, quantization, memory needed. Reads no weights.
+    """What the header of a model's files says: architecture, parameters, types, and the memory that load() with the same
+    arguments and one session that fills its context will take. Reads no weights.
 
-    context: positions to count the KV cache for; None: what the model was trained for. revision, offline: as for load(), and as
-    there a name is fetched whole. A model that slm cannot run is described too, with the reasons in `.unsupported`.
-    Raises FormatError, LimitError, OSError, DownloadError, ValueError.
+    A name is fetched whole, as for load(). A model that slm cannot run is described too, with all the reasons in `.unsupported`.
+    Raises FormatError, LimitError, OSError, DownloadError, ValueError and TypeError.
     """
     check_source(source)
-    if context is not None:
-        context = check_int("context", context, 1, MAX_INT32)
+    options = load_options(context, kv, precision, quantize, threads)
     origin = check_origin(revision, offline)
     from slm import loader
 
-    return loader.inspect(source, context=context, **origin)
+    return loader.inspect(source, **options, **origin)
+
+
+def load_options(context: Any, kv: Any, precision: Any, quantize: Any, threads: Any) -> dict[str, Any]:
+    """Checked, as the loader takes them."""
+    if kv == "int8":
+        raise UnsupportedError("load() does not support kv='int8' yet; it has 'f32' and 'bf16'")
+    if kv not in (None, "f32", "bf16"):
+        raise ValueError(f"kv must be None, 'f32' or 'bf16', not {shown(kv)}")
+    if precision not in ("default", "high"):
+        raise ValueError(f"precision must be 'default' or 'high', not {shown(precision)}")
+    return {
+        "context": None if context is None else check_int("context", context, 1, MAX_INT32),
+        "kv": kv or "auto",
+        "precision": precision,
+        "quantize": None if quantize is None else check_quantize(quantize),
+        "threads": _core.cpu_info()["threads"] if threads is None else check_int("threads", threads, 1, MAX_THREADS),
+    }
 
 
 def check_origin(revision: Any, offline: Any) -> dict[str, Any]:

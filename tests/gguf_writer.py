@@ -28,7 +28,7 @@ SCALARS = {
     "int64": (11, "q"),
     "float64": (12, "d"),
 }
-TENSOR_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q8_0": 8, "Q4_K": 12, "BF16": 30, "MXFP4": 39}
+TENSOR_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q4_K": 12, "BF16": 30, "MXFP4": 39}
 
 Metadata = Mapping[str, tuple[str, Any]]
 Tensors = Mapping[str, tuple[str, tuple[int, ...], Any]]

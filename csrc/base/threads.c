@@ -241,9 +241,13 @@ int slm_threads_default(void) {
     return threads;
 }
 
-void slm_threads_run(int threads, slm_clock *clock, slm_region body, void *arg) {
+int slm_threads_wanted(int threads) {
     if (threads <= 0) threads = slm_threads_default();
-    if (threads > SLM_MAX_THREADS) threads = SLM_MAX_THREADS;
+    return threads < SLM_MAX_THREADS ? threads : SLM_MAX_THREADS;
+}
+
+void slm_threads_run(int threads, slm_clock *clock, slm_region body, void *arg) {
+    threads = slm_threads_wanted(threads);
     /* A process-wide library may have set flush-to-zero on the caller's thread; workers start with the default. */
     fenv_t environment;
     fegetenv(&environment);

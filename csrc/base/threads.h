@@ -26,6 +26,8 @@ enum { SLM_MAX_THREADS = 256 };
 
 /* slm_thread_count, asked of the system once. */
 int slm_threads_default(void);
+/* How many threads a call takes that asks for so many: the default for 0 or fewer, at most SLM_MAX_THREADS. */
+int slm_threads_wanted(int threads);
 
 /* threads: 0 for the default, at most SLM_MAX_THREADS. clock: may be NULL; cancelled while waiting for a turn, the body does not
  * run. The floating-point environment inside is the default one. */

@@ -136,8 +136,7 @@ slm_status slm_session_run(slm_session *session, const int32_t *tokens, int64_t 
     if (model->config.bidirectional) chunk = n_tokens; /* keys and values of all tokens come before the first attention */
     bool all = which == SLM_LOGITS_ALL || which == SLM_HIDDEN_ALL, hidden = is_hidden(which);
     int64_t width = hidden ? model->config.hidden_size : model->config.vocab_size;
-    int threads = call && call->threads > 0 ? call->threads : slm_threads_default();
-    threads = threads < SLM_MAX_THREADS ? threads : SLM_MAX_THREADS;
+    int threads = slm_threads_wanted(call ? call->threads : 0);
     slm_status status = check(session, tokens, n_tokens, which, error);
     if (!status) status = ensure_workspace(session, slm_min64(chunk, n_tokens), threads, error);
     for (int64_t at = 0; !status && at < n_tokens; at += chunk) {

@@ -6,10 +6,15 @@
 
 enum { SHARED_BLOCKS = 15, THREAD_BLOCKS = 8 };
 
-/* Zeroed: padding must read as zero. NULL stays NULL in all later calls' results, which are checked once at the end. */
+/* Zeroed: padding must read as zero. Where the workspace is only measured, something that is not NULL. */
 static void *take(slm_workspace *w, int64_t count, int64_t other, size_t size) {
-    size_t total;
-    void *block = slm_mul_size((size_t)count, (size_t)other, &total) ? slm_alloc_zero(total, size) : NULL;
+    size_t n, total;
+    if (!slm_mul_size((size_t)count, (size_t)other, &n) || !slm_mul_size(n, size, &total) ||
+        !slm_add_size(w->bytes, total, &w->bytes)) {
+        return NULL;
+    }
+    if (!w->blocks) return w;
+    void *block = slm_alloc_zero(n, size);
     if (block) w->blocks[w->n_blocks++] = block;
     return block;
 }
@@ -18,19 +23,20 @@ static int64_t padded(int64_t n) {
     return slm_div_up(n, 16) * 16;
 }
 
-slm_status slm_workspace_create(slm_workspace *w, const slm_model *model, int64_t max_tokens, int threads, slm_error *error) {
+/* blocks: room for the addresses of all blocks; NULL: nothing but w->bytes is wanted. */
+static slm_status lay_out(slm_workspace *w, const slm_model *model, int64_t max_tokens, int threads, void **blocks,
+                          slm_error *error) {
     const slm_config *c = &model->config;
     int64_t q = c->num_attention_heads * c->head_dim, n = max_tokens;
     *w = (slm_workspace){.max_tokens = n,
                          .threads = threads,
+                         .blocks = blocks,
                          .hidden_ld = padded(c->hidden_size),
                          .q_ld = padded(q),
                          .kv_ld = padded(c->num_key_value_heads * c->head_dim),
                          .inner_ld = padded(c->intermediate_size)};
     int64_t widest = slm_max64(w->hidden_ld, slm_max64(w->q_ld, w->inner_ld)), groups = slm_div_up(widest, 16);
     int64_t width = model->kv_shape.width;
-    w->blocks = slm_alloc_array((size_t)(SHARED_BLOCKS + THREAD_BLOCKS * threads), sizeof *w->blocks);
-    if (!w->blocks) return slm_fail_memory(error);
     bool ok = (w->hidden = take(w, n, w->hidden_ld, sizeof(float))) && (w->normed = take(w, n, w->hidden_ld, sizeof(float))) &&
               (w->q = take(w, n, w->q_ld, sizeof(float))) && (w->k = take(w, n, w->kv_ld, sizeof(float))) &&
               (w->v = take(w, n, w->kv_ld, sizeof(float))) && (w->attended = take(w, n, w->q_ld, sizeof(float))) &&
@@ -56,6 +62,20 @@ slm_status slm_workspace_create(slm_workspace *w, const slm_model *model, int64_
     if (ok) return SLM_OK;
     slm_workspace_release(w);
     return slm_fail_memory(error);
+}
+
+slm_status slm_workspace_create(slm_workspace *w, const slm_model *model, int64_t max_tokens, int threads, slm_error *error) {
+    void **blocks = slm_alloc_array((size_t)(SHARED_BLOCKS + THREAD_BLOCKS * threads), sizeof *blocks);
+    return blocks ? lay_out(w, model, max_tokens, threads, blocks, error) : slm_fail_memory(error);
+}
+
+slm_status slm_workspace_measure(const slm_model *model, int64_t max_tokens, int threads, size_t *bytes, slm_error *error) {
+    slm_workspace w;
+    slm_status status = lay_out(&w, model, max_tokens, threads, NULL, error);
+    if (status) return status;
+    *bytes = w.bytes;
+    slm_workspace_release(&w);
+    return SLM_OK;
 }
 
 void slm_workspace_release(slm_workspace *w) {

@@ -25,11 +25,14 @@ typedef struct slm_workspace {
     slm_attention_scratch *attention;         /* [threads] */
     void **blocks;                            /* what to free */
     int n_blocks;
+    size_t bytes; /* of all blocks */
 } slm_workspace;
 
 /* On failure the workspace is empty. */
 slm_status slm_workspace_create(slm_workspace *workspace, const slm_model *model, int64_t max_tokens, int threads,
                                 slm_error *error);
+/* The bytes that such a workspace takes. */
+slm_status slm_workspace_measure(const slm_model *model, int64_t max_tokens, int threads, size_t *bytes, slm_error *error);
 void slm_workspace_release(slm_workspace *workspace);
 
 #endif

@@ -337,46 +337,58 @@ static int choice(const char *parameter, const char *const *names, const char *v
     return -1;
 }
 
-bool slm_py_kv_type(const char *name, slm_kv_type *kv) {
-    int index = choice("kv", kv_types, name);
-    if (index >= 0) *kv = index;
-    return index >= 0;
+/* The arguments of one load: all that slm_model_load needs. */
+typedef struct request {
+    slm_config config;
+    slm_weights weights;
+    slm_load_options options;
+    slm_py_call call;
+    PyObject *keep; /* what config borrows from */
+} request;
+
+static void request_release(request *r) {
+    slm_free((void *)(uintptr_t)r->weights.layers);
+    Py_XDECREF(r->keep);
+}
+
+/* *r must be released on failure too. */
+static bool read_request(const slm_py_state *state, PyObject *args, PyObject *kwargs, request *r) {
+    static char *names[] = {"config", "weights", "context", "kv", "precision", "quantize", "threads", "progress", NULL};
+    PyObject *config, *weights, *context, *threads = NULL, *progress = Py_None;
+    const char *kv_name = kv_types[SLM_KV_AUTO], *precision_name = precisions[SLM_PRECISION_DEFAULT], *quantize = NULL;
+    int64_t n_threads = 0;
+    *r = (request){0};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO|$sszOO", names, &config, &weights, &context, &kv_name, &precision_name,
+                                     &quantize, &threads, &progress) ||
+        !slm_py_int(context, "context", INT64_MIN, INT64_MAX, &r->options.context) ||
+        (threads && !slm_py_int(threads, "threads", 0, SLM_PY_MAX_THREADS, &n_threads))) {
+        return false;
+    }
+    int kv = choice("kv", kv_types, kv_name), precision = kv < 0 ? -1 : choice("precision", precisions, precision_name);
+    if (precision < 0) return false;
+    r->options.kv = kv;
+    r->options.precision = precision;
+    if (quantize) r->options.quantize = slm_py_type(quantize);
+    if (quantize && r->options.quantize == SLM_TYPE_NONE) {
+        PyErr_Format(PyExc_ValueError, "quantize: '%.32s' is not known", quantize);
+        return false;
+    }
+    r->call = (slm_py_call){.call.threads = (int)n_threads, .progress = progress == Py_None ? NULL : progress};
+    return read_config(state, config, &r->config, &r->keep) &&
+           read_weights(state, weights, r->config.num_hidden_layers, &r->weights);
 }
 
 static int model_init(PyObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"config", "weights", "context", "kv", "precision", "quantize", "threads", "progress", NULL};
     slm_py_model *model = (slm_py_model *)self;
     slm_py_state *state = slm_py_state_of(Py_TYPE(self));
-    PyObject *config_map, *weights_map, *progress = Py_None, *keep = NULL;
-    long long context;
-    const char *kv_name = kv_types[SLM_KV_AUTO], *precision_name = precisions[SLM_PRECISION_DEFAULT];
-    const char *quantize_name = NULL;
-    PyObject *threads_object = NULL;
-    int64_t threads = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOL|$sszOO", names, &config_map, &weights_map, &context, &kv_name,
-                                     &precision_name, &quantize_name, &threads_object, &progress) ||
-        (threads_object && !slm_py_int(threads_object, "threads", 0, SLM_PY_MAX_THREADS, &threads))) {
-        return -1;
-    }
-    int kv = choice("kv", kv_types, kv_name), precision = kv < 0 ? -1 : choice("precision", precisions, precision_name);
-    if (precision < 0) return -1;
-    slm_load_options options = {.context = context, .kv = kv, .precision = precision};
-    if (quantize_name) options.quantize = slm_py_type(quantize_name);
-    if (quantize_name && options.quantize == SLM_TYPE_NONE) {
-        PyErr_Format(PyExc_ValueError, "quantize: '%.32s' is not known", quantize_name);
-        return -1;
-    }
-    slm_config config = {0};
-    slm_weights weights = {0};
     slm_error error;
-    bool ok =
-        read_config(state, config_map, &config, &keep) && read_weights(state, weights_map, config.num_hidden_layers, &weights);
+    request r;
+    bool ok = read_request(state, args, kwargs, &r);
     if (ok) {
         slm_model *loaded = NULL;
-        slm_py_call call = {.call.threads = (int)threads, .progress = progress == Py_None ? NULL : progress};
-        slm_py_call_begin(&call, state);
-        slm_status status = slm_model_load(&config, &weights, &options, &call.call, &loaded, &error);
-        ok = slm_py_call_end(&call) && !status;
+        slm_py_call_begin(&r.call, state);
+        slm_status status = slm_model_load(&r.config, &r.weights, &r.options, &r.call.call, &loaded, &error);
+        ok = slm_py_call_end(&r.call) && !status;
         if (ok) {
             slm_model_release(model->model);
             model->model = loaded;
@@ -385,9 +397,26 @@ static int model_init(PyObject *self, PyObject *args, PyObject *kwargs) {
             if (status) slm_py_raise(state, &error);
         }
     }
-    slm_free((void *)(uintptr_t)weights.layers);
-    Py_XDECREF(keep);
+    request_release(&r);
     return ok ? 0 : -1;
+}
+
+static PyObject *model_measure(PyObject *type, PyObject *args, PyObject *kwargs) {
+    slm_py_state *state = slm_py_state_of((PyTypeObject *)type);
+    PyObject *result = NULL;
+    slm_memory memory;
+    slm_error error;
+    request r;
+    if (read_request(state, args, kwargs, &r)) {
+        slm_status status = slm_model_measure(&r.config, &r.weights, &r.options, &r.call.call, &memory, &error);
+        result =
+            status ? slm_py_raise(state, &error)
+                   : Py_BuildValue("{s:N,s:N,s:N,s:N,s:s}", "weight_bytes", PyLong_FromSize_t(memory.weight_bytes), "load_bytes",
+                                   PyLong_FromSize_t(memory.load_bytes), "kv_bytes", PyLong_FromSize_t(memory.kv_bytes),
+                                   "workspace_bytes", PyLong_FromSize_t(memory.workspace_bytes), "kv", kv_types[memory.kv]);
+    }
+    request_release(&r);
+    return result;
 }
 
 static bool ready(const slm_py_state *state, const slm_py_model *model) {
@@ -427,6 +456,9 @@ static void model_dealloc(PyObject *self) {
 }
 
 static PyMethodDef methods[] = {
+    {"measure", (PyCFunction)(void (*)(void))model_measure, METH_VARARGS | METH_KEYWORDS | METH_CLASS,
+     "measure(config, weights, context, *, kv='auto', precision='default', quantize=None, threads=0, progress=None)\n--\n\n"
+     "The memory that a model made of the same arguments will take. Reads no weights."},
     {"stats", model_stats, METH_NOARGS, "stats()\n--\n\nBytes held and read, context, vocabulary size, KV type."},
     {"session", model_session, METH_NOARGS, "session()\n--\n\nA new, empty session."},
     {NULL, NULL, 0, NULL},

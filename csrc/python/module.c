@@ -103,39 +103,11 @@ static PyObject *unpack(PyObject *module, PyObject *args, PyObject *kwargs) {
     return array;
 }
 
-static PyObject *kv_bytes(PyObject *module, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"num_key_value_heads", "head_dim", "sliding_windows", "context", "kv", NULL};
-    (void)module;
-    PyObject *heads_object, *head_dim_object, *windows_object, *context_object;
-    const char *kv_name;
-    slm_kv_type kv;
-    int64_t heads, head_dim, context, n_layers;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOs", names, &heads_object, &head_dim_object, &windows_object,
-                                     &context_object, &kv_name) ||
-        !slm_py_int(heads_object, "num_key_value_heads", 1, 1024, &heads) ||
-        !slm_py_int(head_dim_object, "head_dim", 1, 1024, &head_dim) ||
-        !slm_py_int(context_object, "context", 1, INT32_MAX, &context) || !slm_py_kv_type(kv_name, &kv)) {
-        return NULL;
-    }
-    if (kv == SLM_KV_AUTO) return PyErr_Format(PyExc_ValueError, "kv: expected 'f32' or 'bf16', found 'auto'");
-    int32_t *windows = slm_py_tokens(windows_object, "sliding_windows", &n_layers);
-    int64_t *wide = windows ? slm_alloc_array((size_t)n_layers, sizeof *wide) : NULL;
-    for (int64_t i = 0; wide && i < n_layers; i++) wide[i] = windows[i];
-    PyObject *bytes = wide ? PyLong_FromSize_t(slm_kv_bytes(heads, head_dim, wide, n_layers, context, kv)) : NULL;
-    if (windows && !wide) PyErr_NoMemory();
-    slm_free(windows);
-    slm_free(wide);
-    return bytes;
-}
-
 static PyMethodDef functions[] = {
     {"cpu_info", cpu_info, METH_NOARGS, "cpu_info()\n--\n\nThe kernel tier, BLIS configuration and thread counts in use."},
     {"measure_bandwidth", (PyCFunction)(void (*)(void))measure_bandwidth, METH_VARARGS | METH_KEYWORDS,
      "measure_bandwidth(size=1 << 30, sweeps=5, threads=0)\n--\n\nBytes per second of the best read-only sweep over `size` "
      "bytes."},
-    {"kv_bytes", (PyCFunction)(void (*)(void))kv_bytes, METH_VARARGS | METH_KEYWORDS,
-     "kv_bytes(num_key_value_heads, head_dim, sliding_windows, context, kv)\n--\n\nThe most that one session holds over "
-     "`context` positions."},
     {"types", types, METH_NOARGS, "types()\n--\n\nName -> (elements, bytes) of a block of each tensor type that the core packs."},
     {"encodes", encodes, METH_NOARGS, "encodes()\n--\n\nNames of the types that float matrices can become while they are read."},
     {"unpack", (PyCFunction)(void (*)(void))unpack, METH_VARARGS | METH_KEYWORDS,

@@ -31,6 +31,5 @@ bool slm_py_call_options(PyObject *threads, PyObject *prefill_chunk, slm_call *c
 
 slm_type slm_py_type(const char *name); /* SLM_TYPE_NONE: not known */
 /* "auto", "f32" or "bf16". False with an exception. */
-bool slm_py_kv_type(const char *name, slm_kv_type *kv);
 
 #endif

@@ -13,9 +13,8 @@ static const struct recipe {
     int bits;
     bool mins;
 } recipes[SLM_TYPE_COUNT] = {
-    [SLM_TYPE_Q8_0] = {8, false},
-    [SLM_TYPE_Q4_0] = {4, false},
-    [SLM_TYPE_Q4_1] = {4, true},
+    [SLM_TYPE_Q8_0] = {8, false}, [SLM_TYPE_Q5_1] = {5, true},  [SLM_TYPE_Q5_0] = {5, false},
+    [SLM_TYPE_Q4_1] = {4, true},  [SLM_TYPE_Q4_0] = {4, false},
 };
 
 bool slm_type_encodes(slm_type type) {
@@ -50,8 +49,8 @@ static float inverse(float d) {
     return d == 0 ? 0 : 1 / d;
 }
 
-/* d from the element that is farthest from 0, the first of several, so that it becomes the code 0: value = d * (code - 2^bits /
- * 2). */
+/* d from the element that is farthest from 0, the first of several, so that it becomes the code 0:
+ * value = d * (code - 2^bits / 2). */
 static bool encode_signed(const float *x, int bits, uint8_t *out) {
     float farthest = 0;
     bool finite = true;

@@ -24,7 +24,7 @@ from slm.families import (
     stablelm,
     starcoder,
 )  # fmt: skip
-from slm.families.architecture import Architecture
+from slm.families.architecture import Architecture, check_types
 from slm.families.tokenizer_folder import read_file_vocabulary, read_folder_vocabulary
 from slm.families.vocabulary import Vocabulary, read_vocabulary
 from slm.formats.gguf_model import GGUFModel
@@ -95,6 +95,7 @@ __all__ = [
     "FAMILIES",
     "Architecture",
     "Vocabulary",
+    "check_types",
     "describe",
     "read_file_vocabulary",
     "read_folder_vocabulary",

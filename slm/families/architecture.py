@@ -46,7 +46,7 @@ class Tensors:
         against the files are tensors that the family does not know, or types that the core cannot pack."""
         self._files = files
         self._check_names(expected, unused)
-        self._check_types(expected)
+        check_types(files, (tensor for name, tensor in files.tensors.items() if name in expected))
 
     def rows(self, name: str, start: int, count: int, transposed: bool = False) -> tuple[Any, ...] | None:
         """(type, file descriptor, byte offset, rows, cols) of some rows of a matrix, or elements of a vector, which is one row;
@@ -76,12 +76,13 @@ class Tensors:
             build = files.report.bad if missing or mismatched else files.report.unsupported
             raise build("TENSORS", None, "tensors", None, "; ".join(filter(None, problems)))
 
-    def _check_types(self, expected: Mapping[str, Expected]) -> None:
-        wrong = unsupported_tensors(tensor for name, tensor in self._files.tensors.items() if name in expected)
-        if wrong:
-            found = listed([f"{quoted(tensor.name)} of {tensor.type.name}" for tensor in wrong])
-            report = self._files.report
-            raise report.unsupported("TYPES", wrong[0].header_offset, "tensors", ", ".join(_core.types()), found)
+
+def check_types(files: ModelFiles, tensors: Iterable[TensorInfo]) -> None:
+    """Raises UnsupportedError that lists those whose type the core cannot pack."""
+    wrong = unsupported_tensors(tensors)
+    if wrong:
+        found = listed([f"{quoted(tensor.name)} of {tensor.type.name}" for tensor in wrong])
+        raise files.report.unsupported("TYPES", wrong[0].header_offset, "tensors", ", ".join(_core.types()), found)
 
 
 def unsupported_tensors(tensors: Iterable[TensorInfo]) -> list[TensorInfo]:

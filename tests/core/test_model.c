@@ -164,7 +164,7 @@ static int watch_pages(void *user, const slm_event *event) {
 /* Pages out of a window's reach go, also in the middle of a prompt; cancelled, those of the beginning are still there. */
 static void test_windows(files *f) {
     static float expected[PROMPT * VOCAB], found[PROMPT * VOCAB];
-    const int64_t windows[LAYERS] = {100, 0, 24}, all[LAYERS] = {0};
+    const int64_t windows[LAYERS] = {100, 0, 24};
     for (int i = 0; i < LAYERS; i++) f->layers[i].sliding_window = windows[i];
     slm_model *model = NULL;
     slm_session *session = NULL, *fork = NULL;
@@ -174,9 +174,10 @@ static void test_windows(files *f) {
     CHECK(slm_model_load(&f->config, &f->weights, &options, NULL, &model, &error) == SLM_OK);
     test_bits(model);
     slm_model_describe(model, &stats);
-    CHECK(stats.kv_bytes == slm_kv_bytes(KV_HEADS, HEAD_DIM, windows, LAYERS, CONTEXT, SLM_KV_BF16));
-    CHECK(stats.kv_bytes < slm_kv_bytes(KV_HEADS, HEAD_DIM, all, LAYERS, CONTEXT, SLM_KV_BF16));
-    CHECK(slm_kv_bytes(1024, 1024, all, LAYERS, INT64_MAX / 64, SLM_KV_F32) == SIZE_MAX);
+    slm_memory memory;
+    CHECK(slm_model_measure(&f->config, &f->weights, &options, NULL, &memory, &error) == SLM_OK);
+    CHECK(stats.kv_bytes == memory.kv_bytes && stats.weight_bytes == memory.weight_bytes && memory.kv == SLM_KV_BF16);
+    CHECK(stats.kv_bytes < (CONTEXT + 63) / 64 * 64 * LAYERS * KV_HEADS * HEAD_DIM * 2 * 2);
     CHECK(run(model, PROMPT, 1, PROMPT, expected));
 
     CHECK(slm_session_create(model, &session, &error) == SLM_OK);

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * plan.h: what a model will hold and where, before anything is read: all checks of what the caller describes, all sizes. */
+#ifndef SLM_MODEL_PLAN_H
+#define SLM_MODEL_PLAN_H
+
+#include "model/model.h"
+
+typedef struct slm_planned {
+    const slm_tensor *tensor;
+    const char *name;
+    int layer;          /* -1: none */
+    slm_matrix *matrix; /* where it goes, or */
+    const float **vector;
+    float added;      /* to each element of a vector */
+    slm_type type;    /* that it is packed as */
+    slm_matrix shape; /* of the packed matrix; a vector is read as one row */
+    size_t at;        /* in the arena */
+    int64_t n_items;  /* pieces that threads take */
+    int64_t panels_per_item;
+} slm_planned;
+
+typedef struct slm_plan {
+    slm_model *model; /* complete but for the arena: matrices have no data, vectors are NULL */
+    slm_type quantize;
+    slm_planned *tensors;
+    int64_t n_tensors, n_items;
+    uint64_t file_bytes;             /* of all tensors */
+    size_t rows_bytes, blocks_bytes; /* of the largest item: in the file, and encoded */
+    int64_t widest;                  /* columns of what is encoded */
+} slm_plan;
+
+/* Borrows weights. On failure the plan is empty. */
+slm_status slm_plan_create(const slm_config *config, const slm_weights *weights, const slm_load_options *options, slm_plan *plan,
+                           slm_error *error);
+void slm_plan_release(slm_plan *plan); /* and its model, if it is still there */
+
+/* Of a row in the file. */
+size_t slm_planned_row_bytes(const slm_planned *p);
+/* Whether rows are floats that become blocks. */
+bool slm_planned_is_encoded(const slm_planned *p);
+
+#endif
