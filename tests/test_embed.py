@@ -190,6 +190,21 @@ def test_the_real_model_by_ids(minilm_path, tmp_path):
             check(model.embed(case.texts, pool=pool, normalize=False), case.pooled[pool])
 
 
+def test_the_real_model_by_text(minilm_path):
+    case = read("minilm")
+    texts = case.arrays["texts"].tolist()
+    with slm.load(minilm_path) as model:
+        assert [model.tokenizer.encode(text) for text in texts] == case.texts
+        for pool in POOLS:
+            check(model.embed(texts, pool=pool, normalize=False), case.pooled[pool])
+        check(model.embed(texts[1]), unit(case.pooled["mean"])[1:2])
+        assert model.embed("").shape == (1, 384)  # the tokens around a text are always there
+        with pytest.raises(slm.ContextLengthError, match="texts has 602 tokens and the context 512"):
+            model.embed("word " * 600)
+        same, other = model.embed(["A cat sits on the mat.", "The dog barks."]) @ model.embed("A kitten lies on a rug.")[0]
+        assert same > other + 0.2
+
+
 # ---- decoders --------------------------------------------------------------------------------------------------------
 
 

@@ -39,6 +39,7 @@ MARKS = rf"{CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\
 
 PATTERNS: Mapping[tuple[str, ...], Mapping[str, bool | int]] = {
     (): {},  # the whole text is one word
+    ("BertPreTokenizer",): {"drop_white_space": True, "bert_punctuation": True},
     ("gpt2",): GPT2_WORDS.rules,
     (GPT2,): GPT2_WORDS.rules,
     ("digit", "gpt2"): DIGITS_THEN_GPT2_WORDS.rules,
