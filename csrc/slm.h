@@ -325,10 +325,15 @@ typedef struct slm_pretokenizer {
     bool contractions_at_end; /* a cased word takes a contraction along */
     bool slashes_at_end;      /* [\r\n/]* for [\r\n]* */
     uint8_t number_length;    /* \p{N}{1,number_length} for \p{N}+; 0: no limit */
-    bool drop_white_space;    /* words are what is between \s+, which is left out */
-    bool bert_punctuation;    /* each punctuation character, as BERT understands it, is a word; nothing but drop_white_space goes
-                                 with it */
-    bool space_words; /* where pieces hold spaces: each space begins a word; else BPE cuts where no piece reaches across */
+    bool bare_symbols;        /* no [\r\n]* behind symbols */
+    bool symbol_words;     /* first of all \p{N}{1,number_length} and [\u4E00-\u9FA5\u3040-\u30FF]+ are words of their own; of the
+                              rest:
+                              [!-\/:-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
+                              and what is between those */
+    bool drop_white_space; /* words are what is between \s+, which is left out */
+    bool bert_punctuation; /* each punctuation character, as BERT understands it, is a word; nothing but drop_white_space goes
+                              with it */
+    bool space_words;      /* where pieces hold spaces: each space begins a word; else BPE cuts where no piece reaches across */
 } slm_pretokenizer;
 
 /* What makes tokens of a word. */

@@ -14,6 +14,7 @@ from test_tokenizer_core import CODE, PARAGRAPHS, VOCAB, WHITE_SPACE, alphabet, 
 import slm
 from slm import _core
 from slm.families.pretokenizers import PRETOKENIZERS
+from slm.families.split_patterns import SYMBOL_STEPS
 
 CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 TAIL = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -26,6 +27,10 @@ PATTERNS = {
     "qwen35": CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     "llama-bpe": rf"{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{TAIL}",
     "tekken": rf"{CASED[0]}|{CASED[1]}|\p{{N}}|{CASED_TAIL}",
+    "seed-coder": rf"{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1}}| ?[^\s\p{{L}}\p{{N}}\r\n]+"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "bailingmoe": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
+    "deepseek-v3": SYMBOL_STEPS,
     "gpt-4o": rf"{CASED[0]}{CONTRACTIONS}?|{CASED[1]}{CONTRACTIONS}?|\p{{N}}{{1,3}}|{CASED_TAIL}",
 }
 PARTS = [
@@ -59,9 +64,10 @@ def test_words_are_cut_as_published(pairs, name):
     pieces, merges = pairs
     model = tokenizers.models.BPE({p: i for i, p in enumerate(pieces)}, [tuple(m.split(" ")) for m in merges])
     theirs = tokenizers.Tokenizer(model)
-    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(PATTERNS[name]), "isolated")
+    patterns = PATTERNS[name] if isinstance(PATTERNS[name], tuple) else (PATTERNS[name],)
+    splits = [tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated") for pattern in patterns]
     level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    theirs.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([split, level])
+    theirs.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([*splits, level])
     rules = PRETOKENIZERS[name].rules
     ours = _core.Tokenizer("byte_bpe", strings(pieces), b"\1" * len(pieces), rules, merges=strings(merges))
     inputs = texts()

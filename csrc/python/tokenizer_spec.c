@@ -26,6 +26,8 @@ static bool read_rule(PyObject *name, PyObject *value, slm_pretokenizer *rules) 
                  {"cased_words", &rules->cased_words},
                  {"contractions_at_end", &rules->contractions_at_end},
                  {"slashes_at_end", &rules->slashes_at_end},
+                 {"bare_symbols", &rules->bare_symbols},
+                 {"symbol_words", &rules->symbol_words},
                  {"drop_white_space", &rules->drop_white_space},
                  {"bert_punctuation", &rules->bert_punctuation},
                  {"space_words", &rules->space_words}};

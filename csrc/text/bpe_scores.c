@@ -30,10 +30,11 @@ static slm_status add_splits(const slm_vocabulary *v, int32_t id, uint32_t rank,
     const uint8_t *bytes = slm_vocabulary_bytes(v, id, &size);
     for (size_t cut = 1; cut < size; cut++) {
         if ((bytes[cut] & 0xC0) == 0x80) continue;
-        int32_t left = slm_vocabulary_find(v, SLM_SPELLING_BYTES, bytes, cut);
-        if (left < 0) continue;
+        /* Beginnings of pieces are mostly pieces, ends are not. */
         int32_t right = slm_vocabulary_find(v, SLM_SPELLING_BYTES, bytes + cut, size - cut);
         if (right < 0) continue;
+        int32_t left = slm_vocabulary_find(v, SLM_SPELLING_BYTES, bytes, cut);
+        if (left < 0) continue;
         if (found->count == found->capacity) {
             size_t capacity = found->capacity ? 2 * found->capacity : 1024;
             slm_merge *grown = slm_realloc_array(found->merges, capacity, sizeof *grown);
@@ -70,7 +71,9 @@ slm_status slm_bpe_load_scores(const double *scores, slm_bpe *bpe, slm_error *er
         if (v->tokens[id].spelling == SLM_SPELLING_BYTES) order[n++] = (scored){.score = scores[id], .id = id};
     }
     splits found = {0};
-    if (!status) qsort(order, n, sizeof *order, best_first);
+    bool sorted = true; /* as most files are written */
+    for (size_t i = 1; i < n && sorted; i++) sorted = best_first(&order[i - 1], &order[i]) < 0;
+    if (!status && !sorted) qsort(order, n, sizeof *order, best_first);
     for (size_t i = 0; i < n && !status; i++) status = add_splits(v, order[i].id, (uint32_t)i, &found, error);
     if (!status) status = slm_bpe_allocate(bpe, found.count > n ? found.count : n, error);
     if (!status) {

@@ -174,8 +174,75 @@ static size_t line_word(const scanner *s, const slm_pretokenizer *rules) {
     if (length) return length;
     size_t at = s->text[0] == ' ', start = skip_run(s, at, OTHER);
     if (start == at) return white_space_by_lines(s);
+    if (rules->bare_symbols) return start;
     for (at = start; at < s->size && (is_newline(s->text[at]) || (rules->slashes_at_end && s->text[at] == '/'));) at++;
     return at;
+}
+
+static bool is_east_asian(uint32_t c) {
+    return (c >= 0x4E00 && c <= 0x9FA5) || (c >= 0x3040 && c <= 0x30FF);
+}
+
+static bool is_ascii_letter(uint8_t byte) {
+    return (byte | 0x20) >= 'a' && (byte | 0x20) <= 'z';
+}
+
+/* Flags of the character at `at`; numbers and East Asian characters are words before all others, so the text ends at them. */
+static unsigned symbol_flags(const scanner *s, size_t at, size_t *length) {
+    *length = 0;
+    if (at == s->size) return END;
+    uint32_t c = slm_utf8_read(s->text + at, s->size - at, length);
+    unsigned flags = slm_unicode_class(c);
+    return flags & NUMBER || is_east_asian(c) ? END : flags;
+}
+
+/* The end of the word of slm_pretokenizer.symbol_words that begins at `at`; `at`: none does. */
+static size_t symbol_word(const scanner *s, size_t at) {
+    enum { WORD_LETTER = SLM_UNICODE_LETTER | SLM_UNICODE_MARK, SIGN = SLM_UNICODE_PUNCTUATION | SLM_UNICODE_SYMBOL };
+    size_t length, next_length, end;
+    unsigned flags = symbol_flags(s, at, &length), next = symbol_flags(s, at + length, &next_length);
+    if (flags & END) return at;
+    if (s->text[at] < 0x80 && flags & SIGN && at + 1 < s->size && is_ascii_letter(s->text[at + 1])) {
+        for (end = at + 1; end < s->size && is_ascii_letter(s->text[end]); end++) continue;
+        return end;
+    }
+    bool prefix = !(flags & (LETTER | SIGN)) && !is_newline(s->text[at]) && !(next & END) && next & WORD_LETTER;
+    if (prefix || flags & WORD_LETTER) {
+        for (end = at + length; !((next = symbol_flags(s, end, &next_length)) & END) && next & WORD_LETTER;) end += next_length;
+        return end;
+    }
+    end = s->text[at] == ' ' && !(next & END) && next & SIGN ? at + length : at;
+    size_t signs = end;
+    while (!((next = symbol_flags(s, end, &next_length)) & END) && next & SIGN) end += next_length;
+    if (end > signs) {
+        while (end < s->size && is_newline(s->text[end])) end++;
+        return end;
+    }
+    if (!(flags & SPACE)) return at;
+    size_t last = at, line_end = at;
+    for (end = at; (next = symbol_flags(s, end, &next_length)) & SPACE && !(next & END); end += next_length) {
+        last = end;
+        if (is_newline(s->text[end])) line_end = end + 1;
+    }
+    if (line_end > at) return line_end;
+    return next & END || last == at ? end : last;
+}
+
+static size_t first_of_symbol_words(const scanner *s, unsigned number_length) {
+    size_t at = 0, length;
+    if (symbol_flags(s, 0, &length) & END) {
+        if (slm_unicode_class(slm_utf8_read(s->text, s->size, &length)) & NUMBER) return number_word(s, number_length);
+        while (at < s->size && is_east_asian(slm_utf8_read(s->text + at, s->size - at, &length))) at += length;
+        return at;
+    }
+    size_t end = symbol_word(s, 0);
+    while (end == at) { /* what is between words */
+        if (symbol_flags(s, at, &length) & END) return at;
+        at += length;
+        end = symbol_word(s, at);
+        if (end > at) return at;
+    }
+    return end;
 }
 
 static size_t run_of(const uint8_t *text, size_t size, bool space) {
@@ -207,6 +274,7 @@ static size_t punctuated_word(const slm_pretokenizer *rules, const uint8_t *text
 size_t slm_pretokenize_word(const slm_pretokenizer *rules, const uint8_t *text, size_t size) {
     scanner s = {.text = text, .size = size, .digits_end = rules->single_digits, .marks_are_letters = rules->marks_are_letters};
     size_t length;
+    if (rules->symbol_words) return first_of_symbol_words(&s, rules->number_length);
     if (rules->bert_punctuation) return punctuated_word(rules, text, size);
     if (s.digits_end && character(&s, 0, &length) == END) return length;
     if (rules->gpt2_words) return gpt2_word(&s);

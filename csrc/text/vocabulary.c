@@ -12,6 +12,9 @@
  * would cost quadratic time. */
 enum { LONGEST_PROBE = 1024 };
 
+/* Bits of the filter for each token, and powers of two. */
+enum { FILTER_BITS = 12, SMALLEST_FILTER = 6, LARGEST_FILTER = 24 };
+
 static uint64_t mix(uint64_t a, uint64_t b) {
     a = (a ^ b) * 0x9E3779B97F4A7C15u;
     return a ^ a >> 32;
@@ -51,9 +54,15 @@ static slm_vocabulary_slot *probe(const slm_vocabulary *v, uint32_t hash, slm_sp
     return NULL;
 }
 
+static uint32_t filter_bit(const slm_vocabulary *v, uint32_t hash) {
+    return (hash * 0x9E3779B1u) >> (32 - v->filter_bits);
+}
+
 int32_t slm_vocabulary_find(const slm_vocabulary *v, slm_spelling spelling, const uint8_t *bytes, size_t size) {
     if (size > v->longest) return -1;
-    const slm_vocabulary_slot *slot = probe(v, hash_bytes(spelling, bytes, size), spelling, bytes, size);
+    uint32_t hash = hash_bytes(spelling, bytes, size), bit = filter_bit(v, hash);
+    if (!(v->filter[bit / 64] >> bit % 64 & 1)) return -1;
+    const slm_vocabulary_slot *slot = probe(v, hash, spelling, bytes, size);
     return slot ? slot->id : -1;
 }
 
@@ -121,7 +130,10 @@ static slm_status allocate(const slm_strings *pieces, slm_vocabulary *v, slm_err
     v->tokens = slm_alloc_array(pieces->count, sizeof *v->tokens);
     v->bytes = slm_alloc((size_t)total);
     v->slots = slm_alloc_array(n_slots, sizeof *v->slots);
-    if (!v->tokens || !v->bytes || !v->slots) return slm_fail_memory(error);
+    v->filter_bits = SMALLEST_FILTER;
+    while (v->filter_bits < LARGEST_FILTER && (size_t)1 << v->filter_bits < FILTER_BITS * pieces->count) v->filter_bits++;
+    v->filter = slm_alloc_zero(((size_t)1 << v->filter_bits) / 64, sizeof *v->filter);
+    if (!v->tokens || !v->bytes || !v->slots || !v->filter) return slm_fail_memory(error);
     for (size_t i = 0; i < n_slots; i++) v->slots[i].id = -1;
     return SLM_OK;
 }
@@ -141,6 +153,8 @@ static slm_status insert(slm_vocabulary *v, int32_t id, slm_error *error) {
                         LONGEST_PROBE);
     if (slot->id >= 0) return duplicate(id, slot->id, error);
     *slot = (slm_vocabulary_slot){.hash = hash, .id = id};
+    uint32_t bit = filter_bit(v, hash);
+    v->filter[bit / 64] |= (uint64_t)1 << bit % 64;
     return SLM_OK;
 }
 
@@ -219,6 +233,7 @@ slm_status slm_vocabulary_create(const slm_tokenizer_spec *spec, slm_vocabulary 
 
 void slm_vocabulary_destroy(slm_vocabulary *v) {
     slm_free(v->continuing);
+    slm_free(v->filter);
     slm_free(v->slots);
     slm_free(v->bytes);
     slm_free(v->tokens);

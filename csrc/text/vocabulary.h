@@ -45,6 +45,8 @@ typedef struct slm_vocabulary {
     size_t longest;               /* bytes of the longest token */
     slm_vocabulary_slot *slots;   /* [slot_mask + 1], at most half full, open addressing */
     size_t slot_mask;
+    uint64_t *filter; /* [2^filter_bits bits] set for the hash of every token: what is none is mostly found out here, in cache */
+    unsigned filter_bits;
 } slm_vocabulary;
 
 /* vocabulary: zeroed. Fails with SLM_BAD_DATA and the index of the piece that is too long, a duplicate or of no known kind. */

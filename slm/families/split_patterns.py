@@ -14,6 +14,7 @@ from slm.families.pretokenizers import (
     GPT2_WORDS,
     ONE_DIGIT,
     ONE_DIGIT_AND_MARKS,
+    SYMBOLS,
     THREE_DIGITS,
 )
 
@@ -37,6 +38,13 @@ def cased_words(contraction: str, numbers: str) -> str:
 
 MARKS = rf"{CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{LINES}"
 
+SYMBOL_STEPS = (
+    r"\p{N}{1,3}",
+    "[一-龥\u3040-ゟ゠-ヿ]+",
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+)
+
 PATTERNS: Mapping[tuple[str, ...], Mapping[str, bool | int]] = {
     (): {},  # the whole text is one word
     ("BertPreTokenizer",): {"drop_white_space": True, "bert_punctuation": True},
@@ -45,6 +53,10 @@ PATTERNS: Mapping[tuple[str, ...], Mapping[str, bool | int]] = {
     ("digit", "gpt2"): DIGITS_THEN_GPT2_WORDS.rules,
     (line_words(r"\p{N}"),): ONE_DIGIT.rules,
     (line_words(r"\p{N}{1,3}"),): THREE_DIGITS.rules,
+    SYMBOL_STEPS: SYMBOLS.rules,
+    ("BertPreTokenizer",): {"drop_white_space": True, "bert_punctuation": True},
+    ("metaspace",): {"space_words": True},
+    ("WhitespaceSplit", "metaspace"): {"drop_white_space": True, "space_words": True},
     (MARKS,): ONE_DIGIT_AND_MARKS.rules,
     (cased_words("", r"\p{N}"),): CASED_ONE_DIGIT.rules,
     (cased_words(rf"{CONTRACTION}?", r"\p{N}{1,3}"),): CASED_THREE_DIGITS.rules,
