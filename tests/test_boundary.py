@@ -78,7 +78,7 @@ def test_stop_strings_of_a_sequence_that_lies_about_its_length(smollm2):
         ("tokens", "text", TypeError),
         ("tokens", [], ValueError),
         ("tokens", [1 << 20], ValueError),
-        ("logits", "some", ValueError),
+        ("output", "some", ValueError),
     ],
 )
 def test_forward_names_the_wrong_argument(smollm2, name, value, error):
