@@ -15,7 +15,7 @@ from test_tokenizer_core import strings
 from tokenizers import models, normalizers, pre_tokenizers
 
 import slm
-from slm import FormatError, _core
+from slm import FormatError, UnsupportedError, _core
 
 N_STRINGS = 100_000
 MARKER = "▁".encode()
@@ -276,3 +276,13 @@ def test_a_batch_is_what_its_texts_are():
     for wrong in ("text", 7, ["a", 7], [b"a"]):
         with pytest.raises(TypeError, match="texts"):
             tokenizer.encode_batch(wrong)
+
+
+def test_rules_that_do_not_go_with_a_model_are_refused():
+    for model, rules in (
+        ("bpe", {"gpt2_words": True}),
+        ("unigram", {"bert_punctuation": True}),
+        ("byte_bpe", {"space_words": True}),
+    ):
+        with pytest.raises(UnsupportedError, match="pretokenizer"):
+            _core.Tokenizer(model, strings(["a"]), b"\1", rules, scores=np.zeros(1).tobytes())

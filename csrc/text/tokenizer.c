@@ -26,10 +26,20 @@ static slm_status copy_affixes(const slm_tokenizer_spec *spec, slm_tokenizer *t,
     return SLM_OK;
 }
 
+/* Where pieces hold spaces, words are cut at spaces only. */
+static bool words_are_supported(const slm_tokenizer_spec *spec) {
+    const slm_pretokenizer *p = &spec->pretokenizer;
+    bool others = p->single_digits || p->gpt2_words || p->line_words || p->symbol_words || p->bert_punctuation;
+    bool markers = spec->model == SLM_TOKENIZER_BPE || spec->model == SLM_TOKENIZER_UNIGRAM;
+    return markers ? !others : !p->space_words;
+}
+
 static slm_status check_spec(const slm_tokenizer_spec *spec, slm_error *error) {
     if (spec->unk < -1 || spec->unk >= (int64_t)spec->pieces.count)
         return slm_fail(error, SLM_BAD_DATA, spec->unk, "unk: expected an id below %zu, or -1 for none, found %d",
                         spec->pieces.count, (int)spec->unk);
+    if (!words_are_supported(spec))
+        return slm_fail(error, SLM_UNSUPPORTED, -1, "pretokenizer: these rules do not go with this model");
     return SLM_OK;
 }
 

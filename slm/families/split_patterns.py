@@ -54,7 +54,6 @@ PATTERNS: Mapping[tuple[str, ...], Mapping[str, bool | int]] = {
     (line_words(r"\p{N}"),): ONE_DIGIT.rules,
     (line_words(r"\p{N}{1,3}"),): THREE_DIGITS.rules,
     SYMBOL_STEPS: SYMBOLS.rules,
-    ("BertPreTokenizer",): {"drop_white_space": True, "bert_punctuation": True},
     ("metaspace",): {"space_words": True},
     ("WhitespaceSplit", "metaspace"): {"drop_white_space": True, "space_words": True},
     (MARKS,): ONE_DIGIT_AND_MARKS.rules,
