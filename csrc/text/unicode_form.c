@@ -94,8 +94,7 @@ static slm_status add(stretch *s, uint32_t c, int32_t change, slm_error *error) 
         s->characters = grown;
         s->capacity = capacity;
     }
-    s->characters[s->count] =
-        (character){.code_point = c, .order = (uint32_t)s->count, .change = change, .class = class_of(c)};
+    s->characters[s->count] = (character){.code_point = c, .order = (uint32_t)s->count, .change = change, .class = class_of(c)};
     s->count++;
     return SLM_OK;
 }
@@ -123,8 +122,7 @@ static void compose_all(stretch *s) {
     bool has_starter = false;
     int last_class = -1; /* of what was kept behind the starter; -1: nothing */
     for (size_t i = 0; i < s->count; i++) {
-        uint32_t composed =
-            has_starter && last_class < (int)c[i].class ? compose(c[starter].code_point, c[i].code_point) : 0;
+        uint32_t composed = has_starter && last_class < (int)c[i].class ? compose(c[starter].code_point, c[i].code_point) : 0;
         if (composed) {
             c[starter].code_point = composed;
             c[starter].change += c[i].change - 1;
