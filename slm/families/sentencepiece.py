@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from slm.errors import quoted
+from slm.families.tokenizer_components import SPACE_MARKER
 from slm.families.tokenizer_json import describe_tokens, end_tokens, pad_scores
 from slm.formats.json_text import Object
 from slm.formats.sentencepiece import ModelType, SentencePieceModel
@@ -40,6 +41,15 @@ def vocabulary_of_sentencepiece(model: SentencePieceModel, config: TokenizerConf
         raise settings.report.unsupported("COMPONENT", None, "$.tokenizer_class", known, quoted(tokenizer_class))
 
     tokens = [model.piece(id).decode() for id in range(model.size)]
+    spaced = normalizer.add_dummy_prefix and settings.get_bool("add_prefix_space", True)
+    for id in np.flatnonzero(model.kinds == USER_DEFINED).tolist():
+        if SPACE_MARKER in tokens[id] and spaced:  # it could take the space in front of a text along
+            found = f"{quoted(tokens[id])} and add_dummy_prefix"
+            raise report.unsupported("COMPONENT", None, f"pieces[{id}]", "a user-defined piece without spaces", found)
+        tokens[id] = tokens[id].replace(SPACE_MARKER, " ")  # it is looked for in text as it is written
+    if normalizer.remove_extra_whitespaces and not normalizer.precompiled_charsmap:
+        expected = "False where no charsmap makes spaces of other white space"
+        raise report.unsupported("COMPONENT", None, "normalizer_spec.remove_extra_whitespaces", expected, "True")
     added = {
         id: AddedToken(id, tokens[id], special=kind == CONTROL, normalized=False)
         for id, kind in enumerate(model.kinds.tolist())
@@ -56,7 +66,6 @@ def vocabulary_of_sentencepiece(model: SentencePieceModel, config: TokenizerConf
             special_ids.setdefault(f"{name}_token", id)
     prefix, suffix = wanted_affixes(settings, special_ids, around)
     pieces = to_strings(tokens, report, "pieces")
-    spaced = normalizer.add_dummy_prefix and settings.get_bool("add_prefix_space", True)
     charsmap: tuple[Normalizer, ...] = (("charsmap", normalizer.precompiled_charsmap),) if normalizer.precompiled_charsmap else ()
     return Vocabulary(
         model=MODELS[trainer.model_type],

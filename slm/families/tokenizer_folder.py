@@ -16,7 +16,7 @@ from slm.families.tokenizer_files import read_merges_folder, read_wordpiece_file
 from slm.families.tokenizer_json import vocabulary_of
 from slm.formats.sentencepiece import read_sentencepiece
 from slm.formats.tokenizer_config import NO_CONFIG, TokenizerConfig, read_tokenizer_config
-from slm.formats.tokenizer_json import TokenizerJson, add_others, read_tokenizer_json
+from slm.formats.tokenizer_json import AddedToken, TokenizerJson, add_others, read_tokenizer_json
 from slm.vocabulary import Vocabulary
 
 Reader = Callable[[Path, TokenizerConfig], Vocabulary]
@@ -62,7 +62,8 @@ def from_wordpiece_file(path: Path, config: TokenizerConfig) -> Vocabulary:
 
 def complete(file: TokenizerJson, special: Mapping[str, str], config: TokenizerConfig) -> Vocabulary:
     """special: "bos_token", ... -> its text. A special token that the vocabulary lacks has no id."""
-    add_others(file.tokens, file.added, config.added.values(), file.report)
+    named = [AddedToken(-1, text, True, normalized=False) for text in set(special.values()) - config.added.keys()]
+    add_others(file.tokens, file.added, [*config.added.values(), *named], file.report)
     ids = {text: id for id, text in enumerate(file.tokens)}
     special_ids = {name: ids[text] for name, text in special.items() if text in ids}
     return vocabulary_of(file, special_ids, config.chat_templates)

@@ -44,17 +44,19 @@ def vocabulary_of(file: TokenizerJson, special_ids: Mapping[str, int], chat_temp
         raise unsupported(file.model, "type", MODELS, quoted(kind))
     normalizers = read_normalizers(file.normalizer)
     words = read_words(file.pre_tokenizer, ESCAPE in normalizers)
-    # To the core a marker is a space: putting one for the other last of all changes nothing.
-    if normalizers[-1:] == [ESCAPE]:
+    prefixed = words.space_prefix != "none" or PREPEND in normalizers
+    # To the core a marker is a space: putting one for the other last of all changes nothing but what added tokens see that are
+    # looked for in normalized text, where they are normalized too.
+    if normalizers[-1:] == [ESCAPE] and not any(token.normalized for token in file.added.values()):
         del normalizers[-1]
-    if normalizers == [PREPEND]:
-        normalizers, words = [], words._replace(space_prefix="always")
+        if normalizers == [PREPEND]:
+            normalizers, words = [], words._replace(space_prefix="always")
     size = len(file.tokens)
     kinds, flags = describe_tokens(file.added, size)
     prefix, suffix = read_affixes(file.post_processor, size)
     pieces = to_strings(file.tokens, file.report, file.model.where("vocab"))
     model: dict[str, Any] = {"BPE": read_bpe, "Unigram": read_unigram, "WordPiece": read_wordpiece}[kind](file, words, kinds)
-    check_decoder(file, model["model"], words)
+    check_decoder(file, model["model"], prefixed)
     return Vocabulary(
         **model,
         pieces=pieces,
@@ -167,7 +169,7 @@ def read_token(file: TokenizerJson, model: Object, name: str) -> int:
     return file.tokens.index(token)
 
 
-def check_decoder(file: TokenizerJson, model: str, words: Words) -> None:
+def check_decoder(file: TokenizerJson, model: str, prefixed: bool) -> None:
     """Raise UnsupportedError unless the decoder gives the text that the core gives."""
     found = describe_decoder(file.decoder)
     if model == "byte_bpe":
@@ -176,7 +178,7 @@ def check_decoder(file: TokenizerJson, model: str, words: Words) -> None:
         prefix = file.model.get_string("continuing_subword_prefix", "##")
         known = {(("WordPiece", prefix, True),)}
     else:
-        known = DECODERS[words.space_prefix != "none"]
+        known = DECODERS[prefixed]
     if found not in known:
         where = "$.decoder" if file.decoder is None else file.decoder.path
         wanted = " or ".join(", ".join(step[0] for step in steps) for steps in sorted(known))

@@ -28,6 +28,9 @@ CODES = {  # raised as SENTENCEPIECE_<code>
     "PIECE": "a refused piece",
     "VALUE": "a value outside its range",
     "LIMIT": "larger than slm accepts",
+    "COMPONENT": "a setting that slm does not have",
+    "ADDED": "a refused added token",  # of the files beside it, as the next
+    "JSON": "text that is not Unicode",
 }
 MAX_FILE = 64 << 20  # ten times the largest published one
 MAX_PIECES = 1 << 20
