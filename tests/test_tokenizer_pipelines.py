@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tokenizer.json of every published pipeline gives the ids and the text that `tokenizers` gives."""
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizer_pipelines import BYTE_LEVEL, CHARACTERS, PIPELINES, made, texts
+from tokenizer_pipelines import BYTE_LEVEL, CHARACTERS, PIPELINES, UNIGRAM, WORDPIECE, made, texts
+from tokenizers import AddedToken, Tokenizer
 
 import slm
 from slm.errors import FormatError, UnsupportedError
-from slm.tokenizer import Tokenizer
 
 # 100,000 texts for each kind of model, shared among its pipelines, and as many again with added tokens in them.
-N_TEXTS = {name: -(-100_000 // len(kind)) for kind in (BYTE_LEVEL, CHARACTERS) for name in kind}
+N_TEXTS = {name: -(-100_000 // len(kind)) for kind in (BYTE_LEVEL, CHARACTERS, UNIGRAM, WORDPIECE) for name in kind}
 
 
-def load(tmp_path: Path, name: str) -> Tokenizer:
+def load(tmp_path: Path, name: str) -> slm.Tokenizer:
     path = tmp_path / "tokenizer.json"
     made(name).save(str(path))
     return slm.load_tokenizer(path)
@@ -36,6 +37,18 @@ def test_same_ids_and_text_as_tokenizers(tmp_path: Path, name: str) -> None:
             decoded = theirs.decode_batch(wanted, skip_special_tokens=skip)
             for ids, text in zip(wanted, decoded, strict=True):
                 assert ours.decode(ids, skip_special_tokens=skip) == text, ids
+
+
+def test_an_added_token_is_normalized_as_the_text_is(tmp_path: Path) -> None:
+    """Also where that puts a space before it, so that it is found at the start of a text only."""
+    theirs = Tokenizer.from_str(made("llama-2").to_str())
+    theirs.add_tokens([AddedToken("<odd>", normalized=True, lstrip=True), AddedToken("word", single_word=True)])
+    path = tmp_path / "tokenizer.json"
+    theirs.save(str(path))
+    ours = slm.load_tokenizer(path)
+    parts = ("<odd>", " <odd>", "word", " word", ".word", "  ", "a<tool>", "b", "<s>")
+    for text in map("".join, itertools.product(parts, repeat=4)):
+        assert ours.encode(text, parse_special=True) == theirs.encode(text).ids, text
 
 
 def test_control_tokens_are_text_unless_they_are_parsed(tmp_path: Path) -> None:

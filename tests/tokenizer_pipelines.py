@@ -13,6 +13,8 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from slm.formats.sentencepiece import read_sentencepiece
+
 DATA = Path(__file__).parent / "data"
 SEPARATOR = "\n__ggml_vocab_test__\n"
 SPACE, MARKER = " ", "\u2581"
@@ -30,6 +32,12 @@ TEKKEN = (
 GPT_4O = (
     rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+{CONTRACTION}?|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*{CONTRACTION}?"
     rf"|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{LINES}"
+)
+DEEPSEEK_3 = (
+    r"\p{N}{1,3}",
+    "[一-龥぀-ゟ゠-ヿ]+",
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 )
 
 
@@ -118,32 +126,96 @@ def gemma() -> Tokenizer:
     return characters(normalizers.Replace(SPACE, MARKER), pre_tokenizers.Split(SPACE, "merged_with_previous"))
 
 
+def mistral_3() -> Tokenizer:
+    return characters(None, pre_tokenizers.Metaspace(MARKER, "first", split=False), strip=True)
+
+
+# ---- unigram and WordPiece -----------------------------------------------------------------------------------------------------
+
+
+def unigram(normalizer: normalizers.Normalizer, pre_tokenizer: pre_tokenizers.PreTokenizer, template: str) -> Tokenizer:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizer
+    tokenizer.decoder = decoders.Metaspace()
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    trainer = trainers.UnigramTrainer(vocab_size=1500, special_tokens=special, unk_token="<unk>", show_progress=False)
+    # A special token that stands in the text would be learned once more.
+    lines = (line for text in corpus() for line in text.splitlines() if not any(token in line for token in special))
+    tokenizer.train_from_iterator(lines, trainer)
+    ids = [(token, tokenizer.token_to_id(token)) for token in special]
+    tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=ids)
+    return tokenizer
+
+
+def charsmap() -> normalizers.Normalizer:
+    model = read_sentencepiece(DATA / "sentencepiece" / "unigram.model")
+    return normalizers.Precompiled(model.normalizer.precompiled_charsmap)
+
+
+def t5() -> Tokenizer:
+    words = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    return unigram(charsmap(), words, "$A </s>")
+
+
+def xlm_r() -> Tokenizer:
+    steps = [charsmap(), normalizers.Strip(left=False, right=True), normalizers.Replace(Regex(" {2,}"), MARKER)]
+    return unigram(normalizers.Sequence(steps), pre_tokenizers.Metaspace(), "<s> $A </s>")
+
+
+def bert(*, lowercase: bool) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.WordPieceTrainer(vocab_size=1500, special_tokens=special, limit_alphabet=400, show_progress=False)
+    tokenizer.train_from_iterator(corpus(), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    return tokenizer
+
+
 Make = Callable[[], Tokenizer]
 BYTE_LEVEL: dict[str, Make] = {
     "gpt-2": lambda: byte_level(words=True),
     "smollm": lambda: byte_level(pre_tokenizers.Digits(individual_digits=True), words=True),
+    "gpt-neox": lambda: byte_level(words=True, normalizer=normalizers.NFC()),
+    "roberta": lambda: byte_level(words=True, add_prefix_space=True),
     "llama-3": llama_3,
+    "qwen-2": lambda: byte_level(split(QWEN_2), normalizer=normalizers.NFC()),
+    "deepseek-v3": lambda: byte_level(*map(split, DEEPSEEK_3)),
     "phi-4": lambda: byte_level(pre_tokenizers.Split(Regex(LLAMA_3), "removed", invert=True)),
     "stablelm-2": lambda: byte_level(split(QWEN_2)),
     "qwen-3.5": lambda: byte_level(split(QWEN_35)),
     "mistral-nemo": lambda: byte_level(split(TEKKEN), ignore_merges=True),
     "gpt-4o": lambda: byte_level(split(GPT_4O)),
 }
-CHARACTERS: dict[str, Make] = {"llama-2": llama_2, "gemma": gemma}
-PIPELINES = BYTE_LEVEL | CHARACTERS
+CHARACTERS: dict[str, Make] = {"llama-2": llama_2, "mistral-0.3": mistral_3, "gemma": gemma}
+UNIGRAM: dict[str, Make] = {"t5": t5, "xlm-r": xlm_r}
+WORDPIECE: dict[str, Make] = {"bert-uncased": lambda: bert(lowercase=True), "bert-cased": lambda: bert(lowercase=False)}
+PIPELINES = BYTE_LEVEL | CHARACTERS | UNIGRAM | WORDPIECE
 
 
 @cache
 def made(name: str) -> Tokenizer:
+    """With added tokens of every flag, where they are looked for in the text as it is and where in normalized text."""
     tokenizer = PIPELINES[name]()
-    tokenizer.add_tokens([AddedToken("<tool>", normalized=False), AddedToken("   ", normalized=False)])
-    tokenizer.add_special_tokens([AddedToken("<|im_end|>", normalized=False), AddedToken("<|im_start|>", normalized=False)])
+    # Where normalizing puts a space before the token, tokenizers decodes it with that space.
+    normalized = name != "llama-2"
+    tokenizer.add_tokens([
+        AddedToken("<tool>", normalized=False), AddedToken("<left>", normalized=False, lstrip=True),
+        AddedToken("<right>", normalized=normalized, rstrip=True), AddedToken("<one>", normalized=False, single_word=True),
+    ])  # fmt: skip
+    tokenizer.add_special_tokens([AddedToken("<|im_end|>", normalized=False, rstrip=True), AddedToken("<|im_start|>")])
     return tokenizer
 
 
 # ---- texts ---------------------------------------------------------------------------------------------------------------------
 
-ADDED = ("<tool>", "   ", "<|im_end|>", "<|im_start|>", "<unk>", "<s>", "</s>", "<|end|>")
+ADDED = (
+    "<tool>", "<left>", "<right>", "<one>", "<|im_end|>", "<|im_start|>", "<unk>", "<pad>", "<s>", "</s>", "<|end|>",
+    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]",
+)  # fmt: skip
 FRAGMENTS = (
     " ", "  ", "    ", "\n", "\n\n", "\t", "\r\n", "\u3000", "\u00a0", "\u200b", "\u0085", "\x00", "\x1c",
     "'s", "'LL", "'ſ", "1", "123", "12345", "½", "²", "٣", "a", "Z", "word", "Word", "WORD", "é", "e\u0301", "\u0301",
