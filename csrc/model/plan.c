@@ -41,7 +41,8 @@ static slm_status check_pieces(const slm_planned *p, int64_t rows, int64_t cols,
     int64_t found = 0;
     for (const slm_tensor *piece = p->tensor; piece; piece = piece->below) {
         if (piece->rows < 1 || piece->cols != cols || piece->type != p->tensor->type || found > rows - piece->rows ||
-            (piece->transposed_ld && (slm_type_block(piece->type) != 1 || piece->transposed_ld < piece->rows))) {
+            (piece->transposed_ld &&
+             (slm_type_block(piece->type) != 1 || piece->transposed_ld < piece->rows || piece->transposed_ld > INT32_MAX))) {
             return slm_fail(error, SLM_BAD_ARGUMENT, p->layer, "%s: expected [%lld, %lld], found [%lld, %lld]", p->name,
                             (long long)rows, (long long)cols, (long long)piece->rows, (long long)piece->cols);
         }
@@ -80,6 +81,9 @@ static void plan_size(slm_plan *plan, slm_planned *p) {
 static slm_status plan_tensor(slm_plan *plan, slm_planned request, int64_t rows, int64_t cols, slm_error *error) {
     slm_planned *p = &plan->tensors[plan->n_tensors];
     *p = request;
+    if ((unsigned)p->tensor->type >= SLM_TYPE_COUNT) {
+        return slm_fail(error, SLM_UNSUPPORTED, p->layer, "%s: tensor type %d is unknown", p->name, (int)p->tensor->type);
+    }
     if (p->type == SLM_TYPE_NONE) p->type = p->tensor->type;
     slm_status status = check_pieces(p, rows, cols, error);
     if (!status) {
@@ -106,8 +110,8 @@ static slm_status plan_vector(slm_plan *plan, const slm_tensor *tensor, int64_t 
 
 /* What a linear or an embedding is packed as. */
 static slm_type packed_type(const slm_plan *plan, const slm_tensor *tensor) {
-    bool encode = plan->quantize != SLM_TYPE_NONE && slm_type_block(tensor->type) == 1 &&
-                  tensor->cols % slm_type_block(plan->quantize) == 0;
+    bool is_float = tensor->type == SLM_TYPE_F32 || tensor->type == SLM_TYPE_F16 || tensor->type == SLM_TYPE_BF16;
+    bool encode = plan->quantize != SLM_TYPE_NONE && is_float && tensor->cols % slm_type_block(plan->quantize) == 0;
     return encode ? plan->quantize : tensor->type;
 }
 

@@ -333,14 +333,16 @@ static void test_generation(slm_model *model) {
  * ------------------------------------------------------------------------------------------------------------------ */
 
 static const slm_load_options plain = {.context = CONTEXT};
-static slm_status everything(const files *f, float *logits, slm_error *error) {
+static slm_status everything(const files *f, const slm_load_options *load, float *logits, slm_error *error) {
     slm_model *model = NULL;
     slm_session *session = NULL, *fork = NULL;
     slm_generation *generation = NULL;
     slm_generate_options options = {.max_tokens = 3, .temperature = 1, .top_p = 1};
     slm_chunk chunk;
+    slm_memory memory;
     slm_call call = {.threads = 1, .prefill_chunk = 30};
-    slm_status status = slm_model_load(&f->config, &f->weights, &plain, &call, &model, error);
+    slm_status status = slm_model_measure(&f->config, &f->weights, load, &call, &memory, error);
+    if (!status) status = slm_model_load(&f->config, &f->weights, load, &call, &model, error);
     if (!status) status = slm_session_create(model, &session, error);
     if (!status) status = slm_session_forward(session, prompt, 70, SLM_LOGITS_ALL, logits, &call, error);
     if (!status) status = slm_session_fork(session, &fork, error);
@@ -353,15 +355,15 @@ static slm_status everything(const files *f, float *logits, slm_error *error) {
     return status;
 }
 
-static void test_allocation_failures(const files *f) {
+static void test_allocation_failures(const files *f, const slm_load_options *load) {
     static float expected[70 * VOCAB], found[70 * VOCAB];
     slm_error error;
     int64_t before = slm_alloc_outstanding(), k = 0;
-    CHECK(everything(f, expected, &error) == SLM_OK && slm_alloc_outstanding() == before);
+    CHECK(everything(f, load, expected, &error) == SLM_OK && slm_alloc_outstanding() == before);
     for (int persistent = 0; persistent < 2; persistent++) {
         for (k = 0;; k++) {
             slm_alloc_fail_at(k, persistent);
-            slm_status status = everything(f, found, &error);
+            slm_status status = everything(f, load, found, &error);
             slm_alloc_fail_at(-1, 0);
             CHECK(slm_alloc_outstanding() == before);
             if (status == SLM_OK) break;
@@ -392,6 +394,17 @@ static void test_failures(files *f) {
     CHECK(strstr(error.message, "up_proj") && error.index == 1);
     f->layers[1].up_proj.weight.fd = -1;
     CHECK(slm_model_load(&f->config, &f->weights, &plain, NULL, &model, &error) == SLM_IO_ERROR && error.os_error);
+    f->layers[1].up_proj.weight = good;
+    const slm_load_options quantized = {.context = CONTEXT, .quantize = SLM_TYPE_Q8_0};
+    const slm_type unknown[] = {SLM_TYPE_NONE, SLM_TYPE_COUNT, (slm_type)-1};
+    for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
+        f->layers[1].up_proj.weight.type = unknown[i];
+        CHECK(slm_model_load(&f->config, &f->weights, &plain, NULL, &model, &error) == SLM_UNSUPPORTED && !model);
+        CHECK(slm_model_load(&f->config, &f->weights, &quantized, NULL, &model, &error) == SLM_UNSUPPORTED && !model);
+    }
+    f->layers[1].up_proj.weight = good;
+    f->layers[1].up_proj.weight.transposed_ld = INT64_MAX;
+    CHECK(slm_model_load(&f->config, &f->weights, &plain, NULL, &model, &error) == SLM_BAD_ARGUMENT && !model);
     f->layers[1].up_proj.weight = good;
     int events = 0;
     slm_call stop = {.event = always_stop, .user = &events};
@@ -509,7 +522,9 @@ int main(void) {
         if (types[i] != SLM_TYPE_F32 || !*cpu.blas_arch) test_bits(model);
         slm_model_release(model);
         CHECK(slm_alloc_outstanding() == before);
-        if (types[i] == SLM_TYPE_Q4_1 || types[i] == SLM_TYPE_F32) test_allocation_failures(&f);
+        if (types[i] == SLM_TYPE_Q4_1 || types[i] == SLM_TYPE_F32) test_allocation_failures(&f, &plain);
+        const slm_load_options quantized = {.context = CONTEXT, .quantize = SLM_TYPE_Q5_1};
+        if (types[i] == SLM_TYPE_BF16) test_allocation_failures(&f, &quantized);
         test_failures(&f);
         if (types[i] == SLM_TYPE_Q8_0) test_windows(&f);
         if (types[i] == SLM_TYPE_F16) test_bidirectional(&f);
