@@ -326,10 +326,10 @@ typedef struct slm_pretokenizer {
     bool slashes_at_end;      /* [\r\n/]* for [\r\n]* */
     uint8_t number_length;    /* \p{N}{1,number_length} for \p{N}+; 0: no limit */
     bool bare_symbols;        /* no [\r\n]* behind symbols */
-    bool symbol_words;     /* first of all \p{N}{1,number_length} and [\u4E00-\u9FA5\u3040-\u30FF]+ are words of their own; of the
-                              rest:
-                              [!-\/:-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
-                              and what is between those */
+    bool symbol_words; /* first of all \p{N}{1,number_length} and [\u4E00-\u9FA5\u3040-\u30FF]+ are cut out; then, of each of the
+                          parts:
+                          [!-\/:-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
+                          and what is between those */
     bool drop_white_space; /* words are what is between \s+, which is left out */
     bool bert_punctuation; /* each punctuation character, as BERT understands it, is a word; nothing but drop_white_space goes
                               with it */

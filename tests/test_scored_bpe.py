@@ -8,10 +8,11 @@ from typing import NamedTuple
 import gguf
 import numpy as np
 import pytest
+import texts
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_tokenizer_core import CODE, CONTROL, PARAGRAPHS, USER_DEFINED, VOCAB, WHITE_SPACE, random_text, strings
+from test_tokenizer_core import CODE, CONTROL, PARAGRAPHS, USER_DEFINED, VOCAB, WHITE_SPACE, strings
 
 from slm import FormatError, _core
 
@@ -82,10 +83,10 @@ def pair(vocabulary, request) -> Pair:
     return Pair(make_ours(vocabulary, prefix), make_theirs(vocabulary, prefix), vocabulary, prefix)
 
 
-def assert_same(pair: Pair, texts: list[str], parse_special: bool = False) -> None:
+def assert_same(pair: Pair, inputs: list[str], parse_special: bool = False) -> None:
     pair.theirs.encode_special_tokens = not parse_special
-    for text, theirs in zip(texts, pair.theirs.encode_batch_fast(texts, add_special_tokens=False), strict=True):
-        ours = pair.ours.encode(text, parse_special=parse_special)
+    found = pair.ours.encode_batch(inputs, parse_special=parse_special)
+    for text, ours, theirs in zip(inputs, found, pair.theirs.encode_batch_fast(inputs, add_special_tokens=False), strict=True):
         assert ours == theirs.ids, repr(text)
         if not parse_special:
             assert pair.ours.decode(ours) == text.replace("▁", " ")
@@ -94,12 +95,10 @@ def assert_same(pair: Pair, texts: list[str], parse_special: bool = False) -> No
 @pytest.mark.parametrize("parse_special", [False, True])
 def test_ids(pair, parse_special):
     rng = random.Random(50)
-    texts = [text[i:] for text in PARAGRAPHS + CODE for i in range(0, len(text), 2)]
-    texts += ["".join(rng.choices(PARTS, k=rng.randrange(1, 24))) for _ in range(7000)]
-    texts += [random_text(rng, rng.randrange(1, 60)) for _ in range(3000)]
-    texts += [unit * n for unit in ("a", " ", "  a", "the", "日", "\n", "é") for n in (1, 2, 3, 15, 16, 17, 47, 48, 49, 3000)]
-    texts += ["".join(rng.choices("etaoin", k=n)) for n in (49, 300, 5000)] + ["\n".join(PARAGRAPHS + CODE), ""]
-    assert_same(pair, texts, parse_special)
+    inputs = texts.strings(100_000) + ["".join(rng.choices(PARTS, k=rng.randrange(1, 24))) for _ in range(7000)]
+    inputs += [unit * 3000 for unit in ("a", " ", "  a", "the", "日", "\n", "é")]
+    inputs += ["".join(rng.choices("etaoin", k=n)) for n in (49, 300, 5000)] + ["\n".join(PARAGRAPHS + CODE), ""]
+    assert_same(pair, inputs, parse_special)
 
 
 def test_added_tokens(vocabulary):
@@ -110,10 +109,10 @@ def test_added_tokens(vocabulary):
     )
     pair = Pair(make_ours(v), make_theirs(v), v)
     rng = random.Random(51)
-    texts = ["".join(rng.choices([*added, "<s>", "a", "the", " ", "é"], k=rng.randrange(1, 12))) for _ in range(2000)]
+    inputs = ["".join(rng.choices([*added, "<s>", "a", "the", " ", "é"], k=rng.randrange(1, 12))) for _ in range(2000)]
     for parse_special in (False, True):
         pair.theirs.encode_special_tokens = not parse_special
-        for text in texts:
+        for text in inputs:
             theirs = pair.theirs.encode(text, add_special_tokens=False).ids
             assert pair.ours.encode(text, parse_special=parse_special) == theirs, repr(text)
 

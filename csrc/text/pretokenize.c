@@ -20,6 +20,7 @@ typedef struct scanner {
     size_t size;
     bool digits_end;        /* a number is cut out before all other rules: for them the text ends in front of it */
     bool marks_are_letters; /* see slm_pretokenizer */
+    bool east_asian;        /* of symbol words: the text begins with an East Asian character */
 } scanner;
 
 /* All flags of the character at `at`, and its length in bytes. */
@@ -187,13 +188,14 @@ static bool is_ascii_letter(uint8_t byte) {
     return (byte | 0x20) >= 'a' && (byte | 0x20) <= 'z';
 }
 
-/* Flags of the character at `at`; numbers and East Asian characters are words before all others, so the text ends at them. */
+/* Flags of the character at `at`. Numbers and runs of East Asian characters are cut out before all else, so the text ends at a
+ * number, and where such a run begins or ends. */
 static unsigned symbol_flags(const scanner *s, size_t at, size_t *length) {
     *length = 0;
     if (at == s->size) return END;
     uint32_t c = slm_utf8_read(s->text + at, s->size - at, length);
     unsigned flags = slm_unicode_class(c);
-    return flags & NUMBER || is_east_asian(c) ? END : flags;
+    return flags & NUMBER || is_east_asian(c) != s->east_asian ? END : flags;
 }
 
 /* The end of the word of slm_pretokenizer.symbol_words that begins at `at`; `at`: none does. */
@@ -228,13 +230,11 @@ static size_t symbol_word(const scanner *s, size_t at) {
     return next & END || last == at ? end : last;
 }
 
-static size_t first_of_symbol_words(const scanner *s, unsigned number_length) {
+static size_t first_of_symbol_words(scanner *s, unsigned number_length) {
     size_t at = 0, length;
-    if (symbol_flags(s, 0, &length) & END) {
-        if (slm_unicode_class(slm_utf8_read(s->text, s->size, &length)) & NUMBER) return number_word(s, number_length);
-        while (at < s->size && is_east_asian(slm_utf8_read(s->text + at, s->size - at, &length))) at += length;
-        return at;
-    }
+    uint32_t first = slm_utf8_read(s->text, s->size, &length);
+    if (slm_unicode_class(first) & NUMBER) return number_word(s, number_length);
+    s->east_asian = is_east_asian(first);
     size_t end = symbol_word(s, 0);
     while (end == at) { /* what is between words */
         if (symbol_flags(s, at, &length) & END) return at;
