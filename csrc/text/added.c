@@ -25,12 +25,14 @@ static slm_status normalize_tokens(const slm_normalizers *normalizers, slm_added
     slm_status status = SLM_OK;
     for (size_t i = 0; i < added->count && !status; i++) {
         slm_added_token *token = &added->tokens[i];
-        text.size = 0;
+        text.size = text.limit = 0;
         status = slm_aligned_reserve(&text, token->size, error);
         if (status) break;
         slm_aligned_put(&text, token->bytes, token->size, (slm_span){0});
         status = slm_normalize(normalizers, &text, &spare, &clock, error);
-        if (!status && text.size > UINT32_MAX / 2 - all.size) status = slm_fail_memory(error);
+        if (!status && text.size > SLM_PIECE_MAX)
+            status = slm_fail(error, SLM_BAD_DATA, token->id, "pieces[%d]: expected at most %d bytes once normalized, found %zu",
+                              (int)token->id, SLM_PIECE_MAX, text.size);
         if (!status) status = slm_aligned_reserve(&all, text.size, error);
         if (status) break;
         token->size = (uint32_t)text.size;

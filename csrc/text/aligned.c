@@ -16,6 +16,9 @@ void slm_aligned_free(slm_aligned *text) {
 slm_status slm_aligned_reserve(slm_aligned *text, size_t extra, slm_error *error) {
     size_t needed;
     if (!slm_add_size(text->size, extra, &needed)) return slm_fail_memory(error);
+    if (text->limit && needed > text->limit)
+        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "text: expected normalizers to make at most %zu bytes of it, found more",
+                        text->limit);
     if (needed <= text->capacity) return SLM_OK;
     size_t capacity = text->capacity + text->capacity / 2;
     if (capacity < needed) capacity = needed;

@@ -13,10 +13,11 @@ typedef struct slm_aligned {
     size_t size, capacity;
     slm_span *origins; /* [size] of which characters of the caller's text each byte is made; NULL: nobody asked */
     bool traced;       /* set it before the first byte */
+    size_t limit;      /* bytes that it may hold; 0: no limit */
 } slm_aligned;
 
 void slm_aligned_free(slm_aligned *text);
-/* Room for `extra` more bytes. On failure nothing has changed. */
+/* Room for `extra` more bytes; SLM_BAD_ARGUMENT: that is beyond the limit. On failure nothing has changed. */
 slm_status slm_aligned_reserve(slm_aligned *text, size_t extra, slm_error *error);
 
 /* The room must be there. */

@@ -109,12 +109,11 @@ slm_status slm_normalize_charsmap(const uint8_t *charsmap, size_t size, const sl
     size_t n, length, copied = 0, steps = 0;
     slm_status status = slm_aligned_reserve(out, in->size, error);
     for (size_t at = 0; at < in->size && !status; at += n) {
-        if (++steps % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) return slm_fail_cancelled(error);
         n = cluster(in, at);
+        const size_t end = at + n;
         const uint8_t *to = n < CLUSTER_BELOW ? find(&m, in->bytes + at, n, &length) : NULL;
-        if (!to) slm_utf8_read(in->bytes + at, in->size - at, &n);
-        size_t end = to ? at + n : at + cluster(in, at);
         for (size_t character = at; character < end && !status; character += n) {
+            if (++steps % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) return slm_fail_cancelled(error);
             if (!to || character > at) {
                 slm_utf8_read(in->bytes + character, in->size - character, &n);
                 to = find(&m, in->bytes + character, n, &length);

@@ -12,7 +12,7 @@
 #include "text/utf8.h"
 #include "text/word_cache.h"
 
-enum { WORDS_PER_TICK = 1024, CACHE_FROM = 2048 };
+enum { WORDS_PER_TICK = 1024, CHARACTERS_PER_TICK = 1 << 16, CACHE_FROM = 2048 };
 
 /* One call. */
 typedef struct encoding {
@@ -57,7 +57,7 @@ static uint32_t characters_before(encoding *e, size_t at) {
 
 /* Copies bytes [start, end) of the caller's text into e->text, with origins if they are wanted. */
 static slm_status load(encoding *e, size_t start, size_t end, slm_error *error) {
-    e->text.size = 0;
+    e->text.size = e->text.limit = 0;
     slm_status status = slm_aligned_reserve(&e->text, end - start, error);
     if (status) return status;
     if (!e->text.traced) {
@@ -67,6 +67,7 @@ static slm_status load(encoding *e, size_t start, size_t end, slm_error *error) 
     size_t length;
     uint32_t character = characters_before(e, start);
     for (size_t at = start; at < end; at += length, character++) {
+        if (character % CHARACTERS_PER_TICK == 0 && slm_clock_tick(&e->clock)) return slm_fail_cancelled(error);
         slm_utf8_read(e->whole + at, end - at, &length);
         slm_aligned_put(&e->text, e->whole + at, length, (slm_span){character, character + 1});
     }
@@ -90,7 +91,7 @@ static slm_status run_model(encoding *e, const uint8_t *word, size_t size, slm_e
     const slm_tokenizer *t = e->tokenizer;
     switch (t->model) {
     case SLM_TOKENIZER_UNIGRAM: return slm_unigram_encode(&t->unigram, word, size, &e->unigram, &e->clock, e->tokens, error);
-    case SLM_TOKENIZER_WORDPIECE: return slm_wordpiece_encode(&t->wordpiece, word, size, e->tokens, error);
+    case SLM_TOKENIZER_WORDPIECE: return slm_wordpiece_encode(&t->wordpiece, word, size, &e->clock, e->tokens, error);
     default: return slm_bpe_encode(&t->bpe, word, size, &e->bpe, &e->clock, e->tokens, error);
     }
 }
@@ -195,9 +196,15 @@ static slm_status put_added(encoding *e, int32_t id, slm_span span, slm_error *e
 }
 
 static bool a_guard_is_inside(const slm_encode_options *options, size_t start, size_t end) {
-    for (size_t i = 0; i < options->n_guards; i++)
-        if (options->guards[i] > start && options->guards[i] < end) return true;
-    return false;
+    size_t low = 0, high = options->n_guards; /* the first guard behind start */
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (options->guards[middle] <= start)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < options->n_guards && options->guards[low] < end;
 }
 
 /* Bytes [start, end) of the caller's text, in which there are no added tokens but normalized ones. */

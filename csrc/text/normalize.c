@@ -12,6 +12,10 @@
 
 enum { STEPS_PER_TICK = 1 << 16, LONGEST_LOWERCASE = 3 * 4 };
 
+/* Steps from a file could make more and more of a text. No character of Unicode grows more than 11 times in NFKC, and 13 times
+ * where its spaces then become U+2581. */
+enum { GROWTH = 32, GROWTH_OF_SHORT = 1 << 16 };
+
 void slm_normalize_put(slm_aligned *out, uint32_t c, slm_span origin) {
     uint8_t bytes[4];
     size_t n = 0;
@@ -248,7 +252,10 @@ static bool is_ascii(const slm_aligned *text) {
 slm_status slm_normalize(const slm_normalizers *normalizers, slm_aligned *text, slm_aligned *spare, slm_clock *clock,
                          slm_error *error) {
     bool known = false, ascii = false;
+    size_t longest = (INT32_MAX - GROWTH_OF_SHORT) / GROWTH;
+    text->limit = spare->limit = (text->size < longest ? text->size * GROWTH : INT32_MAX - GROWTH_OF_SHORT) + GROWTH_OF_SHORT;
     for (size_t i = 0; i < normalizers->count; i++) {
+        if (slm_clock_tick(clock)) return slm_fail_cancelled(error);
         const slm_normalizer *step = &normalizers->steps[i];
         if (leaves_ascii(step->kind)) {
             if (!known) ascii = is_ascii(text);

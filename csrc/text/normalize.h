@@ -18,7 +18,8 @@ typedef struct slm_normalizers {
 slm_status slm_normalizers_create(const slm_normalizer *steps, size_t count, slm_normalizers *normalizers, slm_error *error);
 void slm_normalizers_destroy(slm_normalizers *normalizers);
 
-/* Runs all steps on *text; spare is a second buffer. Both are overwritten, and may have changed places. */
+/* Runs all steps on *text, fewer than 2^31 bytes; spare is a second buffer. Both are overwritten, and may have changed places.
+ * SLM_BAD_ARGUMENT: it grows to more than 32 times its size and 64 KiB, or to 2^31 bytes. */
 slm_status slm_normalize(const slm_normalizers *normalizers, slm_aligned *text, slm_aligned *spare, slm_clock *clock,
                          slm_error *error);
 

@@ -35,6 +35,8 @@ static bool words_are_supported(const slm_tokenizer_spec *spec) {
 }
 
 static slm_status check_spec(const slm_tokenizer_spec *spec, slm_error *error) {
+    if ((unsigned)spec->model > SLM_TOKENIZER_WORDPIECE)
+        return slm_fail(error, SLM_BAD_DATA, -1, "model: no such kind: %d", (int)spec->model);
     if (spec->unk < -1 || spec->unk >= (int64_t)spec->pieces.count)
         return slm_fail(error, SLM_BAD_DATA, spec->unk, "unk: expected an id below %zu, or -1 for none, found %d",
                         spec->pieces.count, (int)spec->unk);

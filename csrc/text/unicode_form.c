@@ -2,7 +2,7 @@
  * unicode_form.c: NFC, NFD, NFKC and NFKD (Unicode Standard Annex 15): decompose, order marks by their class, compose. Text is
  * worked on in stretches that begin with a character of class 0 which composes with nothing before it; most are one character
  * that is copied. */
-#include <stdlib.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "base/status.h"
@@ -15,13 +15,13 @@ enum { S_BASE = 0xAC00, L_BASE = 0x1100, V_BASE = 0x1161, T_BASE = 0x11A7, L_COU
 
 /* change: how many characters of the original it takes the place of, less one; it is 1 for one that was added. */
 typedef struct character {
-    uint32_t code_point, order; /* order: its place before sorting */
+    uint32_t code_point;
     int32_t change;
     uint8_t class;
 } character;
 
 typedef struct stretch {
-    character *characters; /* [count] */
+    character *characters, *sorted; /* [count], [capacity] to order marks in */
     size_t count, capacity;
 } stretch;
 
@@ -92,17 +92,33 @@ static slm_status add(stretch *s, uint32_t c, int32_t change, slm_error *error) 
         character *grown = slm_realloc_array(s->characters, capacity, sizeof *grown);
         if (!grown) return slm_fail_memory(error);
         s->characters = grown;
+        grown = slm_realloc_array(s->sorted, capacity, sizeof *grown);
+        if (!grown) return slm_fail_memory(error);
+        s->sorted = grown;
         s->capacity = capacity;
     }
-    s->characters[s->count] = (character){.code_point = c, .order = (uint32_t)s->count, .change = change, .class = class_of(c)};
+    s->characters[s->count] = (character){.code_point = c, .change = change, .class = class_of(c)};
     s->count++;
     return SLM_OK;
 }
 
-static int by_class(const void *left, const void *right) {
-    const character *a = left, *b = right;
-    if (a->class != b->class) return a->class < b->class ? -1 : 1;
-    return (a->order > b->order) - (a->order < b->order);
+/* By counting, so that a text of nothing but marks takes linear time. Marks of one class keep their order. */
+static void order_run(character *run, size_t count, character *sorted) {
+    size_t places[256] = {0}, before = 0;
+    for (size_t i = 0; i < count; i++) places[run[i].class]++;
+    for (int class = 0; class < 256; class ++) {
+        size_t n = places[class];
+        places[class] = before;
+        before += n;
+    }
+    for (size_t i = 0; i < count; i++) sorted[places[run[i].class]++] = run[i];
+    memcpy(run, sorted, count * sizeof *run);
+}
+
+static bool is_ordered(const character *run, size_t count) {
+    for (size_t i = 1; i < count; i++)
+        if (run[i].class < run[i - 1].class) return false;
+    return true;
 }
 
 /* Runs of marks, in the order of their classes. */
@@ -111,17 +127,18 @@ static void order_marks(stretch *s) {
         if (!s->characters[start].class) continue;
         size_t end = start;
         while (end < s->count && s->characters[end].class) end++;
-        if (end - start > 1) qsort(s->characters + start, end - start, sizeof *s->characters, by_class);
+        if (!is_ordered(s->characters + start, end - start)) order_run(s->characters + start, end - start, s->sorted);
         start = end;
     }
 }
 
-static void compose_all(stretch *s) {
+static slm_status compose_all(stretch *s, slm_clock *clock, slm_error *error) {
     character *c = s->characters;
     size_t kept = 0, starter = 0;
     bool has_starter = false;
     int last_class = -1; /* of what was kept behind the starter; -1: nothing */
     for (size_t i = 0; i < s->count; i++) {
+        if ((i + 1) % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) return slm_fail_cancelled(error);
         uint32_t composed = has_starter && last_class < (int)c[i].class ? compose(c[starter].code_point, c[i].code_point) : 0;
         if (composed) {
             c[starter].code_point = composed;
@@ -138,14 +155,17 @@ static void compose_all(stretch *s) {
         c[kept++] = c[i];
     }
     s->count = kept;
+    return SLM_OK;
 }
 
 /* Writes the stretch made of in [start, ..), whose characters are used up one by one. */
-static slm_status put(const stretch *s, const slm_aligned *in, size_t start, slm_aligned *out, slm_error *error) {
+static slm_status put(const stretch *s, const slm_aligned *in, size_t start, slm_aligned *out, slm_clock *clock,
+                      slm_error *error) {
     slm_status status = slm_aligned_reserve(out, 4 * s->count, error);
     size_t at = start, length, before = start;
     for (size_t i = 0; i < s->count && !status; i++) {
         const character *c = &s->characters[i];
+        if ((i + 1) % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) return slm_fail_cancelled(error);
         if (c->change > 0) {
             slm_normalize_put(out, c->code_point, slm_aligned_origin(in, before));
             continue;
@@ -172,14 +192,16 @@ static bool is_stable(const slm_aligned *in, size_t at, size_t *length) {
 }
 
 /* Decomposes the stretch at `at` and says where the next begins. */
-static slm_status read_stretch(const slm_aligned *in, size_t *at, bool compatible, stretch *s, slm_error *error) {
+static slm_status read_stretch(const slm_aligned *in, size_t *at, bool compatible, stretch *s, slm_clock *clock,
+                               slm_error *error) {
     slm_status status = SLM_OK;
-    size_t length;
+    size_t length, steps = 0;
     s->count = 0;
     for (size_t start = *at; *at < in->size && !status; *at += length) {
         uint32_t c = slm_utf8_read(in->bytes + *at, in->size - *at, &length), hangul[3];
         if (*at > start && !(slm_unicode_class(c) & SLM_UNICODE_COMBINES)) break;
         if (c == SLM_UTF8_INVALID && length == 1) break;
+        if (++steps % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) return slm_fail_cancelled(error);
         size_t n = 0;
         const uint32_t *to = decompose(c, compatible, hangul, &n);
         if (!to) status = add(s, c, 0, error);
@@ -203,8 +225,8 @@ slm_status slm_normalize_unicode(slm_unicode_form form, const slm_aligned *in, s
             continue;
         }
         size_t start = at;
-        status = read_stretch(in, &at, form.compatible, &s, error);
-        if (at == start) { /* a byte of no character is left as it is */
+        status = read_stretch(in, &at, form.compatible, &s, clock, error);
+        if (at == start && !status) { /* a byte of no character is left as it is */
             at++;
             continue;
         }
@@ -212,12 +234,13 @@ slm_status slm_normalize_unicode(slm_unicode_form form, const slm_aligned *in, s
         if (status) break;
         slm_aligned_copy(out, in, copied, start - copied);
         order_marks(&s);
-        if (form.composed) compose_all(&s);
-        status = put(&s, in, start, out, error);
+        if (form.composed) status = compose_all(&s, clock, error);
+        if (!status) status = put(&s, in, start, out, clock, error);
         copied = at;
     }
     if (!status) status = slm_aligned_reserve(out, in->size - copied, error);
     if (!status) slm_aligned_copy(out, in, copied, in->size - copied);
+    slm_free(s.sorted);
     slm_free(s.characters);
     return status;
 }

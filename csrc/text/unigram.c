@@ -10,7 +10,7 @@
 #include "text/buffers.h"
 #include "text/utf8.h"
 
-enum { SMALLEST = 256, STEPS_PER_TICK = 1 << 14, UNREACHED = -2 };
+enum { SMALLEST = 256, STEPS_PER_TICK = 1 << 14, LONGEST_CHARACTER = 4, UNREACHED = -2 };
 
 /* How much less than the worst piece a character that is none is worth. */
 static const double UNK_PENALTY = 10.0;
@@ -25,8 +25,9 @@ typedef struct slm_unigram_node {
 } slm_unigram_node;
 
 /* Byte tokens are found by their name, too: "<0x0A>" in a text is that token. */
-static slm_status build_trie(const slm_vocabulary *v, slm_trie *trie, slm_error *error) {
+static slm_status build_trie(const slm_vocabulary *v, slm_unigram *u, slm_error *error) {
     enum { NAME = 6 };
+    u->longest = LONGEST_CHARACTER;
     slm_trie_key *keys = slm_alloc_array((size_t)v->size, sizeof *keys);
     char *names = slm_alloc_array((size_t)v->size, NAME + 1);
     size_t count = 0;
@@ -43,8 +44,9 @@ static slm_status build_trie(const slm_vocabulary *v, slm_trie *trie, slm_error 
             size = NAME;
         }
         keys[count++] = (slm_trie_key){.bytes = bytes, .size = (uint32_t)size, .value = id};
+        if (size > u->longest) u->longest = size;
     }
-    if (!status) status = slm_trie_create(keys, count, trie, error);
+    if (!status) status = slm_trie_create(keys, count, &u->trie, error);
     slm_free(names);
     slm_free(keys);
     return status;
@@ -69,7 +71,7 @@ slm_status slm_unigram_create(const slm_vocabulary *v, const slm_tokenizer_spec 
         uint8_t text = (uint8_t)byte;
         u->byte_ids[byte] = spec->byte_fallback ? slm_vocabulary_find(v, SLM_SPELLING_BYTE, &text, 1) : -1;
     }
-    return build_trie(v, &u->trie, error);
+    return build_trie(v, u, error);
 }
 
 void slm_unigram_destroy(slm_unigram *u) {
@@ -143,14 +145,15 @@ slm_status slm_unigram_encode(const slm_unigram *u, const uint8_t *word, size_t 
     slm_status status = reserve(scratch, size + 1, error);
     if (status) return status;
     slm_unigram_node *nodes = scratch->nodes;
-    for (size_t i = 0; i <= size; i++) nodes[i].id = UNREACHED;
-    nodes[0].score = 0;
-    size_t count = tokens->count, dropped = tokens->dropped;
-    for (size_t at = 0, steps = 0; at < size;) {
+    nodes[0] = (slm_unigram_node){.id = UNREACHED};
+    size_t count = tokens->count, dropped = tokens->dropped, steps = 0, ready = 1;
+    for (size_t at = 0; at < size;) {
+        for (; ready <= size && ready <= at + u->longest; ready++) nodes[ready].id = UNREACHED;
         at += offer_pieces(u, word, size, at, nodes);
         if (++steps % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) return slm_fail_cancelled(error);
     }
     for (size_t end = size; end; end = nodes[end].start) {
+        if (++steps % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) return slm_fail_cancelled(error);
         nodes[nodes[end].start].next_id = nodes[end].id;
         nodes[nodes[end].start].next = (uint32_t)end;
     }
@@ -161,6 +164,7 @@ slm_status slm_unigram_encode(const slm_unigram *u, const uint8_t *word, size_t 
             while (end < size && nodes[end].next_id == u->unk) end = nodes[end].next;
         status = put(u, word, start, end, id, tokens, error);
         start = end;
+        if (!status && ++steps % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) status = slm_fail_cancelled(error);
     }
     if (status) {
         tokens->count = count;

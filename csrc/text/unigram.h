@@ -11,6 +11,7 @@
 typedef struct slm_unigram {
     const slm_vocabulary *vocabulary;
     slm_trie trie;
+    size_t longest;        /* bytes of the longest piece, or character */
     double *scores;        /* [vocabulary size] */
     double unk_score;      /* of one character that is no piece */
     int32_t byte_ids[256]; /* -1: none */

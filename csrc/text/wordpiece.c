@@ -6,6 +6,8 @@
 #include "text/buffers.h"
 #include "text/utf8.h"
 
+enum { STEPS_PER_TICK = 1 << 18 };
+
 static slm_status build(const slm_vocabulary *v, slm_spelling spelling, slm_trie *trie, slm_error *error) {
     slm_trie_key *keys = slm_alloc_array((size_t)v->size, sizeof *keys);
     if (!keys) return slm_fail_memory(error);
@@ -47,17 +49,22 @@ static bool is_too_long(const slm_wordpiece *w, const uint8_t *word, size_t size
     return false;
 }
 
-slm_status slm_wordpiece_encode(const slm_wordpiece *w, const uint8_t *word, size_t size, slm_tokens *tokens, slm_error *error) {
+slm_status slm_wordpiece_encode(const slm_wordpiece *w, const uint8_t *word, size_t size, slm_clock *clock, slm_tokens *tokens,
+                                slm_error *error) {
     bool unknown = is_too_long(w, word, size);
     slm_status status = slm_tokens_reserve(tokens, unknown ? 1 : size, error);
     if (status) return status;
-    size_t count = tokens->count;
+    size_t count = tokens->count, steps = 0;
     for (size_t start = 0; start < size && !unknown;) {
         const slm_trie *trie = start ? &w->go_on : &w->begin;
         size_t longest = 0;
         int32_t id = -1;
         uint32_t node = 0;
         for (size_t at = start; at < size;) {
+            if (++steps % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) {
+                tokens->count = count;
+                return slm_fail_cancelled(error);
+            }
             node = slm_trie_child(trie, node, word[at++]);
             if (node == SLM_TRIE_NONE) break;
             if (trie->nodes[node].value < 0) continue;

@@ -20,7 +20,7 @@ slm_status slm_wordpiece_create(const slm_vocabulary *vocabulary, const slm_toke
 void slm_wordpiece_destroy(slm_wordpiece *wordpiece);
 
 /* Appends the tokens of one word, 1 <= size < 2^31. On failure tokens is as before. */
-slm_status slm_wordpiece_encode(const slm_wordpiece *wordpiece, const uint8_t *word, size_t size, slm_tokens *tokens,
-                                slm_error *error);
+slm_status slm_wordpiece_encode(const slm_wordpiece *wordpiece, const uint8_t *word, size_t size, slm_clock *clock,
+                                slm_tokens *tokens, slm_error *error);
 
 #endif
