@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 from tokenizer_pipelines import BYTE_LEVEL, CHARACTERS, PIPELINES, UNIGRAM, WORDPIECE, made, texts
 from tokenizers import AddedToken, Tokenizer
@@ -49,6 +50,29 @@ def test_an_added_token_is_normalized_as_the_text_is(tmp_path: Path) -> None:
     parts = ("<odd>", " <odd>", "word", " word", ".word", "  ", "a<tool>", "b", "<s>")
     for text in map("".join, itertools.product(parts, repeat=4)):
         assert ours.encode(text, parse_special=True) == theirs.encode(text).ids, text
+
+
+def test_gemma_4_from_gguf(tmp_path: Path) -> None:
+    theirs = made("gemma")
+    content = json.loads(theirs.to_str())
+    pieces = [theirs.id_to_token(id) for id in range(theirs.get_vocab_size())]
+    added = {token["id"]: 3 if token["special"] else 4 for token in content["added_tokens"]}
+    kinds = [added.get(id, 6 if len(piece) == 6 and piece.startswith("<0x") else 1) for id, piece in enumerate(pieces)]
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in content["model"]["merges"]]
+    writer = gguf.GGUFWriter(tmp_path / "x.gguf", "llama")
+    writer.add_tokenizer_model("gemma4")
+    writer.add_tokenizer_pre("gemma4")
+    writer.add_token_list(pieces)
+    writer.add_token_types(kinds)
+    writer.add_token_merges(merges)
+    writer.add_unk_token_id(pieces.index(content["model"]["unk_token"]))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    ours = slm.load_tokenizer(tmp_path / "x.gguf")
+    examples = texts(20_000, seed=4, added=False)
+    for text, encoding in zip(examples, theirs.encode_batch(examples, add_special_tokens=False), strict=True):
+        assert ours.encode(text, add_special_tokens=False) == encoding.ids, text
 
 
 def test_control_tokens_are_text_unless_they_are_parsed(tmp_path: Path) -> None:

@@ -66,11 +66,20 @@ class Read(NamedTuple):
 
 def byte_bpe(read: Read) -> dict[str, Any]:
     pretokenizer = read_pretokenizer(read.gguf)
-    key = "tokenizer.ggml.merges"
-    merges = read.gguf.get_strings(key)
-    check_count(read.gguf, key, merges, MAX_MERGES, MAX_PIECE + 1 + MAX_PIECE)  # two pieces and a space
-    fields = {"model": "byte_bpe", "merges": merges, "pretokenizer": pretokenizer.rules, "normalizers": pretokenizer.normalizers}
+    fields = {
+        "model": "byte_bpe",
+        "merges": read_merges(read),
+        "pretokenizer": pretokenizer.rules,
+        "normalizers": pretokenizer.normalizers,
+    }
     return fields | {"ignore_merges": pretokenizer.ignore_merges} | read_ends(read, bos=pretokenizer.add_bos)
+
+
+def character_bpe(read: Read) -> dict[str, Any]:
+    """Merges in their order as in byte-level BPE, from characters with byte fallback as in SentencePiece; no space prefix."""
+    fields = {"model": "bpe", "pretokenizer": {}, "merges": read_merges(read)}
+    fallback = {"unk": read.special_ids.get("unk_token", -1), "byte_fallback": True, "fuse_unk": True}
+    return fields | fallback | read_ends(read, bos=True)
 
 
 def scored_bpe(read: Read) -> dict[str, Any]:
@@ -138,6 +147,7 @@ def wordpiece(read: Read) -> dict[str, Any]:
 MODELS: Mapping[str, tuple[str, Callable[[Read], dict[str, Any]]]] = {
     "gpt2": ("byte-level BPE", byte_bpe),
     "llama": ("SentencePiece BPE", scored_bpe),
+    "gemma4": ("BPE of characters", character_bpe),
     "t5": ("unigram", unigram),
     "bert": ("WordPiece", wordpiece),
 }
@@ -162,6 +172,13 @@ def read_pretokenizer(gguf: GGUF) -> Pretokenizer:
         key, known = "tokenizer.ggml.pre", ", ".join(map(repr, PRETOKENIZERS))
         raise gguf.report.unsupported("PRETOKENIZER", gguf.offset_of(key), key, known, quoted(pre))
     return PRETOKENIZERS[pre]
+
+
+def read_merges(read: Read) -> Strings:
+    key = "tokenizer.ggml.merges"
+    merges = read.gguf.get_strings(key)
+    check_count(read.gguf, key, merges, MAX_MERGES, MAX_PIECE + 1 + MAX_PIECE)  # two pieces and a space
+    return merges
 
 
 def read_scores(read: Read) -> bytes:
