@@ -23,8 +23,9 @@ typedef struct slm_bpe {
     bool fuse_unk;
     int32_t byte_ids[256];      /* -1: the vocabulary has no piece for this byte */
     int32_t character_ids[256]; /* by characters: of the ASCII character; -1: none */
-    slm_merge *merges;          /* [merge_mask + 1], at most half full, open addressing */
+    slm_merge *merges;          /* [merge_mask + 1], at most half full, open addressing; NULL: there are ranks */
     size_t merge_mask;
+    uint32_t *ranks;  /* [vocabulary size] of the merges that make the token, when scores decide; else NULL */
     int32_t *results; /* [n_merges] what the merge of each rank makes */
     size_t n_merges;
     bool ignore_merges;

@@ -9,16 +9,22 @@
 slm_status slm_bpe_allocate(slm_bpe *bpe, size_t n_merges, slm_error *error) {
     if (n_merges >= SLM_NO_MERGE / 4)
         return slm_fail(error, SLM_BAD_DATA, -1, "merges: expected fewer than 2^30 of them, found %zu", n_merges);
-    size_t n_slots = 16;
-    while (n_slots < 2 * n_merges) n_slots *= 2;
     bpe->n_merges = n_merges;
-    bpe->merge_mask = n_slots - 1;
-    bpe->merges = slm_alloc_array(n_slots, sizeof *bpe->merges);
     bpe->results = slm_alloc_array(n_merges, sizeof *bpe->results);
     bpe->reachable = slm_alloc_array((size_t)bpe->vocabulary->size, sizeof *bpe->reachable);
-    if (!bpe->merges || !bpe->results || !bpe->reachable) return slm_fail_memory(error);
-    for (size_t i = 0; i < n_slots; i++) bpe->merges[i] = (slm_merge){.left = -1, .right = -1, .rank = SLM_NO_MERGE};
+    if (!bpe->results || !bpe->reachable) return slm_fail_memory(error);
     for (int32_t id = 0; id < bpe->vocabulary->size; id++) atomic_init(&bpe->reachable[id], 0);
+    return SLM_OK;
+}
+
+/* All slots empty. */
+static slm_status allocate_table(slm_bpe *bpe, slm_error *error) {
+    size_t n_slots = 16;
+    while (n_slots < 2 * bpe->n_merges) n_slots *= 2;
+    bpe->merge_mask = n_slots - 1;
+    bpe->merges = slm_alloc_array(n_slots, sizeof *bpe->merges);
+    if (!bpe->merges) return slm_fail_memory(error);
+    for (size_t i = 0; i < n_slots; i++) bpe->merges[i] = (slm_merge){.left = -1, .right = -1, .rank = SLM_NO_MERGE};
     return SLM_OK;
 }
 
@@ -112,6 +118,7 @@ slm_status slm_bpe_create(const slm_vocabulary *vocabulary, const slm_tokenizer_
     if (spec->scores) return slm_bpe_load_scores(spec->scores, bpe, error);
     const slm_strings *merges = &spec->merges;
     slm_status status = slm_bpe_allocate(bpe, merges->count, error);
+    if (!status) status = allocate_table(bpe, error);
     for (size_t i = 0; i < merges->count && !status; i++) {
         const uint64_t *offset = merges->offsets + i;
         status = add_merge(bpe, i, (const uint8_t *)merges->bytes + offset[0], offset[1] - offset[0], error);
@@ -122,6 +129,7 @@ slm_status slm_bpe_create(const slm_vocabulary *vocabulary, const slm_tokenizer_
 void slm_bpe_destroy(slm_bpe *bpe) {
     slm_free(bpe->reachable);
     slm_free(bpe->results);
+    slm_free(bpe->ranks);
     slm_free(bpe->merges);
     *bpe = (slm_bpe){0};
 }

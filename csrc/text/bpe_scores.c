@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
- * bpe_scores.c: from a vocabulary with scores to the same table of merges. Two neighbours merge when their text together is a
- * piece, the piece of the highest score first: its rank is its place in that order. (Kudo, Richardson 2018, arXiv:1808.06226.) */
+ * bpe_scores.c: BPE by a vocabulary with scores. Two neighbours merge when their text together is a piece, the piece of the
+ * highest score first: its rank is its place in that order. (Kudo, Richardson 2018, arXiv:1808.06226.)
+ *
+ * A table of all pairs would hold about four of them for each piece, and take longer to make than all else in loading; most are
+ * never met. So a pair is looked up by its text among the pieces. */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "base/status.h"
@@ -19,68 +23,41 @@ static int best_first(const void *left, const void *right) {
     return (a->id > b->id) - (a->id < b->id);
 }
 
-/* Splits of a piece into two pieces. At most one per byte: what is stored is bounded by the bytes of the vocabulary. */
-typedef struct splits {
-    slm_merge *merges;
-    size_t count, capacity;
-} splits;
-
-static slm_status add_splits(const slm_vocabulary *v, int32_t id, uint32_t rank, splits *found, slm_error *error) {
-    size_t size;
-    const uint8_t *bytes = slm_vocabulary_bytes(v, id, &size);
-    for (size_t cut = 1; cut < size; cut++) {
-        if ((bytes[cut] & 0xC0) == 0x80) continue;
-        /* Beginnings of pieces are mostly pieces, ends are not. */
-        int32_t right = slm_vocabulary_find(v, SLM_SPELLING_BYTES, bytes + cut, size - cut);
-        if (right < 0) continue;
-        int32_t left = slm_vocabulary_find(v, SLM_SPELLING_BYTES, bytes, cut);
-        if (left < 0) continue;
-        if (found->count == found->capacity) {
-            size_t capacity = found->capacity ? 2 * found->capacity : 1024;
-            slm_merge *grown = slm_realloc_array(found->merges, capacity, sizeof *grown);
-            if (!grown) return slm_fail_memory(error);
-            found->merges = grown;
-            found->capacity = capacity;
-        }
-        found->merges[found->count++] = (slm_merge){.left = left, .right = right, .rank = rank};
-    }
-    return SLM_OK;
-}
-
-/* Different splits of one piece share its rank, so that the leftmost pair goes first, whatever its parts. */
-static slm_status fill_table(slm_bpe *bpe, const splits *found, slm_error *error) {
-    for (size_t i = 0; i < found->count; i++) {
-        slm_merge *slot = slm_merge_slot(bpe, found->merges[i].left, found->merges[i].right);
-        if (!slot)
-            return slm_fail(error, SLM_BAD_DATA, bpe->results[found->merges[i].rank],
-                            "pieces[%d]: is one of %d or more with colliding hashes", (int)bpe->results[found->merges[i].rank],
-                            SLM_MERGE_LONGEST_PROBE);
-        *slot = found->merges[i];
-    }
-    return SLM_OK;
-}
-
 slm_status slm_bpe_load_scores(const double *scores, slm_bpe *bpe, slm_error *error) {
     const slm_vocabulary *v = bpe->vocabulary;
-    slm_status status = SLM_OK;
     scored *order = slm_alloc_array((size_t)v->size, sizeof *order);
-    if (!order) return slm_fail_memory(error);
+    bpe->ranks = slm_alloc_array((size_t)v->size, sizeof *bpe->ranks);
+    slm_status status = order && bpe->ranks ? SLM_OK : slm_fail_memory(error);
     size_t n = 0;
+    bool sorted = true; /* as most files are written */
     for (int32_t id = 0; id < v->size && !status; id++) {
         if (isnan(scores[id])) status = slm_fail(error, SLM_BAD_DATA, id, "scores[%d]: expected a number, found NaN", (int)id);
-        if (v->tokens[id].spelling == SLM_SPELLING_BYTES) order[n++] = (scored){.score = scores[id], .id = id};
+        bpe->ranks[id] = SLM_NO_MERGE;
+        if (v->tokens[id].spelling != SLM_SPELLING_BYTES) continue;
+        order[n++] = (scored){.score = scores[id], .id = id};
+        sorted = sorted && (n == 1 || best_first(&order[n - 2], &order[n - 1]) < 0);
     }
-    splits found = {0};
-    bool sorted = true; /* as most files are written */
-    for (size_t i = 1; i < n && sorted; i++) sorted = best_first(&order[i - 1], &order[i]) < 0;
     if (!status && !sorted) qsort(order, n, sizeof *order, best_first);
-    for (size_t i = 0; i < n && !status; i++) status = add_splits(v, order[i].id, (uint32_t)i, &found, error);
-    if (!status) status = slm_bpe_allocate(bpe, found.count > n ? found.count : n, error);
-    if (!status) {
-        for (size_t i = 0; i < n; i++) bpe->results[i] = order[i].id;
-        status = fill_table(bpe, &found, error);
+    if (!status) status = slm_bpe_allocate(bpe, n, error);
+    for (size_t rank = 0; rank < n && !status; rank++) {
+        bpe->results[rank] = order[rank].id;
+        bpe->ranks[order[rank].id] = (uint32_t)rank;
     }
-    slm_free(found.merges);
     slm_free(order);
     return status;
+}
+
+/* Different pairs of one text share its rank, so that the leftmost pair goes first, whatever its parts. */
+uint32_t slm_bpe_rank_by_text(const slm_bpe *bpe, int32_t left, int32_t right) {
+    const slm_vocabulary *v = bpe->vocabulary;
+    if (bpe->ranks[left] == SLM_NO_MERGE || bpe->ranks[right] == SLM_NO_MERGE) return SLM_NO_MERGE;
+    uint8_t joined[2 * SLM_PIECE_MAX];
+    size_t n_left, n_right;
+    const uint8_t *left_bytes = slm_vocabulary_bytes(v, left, &n_left);
+    const uint8_t *right_bytes = slm_vocabulary_bytes(v, right, &n_right);
+    if (n_left + n_right > v->longest) return SLM_NO_MERGE;
+    memcpy(joined, left_bytes, n_left);
+    memcpy(joined + n_left, right_bytes, n_right);
+    int32_t result = slm_vocabulary_find(v, SLM_SPELLING_BYTES, joined, n_left + n_right);
+    return result < 0 ? SLM_NO_MERGE : bpe->ranks[result];
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * bpe_table.h: the table of merges, for the files bpe*.c only. */
+ * bpe_table.h: which pairs merge, for the files bpe*.c only. */
 #ifndef SLM_TEXT_BPE_TABLE_H
 #define SLM_TEXT_BPE_TABLE_H
 
@@ -26,14 +26,18 @@ static inline slm_merge *slm_merge_slot(const slm_bpe *bpe, int32_t left, int32_
     return NULL;
 }
 
-/* Room for n_merges merges of bpe->vocabulary, which is set; all slots empty. */
+/* Room for the results of n_merges merges of bpe->vocabulary, which is set. */
 slm_status slm_bpe_allocate(slm_bpe *bpe, size_t n_merges, slm_error *error);
 
-/* The merges that follow from the scores, [vocabulary size]. SLM_BAD_DATA: error.index is the piece. */
+/* The ranks of pieces that follow from their scores, [vocabulary size]. SLM_BAD_DATA: error.index is the piece. */
 slm_status slm_bpe_load_scores(const double *scores, slm_bpe *bpe, slm_error *error);
+
+/* slm_bpe_rank where there are ranks of pieces. */
+uint32_t slm_bpe_rank_by_text(const slm_bpe *bpe, int32_t left, int32_t right);
 
 /* The rank of the pair's merge, or SLM_NO_MERGE. */
 static inline uint32_t slm_bpe_rank(const slm_bpe *bpe, int32_t left, int32_t right) {
+    if (bpe->ranks) return slm_bpe_rank_by_text(bpe, left, right);
     const slm_merge *slot = slm_merge_slot(bpe, left, right);
     return slot ? slot->rank : SLM_NO_MERGE;
 }
