@@ -183,10 +183,13 @@ static void load_region(void *arg, slm_team *team) {
     loading *l = arg;
     size_t row_at, blocks_at, size = buffer_layout(l->plan, &row_at, &blocks_at);
     uint8_t *memory = slm_alloc(size);
+    if (!memory) {
+        fail(l, &l->plan->tensors[0], SLM_NO_MEMORY, 0, "out of memory");
+        return;
+    }
     buffers b = {.rows = memory, .row = (float *)(memory + row_at), .blocks = memory + blocks_at};
-    if (!memory) fail(l, &l->plan->tensors[0], SLM_NO_MEMORY, 0, "out of memory");
     int64_t end = slm_min64(l->first_item + TURN_ITEMS, l->plan->n_items);
-    for (int64_t item; memory && (item = l->first_item + slm_team_take(team)) < end;) {
+    for (int64_t item; (item = l->first_item + slm_team_take(team)) < end;) {
         if (team->index == 0) slm_clock_progress(l->clock, atomic_load(&l->done), l->plan->file_bytes);
         if (slm_team_cancelled(team) || atomic_load(&l->failed)) break;
         const slm_planned *p = l->plan->tensors;

@@ -14,7 +14,7 @@ static void split_nibbles(const uint8_t *nibbles, uint8_t *codes) {
 
 static void add_fifth_bits(const uint8_t *bits, uint8_t *codes) {
     for (int i = 0; i < 4; i++) { /* bit j of a byte to bit 4 of byte j */
-        uint64_t word, each = 0x0101010101010101 * bits[i] & 0x8040201008040201;
+        uint64_t word, each = 0x0101010101010101u * bits[i] & 0x8040201008040201;
         memcpy(&word, codes + 8 * i, 8);
         word |= ((each + 0x7f7f7f7f7f7f7f7f) & 0x8080808080808080) >> 3;
         memcpy(codes + 8 * i, &word, 8);
