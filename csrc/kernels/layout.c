@@ -65,29 +65,34 @@ size_t slm_matrix_row_bytes(const slm_matrix *matrix) {
     return (size_t)(matrix->cols / info->block * info->block_bytes);
 }
 
-/* `bits` bits of the codes of row r in one group, from bit `from` up: one plane. */
+/* Of row r in one group: `bits` bits of its codes, from bit `from` up, into one plane. */
 SLM_INLINE void pack_plane(int bits, int from, const uint32_t steps[8], int r, uint8_t *plane) {
-    uint32_t mask = 0x01010101u * (0xffu >> (8 - bits));
-    for (int l = 0; l < bits; l++) {
-        uint32_t line = 0;
-        for (int s = l; s < 8; s += bits) line |= (steps[s] >> from & mask) << (s - l);
-        memcpy(plane + l * LINE + 4 * r, &line, 4);
+    uint32_t mask = 0x01010101u * (0xffu >> (8 - bits)), lines[8] = {0};
+    for (int s = 0; s < 8; s += bits) {
+        for (int l = 0; l < bits; l++) lines[l] |= (steps[s + l] >> from & mask) << s;
+    }
+    for (int l = 0; l < bits; l++) memcpy(plane + l * LINE + 4 * r, lines + l, 4);
+}
+
+/* The codes of row r in n groups. */
+SLM_INLINE void pack_groups(int bits, const uint8_t *codes, int64_t n, int r, uint8_t *group) {
+    int low = slm_plane_bits(bits), rest = bits - low;
+    for (int64_t i = 0; i < n; i++, codes += SLM_GROUP, group += LINE * bits) {
+        uint32_t steps[8];
+        memcpy(steps, codes, sizeof steps);
+        pack_plane(low, 0, steps, r, group);
+        if (rest) pack_plane(rest, low, steps, r, group + LINE * low);
     }
 }
 
-/* The 32 codes of row r in one group. */
-static void pack_codes(int bits, const uint8_t *codes, int r, uint8_t *group) {
-    uint32_t steps[8];
-    memcpy(steps, codes, sizeof steps);
-    switch (slm_plane_bits(bits)) {
-    case 8: pack_plane(8, 0, steps, r, group); break;
-    case 4: pack_plane(4, 0, steps, r, group); break;
-    case 2: pack_plane(2, 0, steps, r, group); break;
-    }
+static void pack_codes(int bits, const uint8_t *codes, int64_t n, int r, uint8_t *group) {
     switch (bits) {
-    case 3: pack_plane(1, 2, steps, r, group + 2 * LINE); break;
-    case 5: pack_plane(1, 4, steps, r, group + 4 * LINE); break;
-    case 6: pack_plane(2, 4, steps, r, group + 4 * LINE); break;
+    case 2: pack_groups(2, codes, n, r, group); break;
+    case 3: pack_groups(3, codes, n, r, group); break;
+    case 4: pack_groups(4, codes, n, r, group); break;
+    case 5: pack_groups(5, codes, n, r, group); break;
+    case 6: pack_groups(6, codes, n, r, group); break;
+    case 8: pack_groups(8, codes, n, r, group); break;
     }
 }
 
@@ -101,8 +106,8 @@ static void pack_blocks(const slm_matrix *matrix, uint8_t *panel, int r, const u
     for (int64_t b = 0; b < matrix->cols / info->block; b++, row += info->block_bytes) {
         slm_parts parts;
         info->split(row, &parts);
-        for (int64_t i = 0; i < info->block; i += SLM_GROUP, codes += LINE * c->bits)
-            pack_codes(c->bits, parts.codes + i, r, codes);
+        pack_codes(c->bits, parts.codes, info->block / SLM_GROUP, r, codes);
+        codes += info->block / SLM_GROUP * LINE * c->bits;
         d[b * ROWS + r] = parts.d;
         if (c->mins) m[b * ROWS + r] = parts.m;
         for (int64_t i = 0; i < factors; i++) {
