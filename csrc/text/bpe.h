@@ -47,7 +47,7 @@ typedef struct slm_bpe_scratch {
 void slm_bpe_scratch_free(slm_bpe_scratch *scratch);
 
 /* Appends the tokens of one word, 1 <= size < 2^31; bytes without a piece are left out and counted in tokens->dropped.
- * O(size log size). On failure tokens is as before. */
+ * O(size log size), by scores times the longest piece. On failure tokens is as before. */
 slm_status slm_bpe_encode(const slm_bpe *bpe, const uint8_t *word, size_t size, slm_bpe_scratch *scratch, slm_clock *clock,
                           slm_tokens *tokens, slm_error *error);
 
