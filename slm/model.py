@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from slm import _core
 from slm.chat import Documents, Messages, Tools, template_keywords
+from slm.downloads import DEFAULT_MODEL
 from slm.errors import ClosedError, TemplateError, UnsupportedError
-from slm.families.downloads import DEFAULT_MODEL
 from slm.generation import Run, Stream
 from slm.options import (
     LATER_LOAD,

@@ -641,7 +641,9 @@ import sys, time
 import numpy
 start = time.perf_counter()
 import slm
-print(time.perf_counter() - start, *sorted({"jinja2", "tqdm", "torch", "transformers"} & set(sys.modules)))
+seconds = time.perf_counter() - start
+late = {"jinja2", "tqdm", "torch", "transformers", "slm.families", "slm.loader"}
+print(seconds, *sorted(late & set(sys.modules)))
 """
     # Compiled modules, as an installed package has them; the first run writes them.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
