@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 
 import slm
 from slm.chat import template_keywords
-from slm.downloads import DEFAULT_MODEL
 from slm.errors import quoted
+from slm.families.downloads import DEFAULT_MODEL
 from slm.generation import Stream
 from slm.options import MAX_TEMPERATURE, OVERFLOW
 

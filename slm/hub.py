@@ -24,8 +24,8 @@ from typing import BinaryIO, NamedTuple
 from tqdm import tqdm
 
 from slm import repository
-from slm.downloads import KNOWN, Download
 from slm.errors import DownloadError, FormatError
+from slm.families.downloads import KNOWN, Download
 from slm.formats.files import atomic_write
 
 CHUNK = 1 << 20

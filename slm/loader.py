@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
-from slm import _core, families, hub
+from slm import _core, hub
 from slm.errors import FormatError, UnsupportedError
-from slm.families import Architecture, Vocabulary
+from slm.families import registry
+from slm.families.registry import Architecture, Vocabulary
 from slm.formats import tokenizer_json
 from slm.formats.folder import Folder
 from slm.formats.gguf_model import GGUFModel
@@ -51,15 +52,15 @@ def open_model(
 ) -> Opened:
     """Read and pack the weights; the files are closed afterwards.
 
-    context: positions of a session, None for as many as the model was trained for. kv: "auto" is "f32" for F32 weights and in
-    high precision, else "bf16". precision: "high" keeps activations in f32. quantize: one of _core.encodes(). threads: 0 for as
-    many as the process may use. progress: called with (bytes done, bytes in all).
-    Raises what families.describe() and hub.resolve() raise, OSError, ValueError (context), MemoryError.
+    context: positions of a session, None for as many as the model was trained for. kv: "auto" is "f32" for F32 weights, in high
+    precision and where the family needs it, else "bf16". precision: "high" keeps activations in f32. quantize: one of
+    _core.encodes(). threads: 0 for as many as the process may use. progress: called with (bytes done, bytes in all).
+    Raises what registry.describe() and hub.resolve() raise, OSError, ValueError (context), MemoryError.
     """
     located = hub.resolve(source, revision=revision, offline=offline)
     with open_files(located.path) as files:
-        vocabulary = families.vocabulary_of(files)
-        architecture = families.describe(files, context)
+        vocabulary = registry.vocabulary_of(files)
+        architecture = registry.describe(files, context)
         context = check_context(context, architecture)
         tokenizer = None if vocabulary is None else make_tokenizer(files.report, vocabulary)
         end_ids = files.end_tokens if tokenizer is None else (*files.end_tokens, *tokenizer.end_ids)
@@ -81,15 +82,15 @@ def load_tokenizer(source: Source, *, revision: str | None = None, offline: bool
     path = hub.resolve(source, revision=revision, offline=offline, tokenizer_only=True).path
     report = Report(path, "TOKENIZER", tokenizer_json.CODES)
     if path.is_dir():
-        vocabulary = families.read_folder_vocabulary(path)
+        vocabulary = registry.read_folder_vocabulary(path)
         if vocabulary is None:
             raise report.bad("VOCAB", None, "folder", "tokenizer.json, tokenizer.model, vocab.json or vocab.txt", "none of them")
         return make_tokenizer(report, vocabulary)
-    vocabulary = families.read_file_vocabulary(path)
+    vocabulary = registry.read_file_vocabulary(path)
     if vocabulary is not None:
         return make_tokenizer(report, vocabulary)
     with open_gguf(path) as gguf:
-        vocabulary = families.read_vocabulary(gguf)
+        vocabulary = registry.read_vocabulary(gguf)
         if vocabulary is None:
             raise gguf.report.bad("KEY_MISSING", None, "tokenizer.ggml.model", "a vocabulary", "none")
         return make_tokenizer(gguf.report, vocabulary)
@@ -116,13 +117,13 @@ def inspect(
     with open_files(located.path) as files:
         architecture, memory, tokenizer, reasons = None, None, None, []
         with noted(reasons):
-            vocabulary = families.vocabulary_of(files)
+            vocabulary = registry.vocabulary_of(files)
             tokenizer = None if vocabulary is None else make_tokenizer(files.report, vocabulary)  # part of what the process holds
         with noted(reasons):
-            architecture = families.describe(files, context)
+            architecture = registry.describe(files, context)
         if architecture is None:
             with noted(reasons):
-                families.check_types(files, files.tensors.values())
+                registry.check_types(files, files.tensors.values())
             trained = files.uint("max_position_embeddings", default=None)
         else:
             trained, context = architecture.context_length, check_context(context, architecture)

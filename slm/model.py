@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from slm import _core
 from slm.chat import Documents, Messages, Tools, template_keywords
-from slm.downloads import DEFAULT_MODEL
 from slm.errors import ClosedError, TemplateError, UnsupportedError
+from slm.families.downloads import DEFAULT_MODEL
 from slm.generation import Run, Stream
 from slm.options import (
     LATER_LOAD,
@@ -237,7 +237,7 @@ def load(
     Hub: "org/name", "org/name:file.gguf", "org/name:Q4_K_M" (needs the extra slm-cpu[hub]). Names are fetched once into a cache.
 
     context: most positions of a prompt and its answer; None: what the model was trained for.
-    kv:      type of the KV cache; None: "f32" for F32 weights and in high precision, else "bf16".
+    kv:      type of the KV cache; None: "f32" for F32 weights, in high precision and where the family needs it, else "bf16".
     precision: "default" multiplies quantized weights with int8 activations and BF16 weights with bf16 ones; "high" keeps all
              activations in f32, which is slower and as exact as f32 arithmetic on the dequantized weights.
     quantize: "q8_0", "q5_1", "q5_0", "q4_1" or "q4_0": the matrices of floating-point weights are stored so as they are read,

@@ -642,7 +642,7 @@ import numpy
 start = time.perf_counter()
 import slm
 seconds = time.perf_counter() - start
-late = {"jinja2", "tqdm", "torch", "transformers", "slm.families", "slm.loader"}
+late = {"jinja2", "tqdm", "torch", "transformers", "slm.families.registry", "slm.loader"}
 print(seconds, *sorted(late & set(sys.modules)))
 """
     # Compiled modules, as an installed package has them; the first run writes them.

@@ -16,7 +16,8 @@ from folder_writer import write_folder
 
 import slm
 from slm import UnsupportedError, loader
-from slm.families import FAMILIES, rope
+from slm.families import rope
+from slm.families.registry import FAMILIES
 
 FOLDER = Path(__file__).parent / "data" / "oracle"
 

@@ -17,8 +17,8 @@ from folder_writer import INDEX, write_folder
 from test_families import CASES, every_family, relative_error
 
 import slm
-from slm import FormatError, LimitError, UnsupportedError, families, loader
-from slm.families import gemma, rope
+from slm import FormatError, LimitError, UnsupportedError, loader
+from slm.families import gemma, registry, rope
 from slm.formats.folder import CODES, Folder
 
 CONFIG, SHARD = "config.json", "model-00001-of-00003.safetensors"
@@ -47,7 +47,7 @@ def transformers_4(config: dict[str, Any]) -> dict[str, Any]:
 def described(folder: Path, context: int | None = None) -> dict[str, Any]:
     """config, numbers of layers and contexts of a folder, to compare; the weights by their place in the file."""
     with Folder(folder) as files:
-        found = families.describe(files, context)
+        found = registry.describe(files, context)
         descriptors = [shard.file.fileno() for shard in files._shards]
 
     def place(value: Any) -> Any:
@@ -443,7 +443,7 @@ def test_any_value_in_any_field_is_taken_or_refused(name, tmp_path):
             (folder / CONFIG).write_text(json.dumps(changed))
             try:
                 with Folder(folder) as files:
-                    assert np.isfinite(families.describe(files, 5).config["rope_inv_freq"]).all()
+                    assert np.isfinite(registry.describe(files, 5).config["rope_inv_freq"]).all()
                     assert all(0 <= id < 83 for id in files.end_tokens)
                 outcomes.add("taken")
             except (FormatError, LimitError, UnsupportedError) as error:

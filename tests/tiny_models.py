@@ -87,10 +87,11 @@ def interleaved(model: TinyModel) -> dict[str, Any]:
 
 def describe(path: Path, context: int | None = None) -> tuple[reference.Config, dict[str, Any]]:
     """What the core is given of a model with F32 weights, as config and weights of reference.py."""
-    from slm import families, loader
+    from slm import loader
+    from slm.families import registry
 
     with loader.open_files(path) as files:
-        architecture = families.describe(files, context)
+        architecture = registry.describe(files, context)
         return reference.Config(**architecture.config), arrays_of(architecture.weights)
 
 
