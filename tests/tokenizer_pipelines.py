@@ -6,11 +6,11 @@ A pipeline is what a published tokenizer.json holds beside its vocabulary: norma
 
 import json
 import random
-import unicodedata
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
+from texts import strings
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from slm.formats.sentencepiece import read_sentencepiece
@@ -216,39 +216,20 @@ ADDED = (
     "<tool>", "<left>", "<right>", "<one>", "<|im_end|>", "<|im_start|>", "<unk>", "<pad>", "<s>", "</s>", "<|end|>",
     "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]",
 )  # fmt: skip
-FRAGMENTS = (
-    " ", "  ", "    ", "\n", "\n\n", "\t", "\r\n", "\u3000", "\u00a0", "\u200b", "\u0085", "\x00", "\x1c",
-    "'s", "'LL", "'ſ", "1", "123", "12345", "½", "²", "٣", "a", "Z", "word", "Word", "WORD", "é", "e\u0301", "\u0301",
-    "ß", "İ", "Σ", "日本", "語", "가", "한국어", "हिन्दी", "ไทย", "عربى", "עברית", "😀", "👩\u200d🚀", ".", "...", "!?",
-    "(", ")", "$", "_", "/", "#", MARKER, "<", "|", ">", "<0x41>", "ﬁ", "Ａ", "…",
-)  # fmt: skip
-
-
-@cache
-def characters_of_unicode() -> list[str]:
-    """Those that this Python knows as assigned, which all parties then do."""
-    unassigned = {"Cn", "Cs", "Co"}
-    return [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) not in unassigned]
 
 
 def texts(count: int, seed: int, *, added: bool) -> list[str]:
-    """Real text in many scripts, code, random Unicode, and what tokenizers stumble over; with added tokens in it, or without."""
+    """strings() without added tokens in them, or with some where they may matter: between, beside and inside of words."""
+    plain = [text for text in strings(count + count // 10, seed) if not any(token in text for token in ADDED)][:count]
+    assert len(plain) == count
+    if not added:
+        return plain
     draw = random.Random(seed)
-    fragments = FRAGMENTS + ADDED if added else FRAGMENTS
-    everything, known = characters_of_unicode(), corpus()
-    made_texts: list[str] = []
-    while len(made_texts) < count:
-        kind = draw.random()
-        if kind < 0.4:
-            text = "".join(draw.choices(fragments, k=draw.randint(0, 12)))
-        elif kind < 0.6:
-            text = "".join(draw.choices(everything, k=draw.randint(1, 10)))
-        elif kind < 0.65:
-            text = draw.choice(fragments) * draw.randint(1, 40)
-        else:
-            source = draw.choice(known)
-            start = draw.randint(0, max(0, len(source) - 1))
-            text = source[start : start + draw.randint(1, 60)]
-        if added or not any(token in text for token in ADDED):
-            made_texts.append(text)
-    return made_texts
+    spliced: list[str] = []
+    for text in plain:
+        for _ in range(draw.randint(0, 3)):
+            at = draw.randint(0, len(text))
+            before, after = draw.choice(("", "", " ", "  ")), draw.choice(("", "", " ", "\n"))
+            text = f"{text[:at]}{before}{draw.choice(ADDED)}{after}{text[at:]}"
+        spliced.append(text)
+    return spliced
