@@ -478,3 +478,6 @@ def test_a_name_that_is_neither_file_nor_folder(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FormatError, match="FOLDER_NO_CONFIG"):
         slm.load(tmp_path / "empty")
+    (tmp_path / "empty" / "model.gguf").write_bytes(b"")
+    with pytest.raises(FormatError, match=r"GGUF files, of which one can be named: 'model\.gguf'"):
+        slm.load(tmp_path / "empty")

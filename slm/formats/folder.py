@@ -20,7 +20,7 @@ from slm.formats import json_text
 from slm.formats.folder_fields import ALIASES, IGNORED, NEUTRAL
 from slm.formats.json_text import Object, read_object, shown
 from slm.formats.model_files import ModelFiles
-from slm.formats.report import REQUIRED, Report
+from slm.formats.report import REQUIRED, Report, listed
 from slm.formats.shards import open_shards
 
 CODES = {  # raised as FOLDER_<code>
@@ -59,7 +59,9 @@ class Folder(ModelFiles):
         if (self.path / ADAPTER).exists():
             raise self.report.unsupported("ADAPTER", None, ADAPTER, "the folder of a whole model", "an adapter")
         if not (self.path / CONFIG).exists():
-            raise self.report.bad("NO_CONFIG", None, CONFIG, "a file of this name", "none")
+            models = sorted(quoted(file.name) for file in self.path.glob("*.gguf"))
+            found = f"none, but GGUF files, of which one can be named: {listed(models)}" if models else "none"
+            raise self.report.bad("NO_CONFIG", None, CONFIG, "a file of this name", found)
         self.config = read_object(self.path / CONFIG, Report(self.path / CONFIG, "FOLDER", CODES))
         self._whole = self.config
         self._others: tuple[str, ...] = ()
