@@ -37,7 +37,8 @@ typedef struct view {
 } view;
 
 static view part(view v, size_t start, size_t end) {
-    return (view){.bytes = v.bytes + start, .size = end - start, .origins = v.origins ? v.origins + start : NULL};
+    return (view){
+        .bytes = v.bytes ? v.bytes + start : NULL, .size = end - start, .origins = v.origins ? v.origins + start : NULL};
 }
 
 /* ---- origins ----------------------------------------------------------------------------------------------------------- */
