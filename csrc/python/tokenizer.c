@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "python/objects.h"
 #include "python/tokenizer_spec.h"
 
 /* Below this encoding takes some 50 us, and handing the GIL over costs more than it gives. */
@@ -189,7 +190,7 @@ static PyObject *tokenizer_encode_batch(PyObject *self, PyObject *args, PyObject
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOO:encode_batch", names, &given, &add_special, &parse_special, &threads) ||
         !slm_py_bool(add_special, "add_special_tokens", &options.add_special_tokens) ||
         !slm_py_bool(parse_special, "parse_special", &options.parse_special) ||
-        (threads && !slm_py_int(threads, "threads", 0, INT32_MAX, &n_threads)))
+        (threads && !slm_py_int(threads, "threads", 0, SLM_PY_MAX_THREADS, &n_threads)))
         return NULL;
     PyObject *items = PySequence_Tuple(given); /* keeps the texts while others run */
     if (!items) return NULL;
