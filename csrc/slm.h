@@ -119,7 +119,7 @@ typedef struct slm_tensor {
     const struct slm_tensor *below; /* NULL, or the rows that follow, of the same type and cols; of a vector, elements */
 } slm_tensor;
 
-/* A linear layer or a norm. bias: [1, rows of the matrix or cols of the norm], of SLM_TYPE_NONE where there is none. */
+/* A linear layer or a norm. bias: [1, rows of the matrix], of a norm as its weight; of SLM_TYPE_NONE where there is none. */
 typedef struct slm_affine {
     slm_tensor weight, bias;
 } slm_affine;
@@ -177,7 +177,8 @@ typedef struct slm_config {
 typedef struct slm_layer_weights {
     slm_affine input_layernorm;          /* [1, hidden_size], of what attention reads */
     slm_affine q_proj, k_proj, v_proj;   /* [heads * head_dim, hidden_size] */
-    slm_affine q_norm, k_norm;           /* [1, head_dim] of each head, or [1, heads * head_dim] of all at once; before rope */
+    slm_affine q_norm, k_norm;           /* before rope: [1, head_dim] for each head, [heads, head_dim] with weights of each
+                                          * head's own, or [1, heads * head_dim] of all at once */
     slm_affine o_proj;                   /* [hidden_size, num_attention_heads * head_dim] */
     slm_affine attn_output_norm;         /* [1, hidden_size], of what attention gives */
     slm_affine post_attention_layernorm; /* [1, hidden_size], of what the MLP reads */

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What converters of published GGUF files do to the tensors of a Hugging Face model, in NumPy."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -53,6 +54,16 @@ def heads_apart(arrays: Arrays, n_heads: int) -> Arrays:
     return arrays
 
 
+def norms_together(arrays: Arrays) -> Arrays:
+    """The rows of blk.0.attn_q_norm are blk.0.attn_q_norm.0, .1 and so on."""
+    joined: Arrays = {name: array for name, array in arrays.items() if not re.search(r"_norm\.\d", name)}
+    rows = sorted(arrays.keys() - joined.keys(), key=lambda name: int(name.split(".")[3]))
+    for name in rows:
+        whole = re.sub(r"_norm\.\d+", "_norm", name)
+        joined[whole] = np.concatenate([joined.get(whole, np.empty((0, arrays[name].size), arrays[name].dtype)), [arrays[name]]])
+    return joined
+
+
 def qkv_together(arrays: Arrays) -> Arrays:
     """attn_q, attn_k and attn_v one below the other in attn_qkv, as some files of Phi 2 have it."""
     joined: Arrays = {}
@@ -66,4 +77,4 @@ def qkv_together(arrays: Arrays) -> Arrays:
     return joined
 
 
-CHANGES = {f.__name__: f for f in (pairs_together, one_plus_norms, transposed, heads_apart, qkv_together)}
+CHANGES = {f.__name__: f for f in (pairs_together, one_plus_norms, transposed, heads_apart, norms_together, qkv_together)}

@@ -166,7 +166,7 @@ def attention_block(config: Config, layer: Weights, x: Array, linear: Linear, ca
     q, k, v = (project(linear, layer, name, x) for name in ("q_proj", "k_proj", "v_proj"))
     heads = []
     for name, y in (("q_norm", q), ("k_norm", k)):
-        width = y.shape[1] if layer.get(name) is None else layer[name].size  # of one head, or of all
+        width = y.shape[1] if layer.get(name) is None else layer[name].shape[-1]  # of one head, or of all
         heads.append(norm(config, layer, name, y.reshape(n_tokens, -1, width)).reshape(n_tokens, -1, head_dim))
     table = layer.get("rope_table", 0)
     if config.rotary_dim and table >= 0:

@@ -140,6 +140,8 @@ def test_shapes_that_are_no_multiple_of_anything(shape, tmp_path):
         | {name: rng.uniform(0.5, 1.5, hidden).astype(np.float32) for name in tiny_models.LAYER_NORMS}
         for _ in range(2)
     ]
+    for name, n_heads in (("q_norm", heads), ("k_norm", kv_heads)):  # of each head's own, in the second layer
+        layers[1][name] = rng.uniform(0.5, 1.5, (n_heads, head_dim)).astype(np.float32)
     weights = {"embed_tokens": matrix(vocab, hidden), "lm_head": None, "norm": np.ones(hidden, np.float32)}
     fields = {"sliding_window": 70, "rope_table": 0 if rotary_dim else -1}
     ids = rng.integers(0, vocab, 170)

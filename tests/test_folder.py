@@ -78,6 +78,7 @@ NOT_THE_DEFAULT = {
     "qwen2": "tie_word_embeddings",
     "qwen2_window": "use_sliding_window",
     "stablelm": "use_qkv_bias",
+    "stablelm_head_norms": "qk_layernorm",
 }
 
 

@@ -19,6 +19,7 @@ FOLDER = Path(__file__).parent / "data" / "oracle"
 NAMES = sorted(path.stem for path in FOLDER.glob("llama_*.npz"))
 LAYER_MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 LAYER_NORMS = ("input_layernorm", "post_attention_layernorm")
+HEAD_NORMS = ("q_norm", "k_norm")  # of some models
 GGUF_NAMES = {  # of a layer's tensors
     "input_layernorm": "attn_norm",
     "q_proj": "attn_q",
@@ -96,7 +97,7 @@ def describe(path: Path, context: int | None = None) -> tuple[reference.Config, 
 
 
 def arrays_of(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """Ranges of files as arrays; a vector is a matrix of one row."""
+    """Ranges of files as arrays; a vector is a matrix of one row. Pieces follow each other, of biases in one row."""
 
     def array(place: tuple[Any, ...]) -> np.ndarray:
         kind, file, offset, rows, cols, *ld = place
@@ -112,7 +113,8 @@ def arrays_of(weights: Mapping[str, Any]) -> dict[str, Any]:
         if place is None or isinstance(place, int):
             return place
         arrays = [array(piece) for piece in (place if isinstance(place, list) else [place])]
-        return np.concatenate([a.reshape(-1) if len(a) == 1 else a for a in arrays])
+        flat = name.endswith("_bias") or sum(map(len, arrays)) == 1
+        return np.concatenate([a.reshape(-1) if flat else a for a in arrays])
 
     return {name: value(name, place) for name, place in weights.items()}
 
@@ -142,7 +144,7 @@ def open_tensors(
             "lm_head": tensor(weights["lm_head"], type_of["lm_head"]),
             "layers": [
                 {name: tensor(layer[name], type_of[name]) for name in LAYER_MATRICES}
-                | {name: tensor(layer[name], "F32") for name in LAYER_NORMS}
+                | {name: tensor(layer[name], "F32") for name in (*LAYER_NORMS, *HEAD_NORMS) if name in layer}
                 | {"down_proj_group": down_proj_group}
                 for layer in weights["layers"]
             ],

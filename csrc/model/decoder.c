@@ -115,10 +115,11 @@ static void normalize_all_heads(const slm_step *step, slm_team *team, const slm_
     }
 }
 
-/* Heads of one token, normalised and turned to its position. */
-static void turn(const slm_step *step, const slm_layer *layer, const slm_norm *norm, int64_t token, float *x, int64_t n_heads) {
+/* Heads first .. first + n_heads - 1 of one token, normalised and turned to its position. */
+static void turn(const slm_step *step, const slm_layer *layer, const slm_norm *norm, int64_t token, float *x, int64_t first,
+                 int64_t n_heads) {
     const slm_config *c = &step->model->config;
-    if (norm->weight && norm->width == c->head_dim) slm_norm_heads(step->model->kernels, norm, x, n_heads);
+    if (norm->weight && norm->width == c->head_dim) slm_norm_heads(step->model->kernels, norm, x, first, n_heads);
     for (int64_t i = 0; layer->rope_table >= 0 && i < n_heads; i++)
         slm_rope(x + i * c->head_dim, angles(step, token, layer->rope_table), c->rotary_dim / 2, c->rope_style);
 }
@@ -134,10 +135,10 @@ static void rotate_and_cache(const slm_step *step, slm_team *team, int64_t index
     for (int64_t i = begin; i < end && !slm_team_cancelled(team); i++) {
         int64_t t = i / c->num_key_value_heads, head = i % c->num_key_value_heads;
         float *k = w->k + t * w->kv_ld + head * c->head_dim;
-        turn(step, layer, &layer->k_norm, t, k, 1);
+        turn(step, layer, &layer->k_norm, t, k, head, 1);
         slm_kv_write(step->cache, index, head, step->first_position + t, k, w->v + t * w->kv_ld + head * c->head_dim);
         float *q = w->q + t * w->q_ld + head * group * c->head_dim;
-        turn(step, layer, &layer->q_norm, t, q, group);
+        turn(step, layer, &layer->q_norm, t, q, head * group, group);
         for (int64_t j = 0; j < group * c->head_dim; j++) {
             q[j] *= c->attention_scale;
             if (step->model->kv_shape.bf16) q[j] = slm_bf16_round(q[j]);

@@ -111,20 +111,23 @@ static bool read_rows(loading *l, const slm_planned *p, int64_t row, int64_t n, 
     return true;
 }
 
-/* A vector is packed as a one-row matrix in the scratch buffer and read back, so that every type is widened in one place. */
-static bool load_vector(loading *l, const slm_planned *p, uint8_t *buffer) {
-    if (!read_vector(l, p, buffer)) return false;
-    slm_matrix row = p->shape;
-    row.data = slm_alloc(row.panel_bytes);
-    if (!row.data) {
+/* Rows of vectors are packed as a matrix of their own and read back, so that every type is widened in one place. */
+static bool load_vectors(loading *l, const slm_planned *p, int64_t first, int64_t n_rows, uint8_t *buffer) {
+    bool one = p->shape.rows == 1;
+    if (one ? !read_vector(l, p, buffer) : !read_rows(l, p, first, n_rows, buffer)) return false;
+    slm_matrix rows = p->shape;
+    rows.data = slm_alloc(slm_matrix_bytes(&rows));
+    if (!rows.data) {
         fail(l, p, SLM_NO_MEMORY, 0, "out of memory");
         return false;
     }
-    slm_matrix_pack(&row, 0, 1, buffer, 1);
-    float *vector = (float *)(l->plan->model->arena + p->at);
-    slm_matrix_row(&row, 0, vector);
-    for (int64_t i = 0; p->added != 0 && i < row.cols; i++) vector[i] += p->added;
-    slm_free(row.data);
+    slm_matrix_pack(&rows, first / SLM_PANEL_ROWS, slm_div_up(n_rows, SLM_PANEL_ROWS), buffer, n_rows);
+    for (int64_t r = first; r < first + n_rows; r++) {
+        float *vector = (float *)(l->plan->model->arena + p->at) + r * slm_planned_stride(p);
+        slm_matrix_row(&rows, r, vector);
+        for (int64_t i = 0; p->added != 0 && i < rows.cols; i++) vector[i] += p->added;
+    }
+    slm_free(rows.data);
     return true;
 }
 
@@ -160,7 +163,7 @@ static bool load_item(loading *l, const slm_planned *p, int64_t item, const buff
     int64_t panel = item * p->panels_per_item, n_panels = slm_min64(p->panels_per_item, p->shape.n_panels - panel);
     int64_t row = panel * SLM_PANEL_ROWS, n_rows = slm_min64(n_panels * SLM_PANEL_ROWS, p->shape.rows - row);
     if (p->vector) {
-        if (!load_vector(l, p, b->rows)) return false;
+        if (!load_vectors(l, p, row, n_rows, b->rows)) return false;
     } else {
         if (!read_rows(l, p, row, n_rows, b->rows)) return false;
         if (slm_planned_is_encoded(p) && !encode_rows(l, p, n_rows, b)) return false;

@@ -37,7 +37,7 @@ static slm_status check_vector(const slm_planned *p, int64_t n, slm_error *error
 
 /* Pieces of rows that lie in different places make up one tensor. */
 static slm_status check_pieces(const slm_planned *p, int64_t rows, int64_t cols, slm_error *error) {
-    if (p->vector) return check_vector(p, cols, error);
+    if (p->vector && rows == 1) return check_vector(p, cols, error);
     int64_t found = 0;
     for (const slm_tensor *piece = p->tensor; piece; piece = piece->below) {
         if (piece->rows < 1 || piece->cols != cols || piece->type != p->tensor->type || found > rows - piece->rows ||
@@ -57,6 +57,10 @@ static slm_status check_pieces(const slm_planned *p, int64_t rows, int64_t cols,
 
 size_t slm_planned_row_bytes(const slm_planned *p) {
     return (size_t)(p->shape.cols / slm_type_block(p->tensor->type) * slm_type_block_bytes(p->tensor->type));
+}
+
+int64_t slm_planned_stride(const slm_planned *p) {
+    return slm_div_up(p->shape.cols, 16) * 16;
 }
 
 bool slm_planned_is_encoded(const slm_planned *p) {
@@ -91,7 +95,7 @@ static slm_status plan_tensor(slm_plan *plan, slm_planned request, int64_t rows,
         status = slm_matrix_describe(&p->shape, p->type, rows, cols, blas, error);
     }
     if (status) return status;
-    size_t bytes = p->matrix ? slm_matrix_bytes(&p->shape) : (size_t)slm_div_up(cols, 16) * 16 * sizeof(float);
+    size_t bytes = p->matrix ? slm_matrix_bytes(&p->shape) : (size_t)(rows * slm_planned_stride(p)) * sizeof(float);
     p->at = plan->model->arena_bytes;
     if (!slm_add_size(plan->model->arena_bytes, slm_div_up((int64_t)bytes, 64) * 64, &plan->model->arena_bytes))
         return slm_fail_memory(error);
@@ -101,11 +105,16 @@ static slm_status plan_tensor(slm_plan *plan, slm_planned request, int64_t rows,
     return SLM_OK;
 }
 
-static slm_status plan_vector(slm_plan *plan, const slm_tensor *tensor, int64_t n, const char *name, int layer, float added,
-                              const float **vector, slm_error *error) {
+static slm_status plan_vectors(slm_plan *plan, const slm_tensor *tensor, int64_t rows, int64_t n, const char *name, int layer,
+                               float added, const float **vectors, slm_error *error) {
     if (tensor->type == SLM_TYPE_NONE) return SLM_OK;
-    slm_planned p = {.tensor = tensor, .name = name, .layer = layer, .vector = vector, .added = added};
-    return plan_tensor(plan, p, 1, n, error);
+    slm_planned p = {.tensor = tensor, .name = name, .layer = layer, .vector = vectors, .added = added};
+    return plan_tensor(plan, p, rows, n, error);
+}
+
+static slm_status plan_vector(slm_plan *plan, const slm_tensor *tensor, int64_t n, const char *name, int layer,
+                              const float **vector, slm_error *error) {
+    return plan_vectors(plan, tensor, 1, n, name, layer, 0, vector, error);
 }
 
 /* What a linear or an embedding is packed as. */
@@ -121,24 +130,31 @@ static slm_status plan_dense(slm_plan *plan, const slm_affine *from, int64_t row
     slm_planned p = {
         .tensor = &from->weight, .name = name, .layer = layer, .matrix = &to->w, .type = packed_type(plan, &from->weight)};
     slm_status status = plan_tensor(plan, p, rows, cols, error);
-    if (!status) status = plan_vector(plan, &from->bias, rows, name, layer, 0, &to->bias, error);
+    if (!status) status = plan_vector(plan, &from->bias, rows, name, layer, &to->bias, error);
+    return status;
+}
+
+static slm_status plan_norms(slm_plan *plan, const slm_affine *from, int64_t n_norms, int64_t width, const char *name, int layer,
+                             slm_norm *to, slm_error *error) {
+    const slm_config *c = &plan->model->config;
+    *to = (slm_norm){.kind = c->norm_kind, .eps = c->norm_eps, .width = width};
+    if (n_norms > 1) to->head_stride = slm_div_up(width, 16) * 16;
+    slm_status status = plan_vectors(plan, &from->weight, n_norms, width, name, layer, c->norm_offset, &to->weight, error);
+    if (!status) status = plan_vectors(plan, &from->bias, n_norms, width, name, layer, 0, &to->bias, error);
     return status;
 }
 
 static slm_status plan_norm(slm_plan *plan, const slm_affine *from, int64_t width, const char *name, int layer, slm_norm *to,
                             slm_error *error) {
-    const slm_config *c = &plan->model->config;
-    *to = (slm_norm){.kind = c->norm_kind, .eps = c->norm_eps, .width = width};
-    slm_status status = plan_vector(plan, &from->weight, width, name, layer, c->norm_offset, &to->weight, error);
-    if (!status) status = plan_vector(plan, &from->bias, width, name, layer, 0, &to->bias, error);
-    return status;
+    return plan_norms(plan, from, 1, width, name, layer, to, error);
 }
 
-/* A norm of queries or keys is as wide as one head, or as all of them. */
+/* A norm of queries or keys is as wide as one head, with one row of weights or as many as heads, or as all heads together. */
 static slm_status plan_head_norm(slm_plan *plan, const slm_affine *from, int64_t n_heads, const char *name, int layer,
                                  slm_norm *to, slm_error *error) {
     int64_t head_dim = plan->model->config.head_dim;
-    return plan_norm(plan, from, from->weight.cols == head_dim ? head_dim : n_heads * head_dim, name, layer, to, error);
+    bool rows = from->weight.rows > 1 || from->weight.below, one = rows || from->weight.cols == head_dim;
+    return plan_norms(plan, from, rows ? n_heads : 1, one ? head_dim : n_heads * head_dim, name, layer, to, error);
 }
 
 static slm_status plan_layer(slm_plan *plan, const slm_layer_weights *from, int i, slm_layer *to, slm_error *error) {
@@ -198,8 +214,7 @@ static slm_status plan_all(slm_plan *plan, const slm_weights *w, slm_error *erro
     if (!status && w->position_embeddings.type != SLM_TYPE_NONE)
         status = plan_tensor(plan, positions, c->max_position_embeddings, hidden, error);
     if (!status) {
-        status =
-            plan_vector(plan, &w->token_type_embedding, hidden, "token_type_embedding", -1, 0, &m->token_type_embedding, error);
+        status = plan_vector(plan, &w->token_type_embedding, hidden, "token_type_embedding", -1, &m->token_type_embedding, error);
     }
     if (!status) status = plan_norm(plan, &w->embedding_norm, hidden, "embedding_norm", -1, &m->embedding_norm, error);
     if (!status) status = plan_norm(plan, &w->norm, hidden, "norm", -1, &m->norm, error);

@@ -8,14 +8,14 @@
 typedef struct slm_planned {
     const slm_tensor *tensor;
     const char *name;
-    int layer;          /* -1: none */
-    slm_matrix *matrix; /* where it goes, or */
-    const float **vector;
-    float added;      /* to each element of a vector */
-    slm_type type;    /* that it is packed as */
-    slm_matrix shape; /* of the packed matrix; a vector is read as one row */
-    size_t at;        /* in the arena */
-    int64_t n_items;  /* pieces that threads take */
+    int layer;            /* -1: none */
+    slm_matrix *matrix;   /* where it goes, or */
+    const float **vector; /* in f32, each row padded to 16 with zeros */
+    float added;          /* to each element of a vector */
+    slm_type type;        /* that it is packed as */
+    slm_matrix shape;     /* of the packed matrix; a vector is read as one row, or a row of each head */
+    size_t at;            /* in the arena */
+    int64_t n_items;      /* pieces that threads take */
     int64_t panels_per_item;
 } slm_planned;
 
@@ -36,6 +36,8 @@ void slm_plan_release(slm_plan *plan); /* and its model, if it is still there */
 
 /* Of a row in the file. */
 size_t slm_planned_row_bytes(const slm_planned *p);
+/* Floats of a row of a vector in the arena. */
+int64_t slm_planned_stride(const slm_planned *p);
 /* Whether rows are floats that become blocks. */
 bool slm_planned_is_encoded(const slm_planned *p);
 

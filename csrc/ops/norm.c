@@ -12,13 +12,16 @@ void slm_norm_run(const slm_kernels *kernels, const slm_norm *norm, const float 
     }
 }
 
-void slm_norm_heads(const slm_kernels *kernels, const slm_norm *norm, float *x, int64_t n_heads) {
+void slm_norm_heads(const slm_kernels *kernels, const slm_norm *norm, float *x, int64_t first, int64_t n_heads) {
     float head[SLM_MAX_HEAD_DIM];
     int64_t padded = (norm->width + 15) / 16 * 16;
-    for (int64_t i = 0; i < n_heads; i++, x += norm->width) {
+    for (int64_t i = first; i < first + n_heads; i++, x += norm->width) {
+        slm_norm own = *norm;
+        own.weight += i * norm->head_stride;
+        if (own.bias) own.bias += i * norm->head_stride;
         memcpy(head, x, (size_t)norm->width * sizeof *x);
         memset(head + norm->width, 0, (size_t)(padded - norm->width) * sizeof *x);
-        slm_norm_run(kernels, norm, head, head);
+        slm_norm_run(kernels, &own, head, head);
         memcpy(x, head, (size_t)norm->width * sizeof *x);
     }
 }

@@ -86,6 +86,13 @@ def stated(files: ModelFiles, name: str, default: bool = False) -> bool | None:
     return None if files.is_gguf else files.bool(name, default)
 
 
+def stated_or_there(files: ModelFiles, name: str, tensor: str) -> bool:
+    """Whether there is what a config.json states; of GGUF files, whether the first layer has the tensor of this field."""
+    if files.is_gguf:
+        return f"{files.tensor_name(tensor, 0, '')}.weight" in files.tensors
+    return bool(files.bool(name, False))
+
+
 # ---- layers that differ ----------------------------------------------------------------------------------------------------
 
 

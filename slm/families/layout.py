@@ -32,7 +32,8 @@ NORMS = ("norm", "input_layernorm", "post_attention_layernorm")
 
 @dataclass(frozen=True)
 class Layout:
-    """model, layer: field -> module, in the model and in each layer. biases: fields whose bias exists; None: perhaps.
+    """model, layer: field -> module, in the model and in each layer; a module with {row} in its name holds one row of the field,
+    which GGUF files have in one tensor. biases: fields whose bias exists; None: perhaps.
 
     prefix: of all modules but head; published files may lack it. layers: the list of layers. head: the output matrix, which
     exists unless it is tied to the embedding; None: there is none. unused: tensors that may be there. transposed: matrices of
@@ -142,6 +143,10 @@ def parts_of(
         fields = GROUPS.get(owner, (owner,))
         counts = [shape_of[name][0] for name in fields]
         shape = (sum(counts), *shape_of[fields[0]][1:])
+        if "{row}" in module and not files.is_gguf:
+            for row in range(shape[0]):
+                yield Part(owner, module.format(row=row), "weight", fields, [shape[1]], Expected(shape[1:]))
+            continue
         transposed = layout.transposed and not files.is_gguf and len(shape) > 1 and modules is layout.layer
         heads = n_heads if owner == "qkv_proj" and not files.is_gguf else 1
         expected = Expected(shape[::-1] if transposed else shape)
@@ -159,7 +164,11 @@ def named(files: ModelFiles, parts: Sequence[Part], place: str, layer: int | Non
 
 
 def places_of(parts: Mapping[str, Part], tensors: Tensors) -> dict[str, Any]:
-    return {field_name: place for name, part in parts.items() for field_name, place in part.places(tensors, name).items()}
+    pieces: dict[str, list[Any]] = {}
+    for name, part in parts.items():
+        for field_name, place in part.places(tensors, name).items():
+            pieces.setdefault(field_name, []).append(place)
+    return {field_name: found if len(found) > 1 else found[0] for field_name, found in pieces.items()}
 
 
 def usual_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -186,6 +195,12 @@ def usual_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         "mlp_output_norm": (hidden,),
     }
     return shapes
+
+
+def norms_by_head(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Shapes of head norms with weights of each head's own."""
+    head_dim = config["head_dim"]
+    return {"q_norm": (config["num_attention_heads"], head_dim), "k_norm": (config["num_key_value_heads"], head_dim)}
 
 
 def down_proj_group(hidden_size: int) -> int:

@@ -338,6 +338,25 @@ FAMILIES = {
                            "image_size": 14, "patch_size": 14, "vision_use_head": False},
          "mm_tokens_per_image": 1},
     ),
+    "stablelm_head_norms": Family(
+        "stablelm", "StableLm",
+        WIDTHS | HEADS | LAYER_EPS | {"use_parallel_residual": True, "qk_layernorm": True,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25}},
+        metadata("layer", rope__dimension_count=("uint32", 4), use_parallel_residual=("bool", True)),
+        LLAMA | {f"self_attn.{x}_layernorm.norms.{i}": f"attn_{x}_norm.{i}" for x in "qk" for i in range(4)},
+        [("norms_together",)],
+    ),
+    "cohere_head_norms": Family(
+        "command-r", "Cohere", WIDTHS | HEADS | LAYER_EPS | theta(10000.0) | {"logit_scale": 0.25, "use_qk_norm": True},
+        metadata("layer", logit_scale=("float32", 0.25), rope__scaling__type=("string", "none"),
+                 rope__freq_base=("float32", 1e4)),
+        LLAMA | HEAD_NORMS,
+    ),
+    "persimmon": Family(
+        None, "Persimmon",
+        WIDTHS | LAYER_EPS | {"num_attention_heads": 4, "num_hidden_layers": 1,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 25000.0, "partial_rotary_factor": 0.5}},
+    ),
 }  # fmt: skip
 
 
@@ -345,7 +364,7 @@ def randomize(model: torch.nn.Module, norms_around: float) -> None:
     """Parameters larger than a training start has them, so that attention is peaked and every branch moves the logits."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.ndim == 1:
+            if parameter.ndim == 1 or "norm" in name:
                 is_norm_weight = name.endswith("weight")
                 parameter.uniform_(-0.5, 0.5).add_(norms_around if is_norm_weight else 0)
             elif any(word in name for word in ("embed", "lm_head", "wte", "wpe")):
