@@ -21,10 +21,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from slm import repository
+from slm import repository, stand_ins
 from slm.errors import DownloadError, FormatError
 from slm.families.downloads import KNOWN, Download
-from slm.formats.files import atomic_write
+from slm.formats.files import InputFile, Opener, atomic_write
 
 CHUNK = 1 << 20
 POLL_SECONDS = 0.1
@@ -77,11 +77,10 @@ def resolve(
     not cached), FormatError (what was fetched is not what was published), OSError (the cache folder), ValueError (revision).
     """
     name = os.fspath(source)
-    exists = os.path.exists(source)
-    on_hub = not exists and isinstance(source, str) and name not in KNOWN and repository.is_name(name)
+    on_hub = is_on_hub(source)
     if revision is not None and not on_hub:
         raise ValueError(f"revision goes with a name on the Hugging Face Hub, org/name, and {name!r} is none")
-    if exists:
+    if os.path.exists(source):
         return Located(Path(source))
     if name in KNOWN:
         return Located(fetch(KNOWN[name], cache_folder(), offline=offline))
@@ -91,6 +90,27 @@ def resolve(
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known names: {', '.join(sorted(KNOWN))}"
     hint += "; names on the Hugging Face Hub read org/name or org/name:file.gguf"
     raise FileNotFoundError(errno.ENOENT, f"no such file, and no model known by this name ({hint})", name)
+
+
+def is_on_hub(source: str | os.PathLike[str]) -> bool:
+    return isinstance(source, str) and source not in KNOWN and not os.path.exists(source) and repository.is_name(source)
+
+
+@contextmanager
+def headers(
+    source: str | os.PathLike[str], *, revision: str | None = None, offline: bool = False
+) -> Iterator[tuple[Path, Located, Opener]]:
+    """What to open for the header of a model alone, where the model is or would be, and how to open its files of weights.
+
+    Of a model on the Hub that is not in the cache no weights are fetched, and nothing enters the cache. Raises as resolve().
+    """
+    standing_in = stand_ins.prepare(os.fspath(source), revision) if is_on_hub(source) and not offline else None
+    if standing_in is None:
+        located = resolve(source, revision=revision, offline=offline)
+        yield located.path, located, InputFile
+    else:
+        with standing_in:
+            yield standing_in.path, Located(*standing_in.fetched), standing_in.open
 
 
 def fetch(download: Download, folder: Path, *, offline: bool = False) -> Path:

@@ -31,7 +31,8 @@ class Info:
     included, the weights not.
 
     available_bytes: memory that this process could still take. unsupported: all reasons why slm cannot run the model.
-    revision: the commit on the Hugging Face Hub that the files are of; None for files from elsewhere.
+    revision: the commit on the Hugging Face Hub that the files are of; None for files from elsewhere. path: where the model
+    is, or of one on the Hub that was inspected without being fetched, where it would be in the cache.
     """
 
     name: str

@@ -12,6 +12,7 @@ from slm.errors import FormatError, UnsupportedError
 from slm.families import registry
 from slm.families.registry import Architecture, Vocabulary
 from slm.formats import tokenizer_json
+from slm.formats.files import InputFile, Opener
 from slm.formats.folder import Folder
 from slm.formats.gguf_model import GGUFModel
 from slm.formats.gguf_split import open_gguf
@@ -33,9 +34,12 @@ class Opened(NamedTuple):
     info: Info
 
 
-def open_files(path: Source) -> ModelFiles:
-    """A Hugging Face folder or a GGUF file. Raises OSError, FormatError, UnsupportedError, LimitError."""
-    return Folder(path) if os.path.isdir(path) else GGUFModel(path)
+def open_files(path: Source, opener: Opener = InputFile) -> ModelFiles:
+    """A Hugging Face folder or a GGUF file. opener: of files that hold weights.
+
+    Raises OSError, FormatError, UnsupportedError, LimitError.
+    """
+    return Folder(path, opener) if os.path.isdir(path) else GGUFModel(path, opener)
 
 
 def open_model(
@@ -108,13 +112,12 @@ def inspect(
     offline: bool = False,
 ) -> Info:
     """What the header says: architecture, parameters, types, and the memory that open_model() with the same arguments takes.
-    Reads no weights.
+    Reads no weights, and of a model on the Hugging Face Hub that is not in the cache fetches none.
 
     A model that slm cannot run is described too, with all the reasons in `.unsupported`.
     Raises what hub.resolve() raises, OSError, FormatError, LimitError, ValueError (context).
     """
-    located = hub.resolve(source, revision=revision, offline=offline)
-    with open_files(located.path) as files:
+    with hub.headers(source, revision=revision, offline=offline) as (path, located, opener), open_files(path, opener) as files:
         architecture, memory, tokenizer, reasons = None, None, None, []
         with noted(reasons):
             vocabulary = registry.vocabulary_of(files)
@@ -136,9 +139,10 @@ def inspect(
 
 
 def of_hub(info: Info, located: hub.Located) -> Info:
-    """With the commit; and the repository as the name of a folder, which in the cache is called after the commit."""
-    name = located.repository if located.repository and located.path.is_dir() else info.name
-    return replace(info, name=name, revision=located.commit)
+    """With the commit and the path in the cache; and the repository as the name of a folder, which there is called after the
+    commit."""
+    name = located.repository if located.repository and located.path.name == located.commit else info.name
+    return replace(info, name=name, path=located.path, revision=located.commit)
 
 
 @contextmanager

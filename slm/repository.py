@@ -33,6 +33,15 @@ SHARD = re.compile(r"model-\d{5}-of-(?P<count>\d{5})\.safetensors")
 SHARDS = ("model.safetensors.index.json", "model-*-of-*.safetensors")
 
 
+class Listing(NamedTuple):
+    """The names of the files of a repository, as the Hub lists them. commit: of the revision asked for. unreached: why the Hub
+    could not be asked; then there is neither."""
+
+    files: list[str]
+    commit: str
+    unreached: Exception | None
+
+
 class Fetched(NamedTuple):
     """A folder or file in the cache, and the repository and commit it belongs to."""
 
@@ -55,15 +64,7 @@ def fetch(source: str, *, revision: str | None, offline: bool, tokenizer_only: b
     match = NAME.fullmatch(source)
     repo, wanted = match["repo"], match["wanted"]
     library = import_library(repo)
-    unreached: Exception | None = None
-    files: list[str] = []
-    try:
-        if not offline:
-            files = [file.rfilename for file in library.HfApi().model_info(repo, revision=revision).siblings]
-    except library.errors.HfHubHTTPError as error:  # the Hub has answered
-        raise refused(library, repo, revision, error) from error
-    except Exception as error:  # no connection, or HF_HUB_OFFLINE; which exception that is depends on the library's version
-        unreached = error
+    files, _, unreached = Listing([], "", None) if offline else listing(library, repo, revision)
     local = offline or unreached is not None
 
     def snapshot(patterns: list[str]) -> Path:
@@ -91,6 +92,17 @@ def fetch(source: str, *, revision: str | None, offline: bool, tokenizer_only: b
     if not path.exists():
         raise DownloadError(f"{where} changed while it was fetched: {quoted(entry)} is gone; try again")
     return Fetched(path, repo, folder.name)
+
+
+def listing(library: ModuleType, repo: str, revision: str | None) -> Listing:
+    """Raises DownloadError where the Hub has answered that it will not tell."""
+    try:
+        found = library.HfApi().model_info(repo, revision=revision)
+    except library.errors.HfHubHTTPError as error:
+        raise refused(library, repo, revision, error) from error
+    except Exception as error:  # no connection, or HF_HUB_OFFLINE; which exception that is depends on the library's version
+        return Listing([], "", error)
+    return Listing([file.rfilename for file in found.siblings], found.sha, None)
 
 
 def choose(where: str, files: Sequence[str], wanted: str | None, tokenizer_only: bool) -> tuple[list[str], str]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
+PIECE = 65_536  # bytes written at a time
 LARGE = 1000  # bytes; larger files are stored elsewhere, and the server redirects to them
 
 
@@ -16,7 +17,8 @@ class Hub:
     """repositories: "org/name" -> revision (branch, tag) -> file name -> bytes. The commit of a revision is a hash of its files.
 
     gated, private: repositories that need the token. cut: how many bytes of a large file to send before the connection breaks,
-    per request to come. requests: what was asked, as "GET /path"; ranges: the byte ranges among that.
+    per request to come. ranged: whether parts of files are sent on request. sent: how many bytes of bodies were written.
+    requests: what was asked, as "GET /path"; ranges: the byte ranges among that.
     """
 
     TOKEN = "hf_test"
@@ -29,6 +31,8 @@ class Hub:
         self.cut: list[int] = []
         self.requests: list[str] = []
         self.ranges: list[str] = []
+        self.ranged = True
+        self.sent = 0
         self.url = self.storage_url = ""
 
     def commit(self, repository: str, revision: str = "main") -> str:
@@ -112,7 +116,7 @@ def serving(hub: Hub) -> Iterator[Hub]:
 
         def send_file(self, repository: str, body: bytes, headers: dict[str, str]) -> None:
             status = 200
-            if wanted := self.headers.get("Range"):
+            if (wanted := self.headers.get("Range")) and hub.ranged:
                 hub.ranges.append(wanted)
                 first, _, last = wanted.removeprefix("bytes=").partition("-")
                 begin, end = int(first), min(int(last or len(body) - 1), len(body) - 1)
@@ -120,6 +124,13 @@ def serving(hub: Hub) -> Iterator[Hub]:
                 body, status = body[begin : end + 1], 206
             cut = hub.cut.pop(0) if hub.cut and self.command == "GET" and len(body) > LARGE else None
             self.send(status, body, headers | {"Accept-Ranges": "bytes"}, cut)
+
+        def write(self, body: bytes) -> None:
+            try:
+                for begin in range(0, len(body), PIECE):
+                    hub.sent += self.wfile.write(body[begin : begin + PIECE])
+            except ConnectionError:  # the client has what it wanted
+                self.close_connection = True
 
         def send_json(self, value: object) -> None:
             self.send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
@@ -133,7 +144,7 @@ def serving(hub: Hub) -> Iterator[Hub]:
                 self.send_header(name, value)
             self.end_headers()
             if self.command == "GET":
-                self.wfile.write(body[:cut])
+                self.write(body[:cut])
             if cut is not None:
                 self.close_connection = True
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import gguf_writer
+import numpy as np
 import pytest
 from folder_writer import write_folder
 from hub_server import Hub, serving
@@ -379,3 +380,99 @@ def test_where_the_hub_cannot_be_reached_the_cache_serves(server, publish, tmp_p
             after("resolve", "org/other")
         after.close()
     assert server.requests == []
+
+
+# ---- inspecting what is not there -------------------------------------------------------------------------------------------
+
+
+def files_under(home: Path) -> set[str]:
+    return {path.relative_to(home).as_posix() for path in (home / "hub").rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def fresh(server, tmp_path):
+    """A process with an empty cache, and with a folder for temporary files of its own."""
+    (tmp_path / "tmp").mkdir()
+    worker = Worker(server.url, tmp_path, TMPDIR=str(tmp_path / "tmp"))
+    yield worker
+    worker.close()
+    assert list((tmp_path / "tmp").iterdir()) == []
+    server.ranged = True
+
+
+@pytest.mark.parametrize("ranged", [True, False])
+def test_a_gguf_file_is_inspected_by_its_header(fresh, server, publish, model_bytes, tmp_path, ranged):
+    name = publish({"tiny.gguf": model_bytes + bytes(40_000_000), "README.md": b""})
+    server.ranged, server.sent = ranged, 0
+    info = fresh("inspect", name)
+    print(f"{server.sent} bytes sent")
+    assert server.sent < (1 << 20) + (0 if ranged else 8 << 20) + 10_000  # what is on the way when the client hangs up
+    assert (info["family"], info["revision"], info["unsupported"]) == ("llama", server.commit(name), "()")
+    assert info["file_bytes"] == str(len(model_bytes) + 40_000_000)
+    assert files_under(tmp_path) == set()
+    path, commit = fresh("resolve", name)
+    assert (info["path"], info["revision"]) == (path, commit)
+    server.sent = 0
+    cached = fresh("inspect", f"{name}:tiny.gguf")
+    assert server.sent < 10_000
+    assert {key for key in info if info[key] != cached[key]} <= {"process_bytes", "available_bytes"}
+
+
+def test_all_parts_of_a_split_model_are_inspected(fresh, server, publish, model_bytes, tmp_path):
+    metadata, tensors = gguf_writer.tiny_llama()
+    names, parts = list(tensors), {}
+    for i, chosen in enumerate((names[:5], names[5:])):
+        keys = {"split.no": ("uint16", i), "split.count": ("uint16", 2), "split.tensors.count": ("int32", len(names))}
+        path = tmp_path / "part.gguf"
+        gguf_writer.write_gguf(path, (metadata if i == 0 else {}) | keys, {key: tensors[key] for key in chosen})
+        parts[f"q/m-0000{i + 1}-of-00002.gguf"] = path.read_bytes() + bytes(3_000_000)
+    name = publish(parts)
+    server.sent = 0
+    info = fresh("inspect", f"{name}:q/m-00002-of-00002.gguf", revision=server.commit(name))
+    assert server.sent < 2 * (1 << 20) + 10_000
+    assert info["file_bytes"] == str(sum(map(len, parts.values())))
+    assert info["path"].endswith(f"/snapshots/{server.commit(name)}/q/m-00001-of-00002.gguf")
+    assert files_under(tmp_path) == set()
+
+
+@pytest.mark.parametrize("n_files", [1, 3])
+def test_a_folder_is_inspected_by_its_headers(fresh, server, publish, tmp_path, n_files):
+    case = CASES["llama_3_scaling"]
+    arrays = {key: np.tile(a, (1200, 1)) if len(a) == case.config["vocab_size"] else a for key, a in case.arrays.items()}
+    config = case.config | {"vocab_size": 1200 * case.config["vocab_size"]}
+    folder = write_folder(tmp_path / "model", config, arrays, n_files=n_files)
+    name = publish({path.name: path.read_bytes() for path in folder.iterdir()})
+    server.sent = 0
+    info = fresh("inspect", name)
+    assert server.sent < n_files * (1 << 20) + 20_000 < sum(path.stat().st_size for path in folder.iterdir()) / 4
+    assert (info["name"], info["family"], info["revision"]) == (name, "llama", server.commit(name))
+    local = fresh("inspect", str(folder))
+    same = ("parameters", "quantization", "trained_context", "context", "file_bytes", "weight_bytes", "load_bytes", "kv_bytes")
+    assert [info[key] for key in same] == [local[key] for key in same]
+    assert files_under(tmp_path) == set()
+
+
+def test_inspecting_does_not_move_the_cache_on(fresh, server, publish, model_bytes):
+    name = publish({"tiny.gguf": model_bytes})
+    path, first = fresh("resolve", name)
+    publish({"tiny.gguf": model_bytes + bytes(2000)})
+    assert fresh("inspect", name)["revision"] == server.commit(name) != first
+    assert fresh("resolve", name, offline=True) == [path, first]
+    assert fresh("inspect", name, offline=True)["revision"] == first
+    assert fresh("inspect", name, revision=first, offline=True)["path"] == path
+
+
+def test_inspecting_goes_wrong(fresh, server, publish, model_bytes):
+    name = publish({"tiny.gguf": model_bytes + bytes(2_000_000)})
+    with pytest.raises(DownloadError, match=f"{name} is not, or not wholly, in the cache"):
+        fresh("inspect", name, offline=True)
+    server.cut = [100_000] * 50
+    with pytest.raises(DownloadError, match=f"{name} could not be inspected: .*; try again"):
+        fresh("inspect", name)
+    server.cut = []
+    server.gated.add(name)
+    with pytest.raises(DownloadError, match=f"{name} is gated: accept its terms"):
+        fresh("inspect", name)
+    outside = publish({"../../evil.gguf": model_bytes}, suffix="-outside")
+    with pytest.raises(DownloadError, match=r"the name '\.\./\.\./evil\.gguf' leads out of it"):
+        fresh("inspect", outside)

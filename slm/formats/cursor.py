@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A bounded cursor over the header of an open file: nothing is believed about sizes before the bytes are known to be there."""
 
-import os
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,16 +28,16 @@ CODES = {
 
 
 class Cursor:
-    """Reads little-endian fields front to back from byte 0 of a file of `size` bytes.
+    """Reads little-endian fields front to back from byte 0 of a file of `size` bytes. read: (count, offset) -> bytes.
 
     The buffer grows as fields are asked for, at least doubling, so work and memory are proportional to the bytes that the file
     really has. Errors carry the byte where the field begins.
     """
 
-    def __init__(self, descriptor: int, size: int, report: Report) -> None:
+    def __init__(self, read: Callable[[int, int], bytes], size: int, report: Report) -> None:
         self.position = 0
         self.size = size
-        self._descriptor = descriptor
+        self._read = read
         self._report = report
         self._buffer = bytearray()
 
@@ -53,7 +53,7 @@ class Cursor:
             raise self._report.limit("LIMIT", self.position, f"header up to the end of {field}", end, MAX_HEADER)
         target = min(self.size, MAX_HEADER, max(end, FIRST_READ, 2 * len(self._buffer)))
         while len(self._buffer) < target:
-            more = os.pread(self._descriptor, min(READ_SIZE, target - len(self._buffer)), len(self._buffer))
+            more = self._read(min(READ_SIZE, target - len(self._buffer)), len(self._buffer))
             if not more:
                 raise self._report.bad("CHANGED", len(self._buffer), field, f"{self.size} bytes", len(self._buffer))
             self._buffer += more

@@ -4,7 +4,7 @@
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -47,11 +47,19 @@ class InputFile:
             raise ClosedError(f"{os.fspath(self.path)}: the file was closed")
         return self._descriptor
 
+    def pread(self, count: int, offset: int) -> bytes:
+        """Up to `count` bytes; none at the end of the file."""
+        return os.pread(self.fileno(), count, offset)
+
     def check_size(self) -> None:
         """Raise FormatError if the file is not as long as when it was opened: somebody is writing it."""
         size = os.fstat(self.fileno()).st_size
         if size != self.size:
             raise self.report.bad("CHANGED", None, "file size", f"{self.size} bytes", size)
+
+
+# How a file of weights is opened, whose header is then read by pread alone.
+Opener = Callable[[str | os.PathLike[str], Report], InputFile]
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import numpy as np
 
 from slm.errors import quoted
 from slm.formats import json_text
+from slm.formats.files import InputFile, Opener
 from slm.formats.folder_fields import ALIASES, IGNORED, NEUTRAL
 from slm.formats.json_text import Object, read_object, shown
 from slm.formats.model_files import ModelFiles
@@ -52,7 +53,7 @@ class Folder(ModelFiles):
 
     is_gguf = False
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], opener: Opener = InputFile) -> None:
         """Raises OSError, FormatError, UnsupportedError (an adapter, weights that are not safetensors)."""
         self.path = Path(path)
         self.report = Report(path, "FOLDER", CODES)
@@ -67,7 +68,7 @@ class Folder(ModelFiles):
         self._others: tuple[str, ...] = ()
         self._read: set[str] = set()
         with ExitStack() as stack:
-            self._shards, self.tensors = open_shards(self.path, self.report, stack)
+            self._shards, self.tensors = open_shards(self.path, self.report, stack, opener)
             self._files = stack.pop_all()
 
     @property

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from slm.errors import quoted
 from slm.formats import cursor as cursors
 from slm.formats.cursor import Cursor, Strings
-from slm.formats.files import InputFile
+from slm.formats.files import InputFile, Opener
 from slm.formats.gguf_types import ARRAY, BOOL, NUMBERS, STRING, TENSOR_TYPES, VALUE_NAMES
 from slm.formats.report import REQUIRED, Report
 from slm.formats.tensors import TensorInfo
@@ -84,16 +84,16 @@ class GGUF:
     Raises OSError, FormatError (malformed), UnsupportedError (version, byte order, tensor type), LimitError.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], opener: Opener = InputFile) -> None:
         self.path = path
         self.metadata: dict[str, Value] = {}
         self.tensors: dict[str, TensorInfo] = {}
         self.report = Report(path, "GGUF", CODES)
         self.parts: list[GGUF] = []  # the other files of the model, see open_gguf
-        self._file = InputFile(path, self.report)
+        self._file = opener(path, self.report)
         self.size = self._file.size
         try:
-            self._read_header(Cursor(self._file.fileno(), self.size, self.report))
+            self._read_header(Cursor(self._file.pread, self.size, self.report))
             self.check_size()
         except BaseException:
             self.close()
@@ -181,7 +181,7 @@ class GGUF:
 
     def read_f32(self, tensor: TensorInfo) -> NDArray[np.float32]:
         """The values of a small F32 tensor, flat. Raises FormatError if the file was cut after it was opened."""
-        raw = os.pread(self.fileno(), tensor.size, tensor.offset)
+        raw = self._file.pread(tensor.size, tensor.offset)
         if len(raw) != tensor.size:
             raise self.report.bad("CHANGED", tensor.offset, f"tensor {quoted(tensor.name)}", f"{tensor.size} bytes", len(raw))
         return np.frombuffer(raw, "<f4")

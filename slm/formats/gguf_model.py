@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from slm.errors import quoted
+from slm.formats.files import InputFile, Opener
 from slm.formats.gguf import Value
 from slm.formats.gguf_names import ALL_LAYERS, KEYS, NEUTRAL, TENSORS, VECTORS
 from slm.formats.gguf_split import open_gguf
@@ -22,9 +23,9 @@ class GGUFModel(ModelFiles):
 
     is_gguf = True
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], opener: Opener = InputFile) -> None:
         """Raises what open_gguf() does."""
-        self.gguf = open_gguf(path)
+        self.gguf = open_gguf(path, opener)
         self.path = self.gguf.path
         self.report = self.gguf.report
         self.tensors = self.gguf.tensors

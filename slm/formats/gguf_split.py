@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from slm.errors import quoted
+from slm.formats.files import InputFile, Opener
 from slm.formats.gguf import GGUF, MAX_ITEMS
 from slm.formats.report import listed
 
@@ -19,14 +20,14 @@ MAX_PARTS = 1024
 NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 
 
-def open_gguf(path: str | os.PathLike[str]) -> GGUF:
+def open_gguf(path: str | os.PathLike[str], opener: Opener = InputFile) -> GGUF:
     """An open model: a GGUF file, and where it is one of several, whichever it is, all of them as one.
 
     The result is the first file, with the tensors of all. Raises what GGUF does; FormatError for a file that is missing, has
     another name than its number says, or belongs to another model.
     """
     with ExitStack() as stack:
-        named = stack.enter_context(GGUF(path))
+        named = stack.enter_context(GGUF(path, opener))
         count = named.get_uint(COUNT, 0, MAX_PARTS, default=1)
         if count <= 1:
             stack.pop_all()
@@ -37,7 +38,7 @@ def open_gguf(path: str | os.PathLike[str]) -> GGUF:
             expected = f"all {count} files in one folder"
             raise named.report.bad("SPLIT_MISSING", None, "files", expected, f"no {listed(missing)}")
         number = named.get_uint(NO)
-        parts = [named if i == number else stack.enter_context(GGUF(other)) for i, other in enumerate(paths)]
+        parts = [named if i == number else stack.enter_context(GGUF(other, opener)) for i, other in enumerate(paths)]
         join(parts, count)
         stack.pop_all()
         return parts[0]

@@ -15,7 +15,7 @@ from slm.errors import quoted
 from slm.formats import cursor as cursors
 from slm.formats import json_text
 from slm.formats.cursor import Cursor
-from slm.formats.files import InputFile
+from slm.formats.files import InputFile, Opener
 from slm.formats.json_text import Object, parse_object
 from slm.formats.report import Report
 from slm.formats.tensors import TensorInfo, TensorType
@@ -66,10 +66,10 @@ class Safetensors:
     Raises OSError, FormatError (malformed), UnsupportedError (an unknown dtype), LimitError.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], opener: Opener = InputFile) -> None:
         self.path = path
         self.report = Report(path, "SAFETENSORS", CODES)
-        self.file = InputFile(path, self.report)
+        self.file = opener(path, self.report)
         try:
             self.tensors = self._read_header()
             self.file.check_size()
@@ -87,7 +87,7 @@ class Safetensors:
         self.file.close()
 
     def _read_header(self) -> dict[str, TensorInfo]:
-        cursor = Cursor(self.file.fileno(), self.file.size, self.report)
+        cursor = Cursor(self.file.pread, self.file.size, self.report)
         length = cursor.unpack(LENGTH, "header length")
         room = self.file.size - LENGTH.size
         if length > MAX_HEADER:

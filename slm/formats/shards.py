@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from slm.errors import quoted
+from slm.formats.files import Opener
 from slm.formats.json_text import Object, read_object, shown
 from slm.formats.report import Report, listed
 from slm.formats.safetensors import MAX_TENSORS, Safetensors
@@ -20,16 +21,18 @@ MAX_SHARDS = 1024
 MAX_INDEX = 64 << 20  # bytes
 
 
-def open_shards(folder: Path, report: Report, stack: ExitStack) -> tuple[list[Safetensors], dict[str, TensorInfo]]:
+def open_shards(
+    folder: Path, report: Report, stack: ExitStack, opener: Opener
+) -> tuple[list[Safetensors], dict[str, TensorInfo]]:
     """The files, which `stack` closes, and all their tensors. A single file wins over an index, as in Transformers.
 
     report: about the folder, with the codes of slm.formats.folder. Raises OSError, FormatError, UnsupportedError, LimitError.
     """
     if (folder / SINGLE).exists():
-        single = stack.enter_context(Safetensors(folder / SINGLE))
+        single = stack.enter_context(Safetensors(folder / SINGLE, opener))
         return [single], single.tensors
     if (folder / INDEX).exists():
-        return open_index(folder, report, stack)
+        return open_index(folder, report, stack, opener)
     found = [name for name in FOREIGN if (folder / name).exists()]
     expected = f"{SINGLE}, or {INDEX} and the files it lists"
     if found:
@@ -38,7 +41,7 @@ def open_shards(folder: Path, report: Report, stack: ExitStack) -> tuple[list[Sa
     raise report.bad("NO_WEIGHTS", None, "weights", expected, "neither")
 
 
-def open_index(folder: Path, report: Report, stack: ExitStack) -> tuple[list[Safetensors], dict[str, TensorInfo]]:
+def open_index(folder: Path, report: Report, stack: ExitStack, opener: Opener) -> tuple[list[Safetensors], dict[str, TensorInfo]]:
     index = read_object(folder / INDEX, Report(folder / INDEX, report.format, report.codes), MAX_INDEX)
     weight_map = index.get_object("weight_map")
     names = {tensor: file_name(weight_map, tensor) for tensor in weight_map}
@@ -51,7 +54,7 @@ def open_index(folder: Path, report: Report, stack: ExitStack) -> tuple[list[Saf
     if absent:
         expected = f"all {len(files)} files that {INDEX} lists"
         raise report.bad("SHARD_MISSING", None, "weights", expected, f"no {listed(absent)}")
-    shards = {name: stack.enter_context(Safetensors(folder / name)) for name in files}
+    shards = {name: stack.enter_context(Safetensors(folder / name, opener)) for name in files}
     missing = [f"{quoted(tensor)} in {quoted(name)}" for tensor, name in names.items() if tensor not in shards[name].tensors]
     extra = [
         f"{quoted(tensor)} in {quoted(name)}"
