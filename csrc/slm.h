@@ -239,6 +239,7 @@ typedef struct slm_memory {
                                layer with a window holds those that its queries reach. SIZE_MAX: more than that */
     size_t workspace_bytes; /* activations of a prompt that runs in default chunks, logits */
     slm_kv_type kv;         /* not SLM_KV_AUTO */
+    int64_t encoded[SLM_TYPE_COUNT]; /* elements of each float type that become slm_load_options.quantize */
 } slm_memory;
 
 /* Checks all that slm_model_load checks before it reads. */

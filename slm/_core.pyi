@@ -48,6 +48,7 @@ class Memory(TypedDict):
     kv_bytes: int  # keys and values of a session over the whole context; pages are taken as needed
     workspace_bytes: int  # of a call that runs a prompt in default chunks
     kv: Literal["f32", "bf16"]
+    encoded: dict[str, int]  # elements of each float type that quantize= turns into its own
 
 def cpu_info() -> CpuInfo: ...
 def measure_bandwidth(size: int = 1 << 30, sweeps: int = 5, threads: int = 0) -> float:

@@ -244,6 +244,8 @@ def plain_messages(messages: Any) -> list[dict[str, Any]]:
             raise ValueError(f"messages[{i}] must have a 'role' that is a str, not {shown(message.get('role'))}")
         # As Transformers does: what is None counts as absent, and reasoning stands under each name that templates read.
         known = {key: value for key, value in plain(message, f"messages[{i}]", 1).items() if value is not None}
+        if "content" not in known and not known.get("tool_calls"):
+            raise ValueError(f"messages[{i}] has no 'content'; only a message with 'tool_calls' may be without")
         reasoning = next((known[name] for name in REASONING if name in known), None)
         copied.append(known if reasoning is None else {"thinking": reasoning} | known | {"reasoning_content": reasoning})
     return copied

@@ -2,6 +2,7 @@
 """The command line: the API's verbs, with its keywords as options. The only module that prints."""
 
 import argparse
+import io
 import json
 import os
 import re
@@ -28,7 +29,9 @@ GENERATE_OPTIONS = tuple(field.name for field in fields(slm.GenerateOptions))
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        extra = re.match(r"unrecognized arguments: [^-]", message)
+        hint = "; run, chat and tokenize take the model as -m MODEL" if extra else ""
+        self.exit(2, f"{self.prog}: {message}{hint}; see {self.prog} --help\n")
 
 
 def build_parser() -> Parser:
@@ -123,6 +126,7 @@ def build_parser() -> Parser:
 
 def run(args: argparse.Namespace) -> None:
     prompt = given_text(args.prompt, "prompt")
+    refuse_model(args.prompt)
     with open_model(args) as model:
         templated = not args.raw and model.tokenizer is not None and bool(model.tokenizer.chat_templates)
         for option in TEMPLATE_OPTIONS:
@@ -189,6 +193,7 @@ def inspect(args: argparse.Namespace) -> None:
         "parameters": f"{info.parameters:,}",
         "types": types or "no tensors",
         "trained": "not stated" if info.trained_context is None else f"for {info.trained_context:,} tokens",
+        "original": None if info.original_context is None else f"{info.original_context:,} tokens, before it was stretched",
     }
     if info.memory_bytes is not None:
         lines |= {
@@ -209,6 +214,7 @@ def inspect(args: argparse.Namespace) -> None:
 
 def tokenize(args: argparse.Namespace) -> None:
     text = given_text(args.text, "text")
+    refuse_model(args.text)
     tokenizer = slm.load_tokenizer(args.model, revision=args.revision, offline=args.offline)
     ids = tokenizer.encode(text, parse_special=args.parse_special)
     if args.ids:
@@ -287,6 +293,14 @@ def given_text(argument: str | None, what: str) -> str:
     return text
 
 
+def refuse_model(argument: str | None) -> None:
+    """A model in the place of a text is a slip: the default model would be fetched to answer it."""
+    if argument is None:
+        return
+    if (argument.endswith(".gguf") and os.path.exists(argument)) or os.path.exists(os.path.join(argument, "config.json")):
+        raise ValueError(f"{quoted(argument)} stands where a text is expected, and is a model here; name it by -m {argument}")
+
+
 @contextmanager
 def bar() -> Iterator[Callable[[int, int], None] | None]:
     """A function of (bytes done, bytes in all) that draws a bar on a terminal once it takes long; None elsewhere."""
@@ -315,6 +329,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0; 2 for an error, said in one line on stderr; 130 after Ctrl-C; 141 when nobody reads the output any more."""
     parser = build_parser()
     args = parser.parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what its encoding lacks is escaped: an answer must not end in an exception
+            stream.reconfigure(errors="backslashreplace")
     try:
         if args.version:
             print(f"slm {slm.__version__}")

@@ -86,6 +86,8 @@ def resolve(
         return Located(fetch(KNOWN[name], cache_folder(), offline=offline))
     if on_hub:
         return Located(*repository.fetch(name, revision=revision, offline=offline, tokenizer_only=tokenizer_only))
+    if name.endswith(repository.FILE_ENDINGS):  # a name of a file can mean nothing else
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
     near = get_close_matches(name, KNOWN, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known names: {', '.join(sorted(KNOWN))}"
     hint += "; names on the Hugging Face Hub read org/name or org/name:file.gguf"

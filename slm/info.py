@@ -20,9 +20,11 @@ SHORT = {10**9: "B", 10**6: "M", 10**3: "k"}
 class Info:
     """A model, as the headers of its files describe it, and the memory it will take.
 
-    quantization: tensor type -> number of parameters, largest first. trained_context: positions that the model was trained for.
-    context: those that memory is counted for: what was asked for, else what load() takes (fewer than trained_context where longer
-    prompts would change short ones: longrope). file_bytes: of all files.
+    quantization: tensor type -> number of parameters, largest first: of the files, or with quantize= as load() stores them.
+    trained_context: positions that the model was trained for. original_context: those it was trained for before its rotary
+    positions were stretched with other factors for longer prompts (longrope); None where one set serves all. context: those that
+    memory is counted for: what was asked for, else what load() takes, original_context if there is one, else trained_context.
+    file_bytes: of all files.
 
     Bytes that loading and running will take, exact but for process_bytes; None for a model that cannot run. weight_bytes: packed
     weights. load_bytes: buffers while they are read. kv_bytes: keys and values of one session that is full, in the type that kv
@@ -41,6 +43,7 @@ class Info:
     parameters: int
     quantization: Mapping[str, int]
     trained_context: int | None
+    original_context: int | None
     context: int | None
     file_bytes: int
     weight_bytes: int | None
@@ -83,22 +86,28 @@ class Info:
 def model_info(
     files: ModelFiles,
     trained_context: int | None,
+    original_context: int | None,
     context: int | None,
+    quantize: str | None,
     memory: Mapping[str, Any] | None,
     unsupported: tuple[str, ...],
 ) -> Info:
-    """memory: what _core.Model.measure says, None for a model that cannot run."""
+    """memory: what _core.Model.measure says of a load with this quantize, None for a model that cannot run."""
     parameters: dict[str, int] = {}
     for tensor in files.tensors.values():
         parameters[tensor.type.name] = parameters.get(tensor.type.name, 0) + tensor.elements
-    sizes = memory or dict.fromkeys(("weight_bytes", "load_bytes", "kv_bytes", "workspace_bytes", "kv"))
+    sizes = dict(memory or dict.fromkeys(("weight_bytes", "load_bytes", "kv_bytes", "workspace_bytes", "kv", "encoded")))
+    for source, count in (sizes.pop("encoded") or {}).items():
+        parameters[source] -= count
+        parameters[quantize] = parameters.get(quantize, 0) + count
     return Info(
         name=files.name,
         path=Path(files.path),
         family=files.kind,
         parameters=sum(parameters.values()),
-        quantization=dict(sorted(parameters.items(), key=lambda item: -item[1])),
+        quantization={name: n for name, n in sorted(parameters.items(), key=lambda item: -item[1]) if n},
         trained_context=trained_context,
+        original_context=original_context,
         context=context,
         file_bytes=files.file_bytes,
         **sizes,

@@ -2,13 +2,13 @@
 """From a source to a running model: hub -> formats -> families -> the core. A source is a path or a name."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from slm import _core, hub
-from slm.errors import FormatError, UnsupportedError
+from slm.errors import FormatError, UnsupportedError, quoted
 from slm.families import registry
 from slm.families.registry import Architecture, Vocabulary
 from slm.formats import tokenizer_json
@@ -70,7 +70,9 @@ def open_model(
         end_ids = files.end_tokens if tokenizer is None else (*files.end_tokens, *tokenizer.end_ids)
         made_of = architecture.config, architecture.weights, context
         options = {"kv": kv, "precision": precision, "quantize": quantize, "threads": threads}
-        info = model_info(files, architecture.context_length, context, _core.Model.measure(*made_of, **options), ())
+        memory = _core.Model.measure(*made_of, **options)
+        check_quantize(files, quantize, memory)
+        info = model_info(files, architecture.context_length, original_context(architecture), context, quantize, memory, ())
         core = _core.Model(*made_of, **options, progress=progress)
         # Had somebody rewritten a file meanwhile, the ranges would mean something else.
         files.check_size()
@@ -118,7 +120,7 @@ def inspect(
     Raises what hub.resolve() raises, OSError, FormatError, LimitError, ValueError (context).
     """
     with hub.headers(source, revision=revision, offline=offline) as (path, located, opener), open_files(path, opener) as files:
-        architecture, memory, tokenizer, reasons = None, None, None, []
+        architecture, memory, tokenizer, original, reasons = None, None, None, None, []
         with noted(reasons):
             vocabulary = registry.vocabulary_of(files)
             tokenizer = None if vocabulary is None else make_tokenizer(files.report, vocabulary)  # part of what the process holds
@@ -129,11 +131,13 @@ def inspect(
                 registry.check_types(files, files.tensors.values())
             trained = files.uint("max_position_embeddings", default=None)
         else:
-            trained, context = architecture.context_length, check_context(context, architecture)
+            trained, original = architecture.context_length, original_context(architecture)
+            context = check_context(context, architecture)
         if not reasons:
             options = {"kv": kv, "precision": precision, "quantize": quantize, "threads": threads}
             memory = _core.Model.measure(architecture.config, architecture.weights, context, **options)
-        info = model_info(files, trained, context or trained, memory, tuple(reasons))
+            check_quantize(files, quantize, memory)
+        info = model_info(files, trained, original, context or trained, quantize, memory, tuple(reasons))
         del tokenizer
     return of_hub(info, located)
 
@@ -162,6 +166,20 @@ def check_context(context: int | None, architecture: Architecture) -> int:
     if not 1 <= context <= longest:
         raise ValueError(f"context: expected 1 to {longest}, which the model was made for, found {context}")
     return context
+
+
+def original_context(architecture: Architecture) -> int | None:
+    default = architecture.default_context
+    return default if default < architecture.context_length else None
+
+
+def check_quantize(files: ModelFiles, quantize: str | None, memory: Mapping[str, Any]) -> None:
+    """Raise ValueError for what would change nothing."""
+    if quantize is None or memory["encoded"]:
+        return
+    types = ", ".join(sorted({tensor.type.name for tensor in files.tensors.values() if len(tensor.shape) > 1}))
+    what = f"its matrices are {types}, and only those of floats whose rows are whole blocks become {quantize}"
+    raise ValueError(f"quantize={quantize.lower()!r} would change nothing in {quoted(files.name)}: {what}")
 
 
 def make_tokenizer(report: Report, vocabulary: Vocabulary) -> Tokenizer:

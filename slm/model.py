@@ -241,7 +241,8 @@ def load(
     precision: "default" multiplies quantized weights with int8 activations and BF16 weights with bf16 ones; "high" keeps all
              activations in f32, which is slower and as exact as f32 arithmetic on the dequantized weights.
     quantize: "q8_0", "q5_1", "q5_0", "q4_1" or "q4_0": the matrices of floating-point weights are stored so as they are read,
-             which takes no more memory than the result; others, and vectors, stay as they are. None: all as in the file.
+             which takes no more memory than the result; others, and vectors, stay as they are, and where all would it is a
+             ValueError. None: all as in the file.
     threads: how many threads a call uses; None: what the process may use.
     revision: a branch, tag or commit of a name on the Hub; None: its main branch. The commit is recorded in Model.info.
     offline: fetch nothing: what a name means must be in the cache.
@@ -290,7 +291,8 @@ def inspect(
     """What the header of a model's files says: architecture, parameters, types, and the memory that load() with the same
     arguments and one session that fills its context will take. Reads no weights.
 
-    A name is fetched whole, as for load(). A model that slm cannot run is described too, with all the reasons in `.unsupported`.
+    Of a name on the Hub that is not in the cache only headers are fetched; a name that `slm models` lists is fetched whole.
+    A model that slm cannot run is described too, with all the reasons in `.unsupported`.
     Raises FormatError, LimitError, OSError, DownloadError, ValueError and TypeError.
     """
     check_source(source)

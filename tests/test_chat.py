@@ -509,6 +509,8 @@ def test_honest_long_conversations_pass():
         ({"role": "user", "content": "x"}, TypeError, "messages must be"),
         (["hi"], TypeError, r"messages\[0\] must be"),
         ([{"content": "x"}], ValueError, r"messages\[0\] must have a 'role'"),
+        ([{"role": "user"}], ValueError, r"messages\[0\] has no 'content'; only a message with 'tool_calls' may be without"),
+        ([{"role": "assistant", "content": None, "tool_calls": []}], ValueError, r"messages\[0\] has no 'content'"),
         ([{"role": 3, "content": "x"}], ValueError, r"messages\[0\] must have a 'role'"),
         ([{"role": "user", "content": b"x"}], TypeError, r"messages\[0\]\['content'\] must be plain data"),
         ([{"role": "user", "content": object()}], TypeError, r"messages\[0\]\['content'\] must be plain data"),

@@ -187,7 +187,10 @@ ERRORS = [
     (["run", "-m", "@"], "the prompt from stdin is empty"),
     (["run", "--max-tokens", "many", "x"], "invalid int value"),
     (["run", "--max-token-count", "3", "x"], "unrecognized arguments"),
-    (["run", "a", "b"], "unrecognized arguments"),
+    (["run", "a", "b"], "unrecognized arguments: b; run, chat and tokenize take the model as -m MODEL"),
+    (["run", "@"], "stands where a text is expected, and is a model here; name it by -m"),
+    (["tokenize", "@"], "stands where a text is expected, and is a model here; name it by -m"),
+    (["inspect", "org/none.gguf"], "No such file or directory: 'org/none.gguf'"),
     (["walk"], "invalid choice"),
     (["inspect", __file__], "GGUF"),
     (["inspect"], "SOURCE"),
@@ -299,6 +302,17 @@ def test_inspect(smollm2, smollm2_path):
     assert fields["parameters"] == f"{smollm2.info.parameters:,}"
     assert fields["context"] == "100 tokens"
     assert fields["types"].startswith("Q4_1 (")
+
+
+def test_what_the_encoding_of_stdout_lacks_is_escaped(smollm2_path, tmp_path):
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = cli("tokenize", "-m", smollm2_path, "Größe", env=ascii_only)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\xf6" in done.stdout
+    (tmp_path / "größe.gguf").symlink_to(smollm2_path)
+    done = cli("inspect", tmp_path / "größe.gguf", env=ascii_only)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "gr\\xf6\\xdfe.gguf" in done.stdout
 
 
 def test_tokenize(smollm2, smollm2_path):

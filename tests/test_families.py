@@ -162,7 +162,8 @@ def test_longrope_takes_the_long_factors_beyond_the_original_context(tmp_path):
     paths = [write_gguf(tmp_path / "model.gguf", case), write_folder(tmp_path / "model", case.config, case.arrays)]
     for path in paths:
         with slm.load(path) as short, slm.load(path, context=129) as long:
-            assert short.info.context == 128
+            assert (short.info.context, short.info.original_context, short.info.trained_context) == (128, 128, 1024)
+            assert (long.info.context, long.info.original_context, long.info.trained_context) == (129, 128, 1024)
             assert relative_error(short.forward(case.ids.tolist(), logits="all").logits, case.logits) < 2e-5
             assert relative_error(long.forward(case.ids.tolist(), logits="all").logits, case.logits) > 1e-3
 

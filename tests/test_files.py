@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file is there whole or not at all."""
+"""Files to read that are not what they seem; a file to write is there whole or not at all."""
 
 import os
 
+import gguf_writer
 import pytest
+from folder_writer import write_folder
+from test_families import CASES
 
+import slm
 from slm.formats.files import atomic_write
 
 
@@ -57,3 +61,27 @@ def test_order_of_system_calls(tmp_path, monkeypatch):
     with atomic_write(tmp_path / "x") as file:
         file.write(b"new")
     assert calls == ["fsync", "replace", "fsync"]
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:%s\nsize 269060552\n" % (b"a" * 64)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "tokenizer.model", "config.json"])
+def test_a_git_lfs_pointer_is_named(tmp_path, name):
+    case = CASES["llama_3_scaling"]
+    folder = write_folder(tmp_path / "model", case.config, case.arrays)
+    (folder / name).write_bytes(POINTER)
+    with pytest.raises(
+        slm.UnsupportedError, match=rf"{name}: .* expected the file itself, found a Git LFS pointer .*`git lfs pull`"
+    ):
+        slm.load(folder)
+
+
+def test_a_git_lfs_pointer_instead_of_a_gguf_file(tmp_path):
+    path = tmp_path / "x.gguf"
+    path.write_bytes(POINTER)
+    for call in (slm.load, slm.inspect, slm.load_tokenizer):
+        with pytest.raises(slm.UnsupportedError, match=r"Git LFS pointer to it, which `git lfs pull` replaces \[GGUF_MAGIC\]"):
+            call(path)
+    gguf_writer.write_gguf(path, *gguf_writer.tiny_llama())
+    slm.inspect(path)

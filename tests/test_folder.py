@@ -309,6 +309,7 @@ REFUSED: list[tuple[str, Change, type[Exception], str, str]] = [
     ("no config", without(CONFIG), FormatError, "FOLDER_NO_CONFIG", "config.json"),
     ("adapter", text("adapter_config.json", "{}"), UnsupportedError, "FOLDER_ADAPTER", "adapter_config.json"),
     ("gptq", config(quantization_config=QUANTIZED), UnsupportedError, "FOLDER_QUANTIZED", "$.quantization_config"),
+    ("mlx", config(quantization={"group_size": 64, "bits": 4}), UnsupportedError, "FOLDER_QUANTIZED", "found 'MLX'"),
     ("gptq by name", config(quantization_config=QUANTIZED), UnsupportedError, "FOLDER_QUANTIZED", "'gptq'"),
     ("pickles", bin_weights, UnsupportedError, "FOLDER_NO_WEIGHTS", "save_pretrained"),
     (

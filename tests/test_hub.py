@@ -95,7 +95,9 @@ def test_a_local_path_wins_over_a_name(tmp_path, monkeypatch, cache, no_pip):
     ("source", "hint"),
     [
         ("smolm2-135", r"did you mean 'smollm2-135m'\?"),
-        ("/no/such/file.gguf", "known names: smollm2-135m"),
+        ("/no/such/file.gguf", "No such file or directory: '/no/such/file.gguf'"),
+        ("org/file.gguf", "No such file or directory: 'org/file.gguf'"),
+        ("/no/such/folder", "known names: smollm2-135m"),
         ("", "known names: "),
         ("a\0b", "known names: "),
     ],

@@ -97,3 +97,27 @@ def test_numbers_that_no_block_holds(name, value, tmp_path):
     gguf_writer.write_gguf(tmp_path / "x.gguf", metadata, tensors)
     with pytest.raises(slm.FormatError, match=f"up_proj of layer 1: it cannot become {name}"):
         slm.load(tmp_path / "x.gguf", quantize=name.lower())
+
+
+def test_info_tells_the_types_that_are_held(tmp_path):
+    metadata, tensors = gguf_writer.tiny_llama(layers=2, hidden=64, intermediate=96)
+    gguf_writer.write_gguf(tmp_path / "x.gguf", metadata, tensors)
+    vectors = sum(data.size for _, shape, data in tensors.values() if len(shape) == 1)
+    plain, quantized = slm.inspect(tmp_path / "x.gguf"), slm.inspect(tmp_path / "x.gguf", quantize="q8_0")
+    assert plain.quantization == {"F32": plain.parameters}
+    assert quantized.quantization == {"Q8_0": plain.parameters - vectors, "F32": vectors}
+    with slm.load(tmp_path / "x.gguf", quantize="q8_0") as model:
+        assert model.info.quantization == quantized.quantization
+        assert ", Q8_0 100 %, " in repr(model.info)
+
+
+def test_what_would_change_nothing_is_said(tmp_path):
+    metadata, arrays = model()
+    kind = gguf.GGMLQuantizationType.Q4_0
+    blocks = {k: ("Q4_0", a.shape, quantize(a, kind)) if a.ndim == 2 else ("F32", a.shape, a) for k, a in arrays.items()}
+    gguf_writer.write_gguf(tmp_path / "blocks.gguf", metadata, blocks)
+    gguf_writer.write_gguf(tmp_path / "odd.gguf", *gguf_writer.tiny_llama(hidden=48, intermediate=80))
+    for name, types in (("blocks", "Q4_0"), ("odd", "F32")):
+        for call in (slm.load, slm.inspect):
+            with pytest.raises(ValueError, match=rf"quantize='q8_0' would change nothing in '.*': its matrices are {types}, and"):
+                call(tmp_path / f"{name}.gguf", quantize="q8_0")

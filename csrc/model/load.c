@@ -258,6 +258,10 @@ slm_status slm_model_measure(const slm_config *config, const slm_weights *weight
                         .load_bytes = (size_t)threads * buffer_layout(&plan, &row_at, &blocks_at),
                         .kv_bytes = slm_kv_most(&m->kv_shape, m->sliding_windows, m->context, SLM_PREFILL_CHUNK),
                         .kv = m->kv_shape.bf16 ? SLM_KV_BF16 : SLM_KV_F32};
+    for (int64_t i = 0; i < plan.n_tensors; i++) {
+        const slm_planned *p = &plan.tensors[i];
+        if (slm_planned_is_encoded(p)) found.encoded[p->tensor->type] += p->shape.rows * p->shape.cols;
+    }
     /* A bidirectional model runs all tokens at once and has no logits. */
     int64_t chunk = config->bidirectional ? m->context : slm_min64(m->context, SLM_PREFILL_CHUNK);
     status = slm_workspace_measure(m, chunk, threads, &found.workspace_bytes, error);

@@ -401,6 +401,17 @@ static int model_init(PyObject *self, PyObject *args, PyObject *kwargs) {
     return ok ? 0 : -1;
 }
 
+/* Name of a type -> count, of those with any; NULL with an exception. */
+static PyObject *counts_by_type(const int64_t *counts) {
+    PyObject *result = PyDict_New();
+    for (int i = 0; result && i < SLM_TYPE_COUNT; i++) {
+        PyObject *count = counts[i] ? PyLong_FromLongLong(counts[i]) : NULL;
+        if (counts[i] && (!count || PyDict_SetItemString(result, slm_type_name(i), count))) Py_CLEAR(result);
+        Py_XDECREF(count);
+    }
+    return result;
+}
+
 static PyObject *model_measure(PyObject *type, PyObject *args, PyObject *kwargs) {
     slm_py_state *state = slm_py_state_of((PyTypeObject *)type);
     PyObject *result = NULL;
@@ -409,11 +420,12 @@ static PyObject *model_measure(PyObject *type, PyObject *args, PyObject *kwargs)
     request r;
     if (read_request(state, args, kwargs, &r)) {
         slm_status status = slm_model_measure(&r.config, &r.weights, &r.options, &r.call.call, &memory, &error);
-        result =
-            status ? slm_py_raise(state, &error)
-                   : Py_BuildValue("{s:N,s:N,s:N,s:N,s:s}", "weight_bytes", PyLong_FromSize_t(memory.weight_bytes), "load_bytes",
-                                   PyLong_FromSize_t(memory.load_bytes), "kv_bytes", PyLong_FromSize_t(memory.kv_bytes),
-                                   "workspace_bytes", PyLong_FromSize_t(memory.workspace_bytes), "kv", kv_types[memory.kv]);
+        result = status ? slm_py_raise(state, &error)
+                        : Py_BuildValue("{s:N,s:N,s:N,s:N,s:s,s:N}", "weight_bytes", PyLong_FromSize_t(memory.weight_bytes),
+                                        "load_bytes", PyLong_FromSize_t(memory.load_bytes), "kv_bytes",
+                                        PyLong_FromSize_t(memory.kv_bytes), "workspace_bytes",
+                                        PyLong_FromSize_t(memory.workspace_bytes), "kv", kv_types[memory.kv], "encoded",
+                                        counts_by_type(memory.encoded));
     }
     request_release(&r);
     return result;

@@ -17,7 +17,8 @@ class Architecture:
     """One model, ready for `_core.Model(config, weights, ...)`.
 
     config, weights: the fields of slm_config and slm_weights in csrc/slm.h by name; the weights point into open files.
-    context_length: positions the model was trained for. default_context: what a session holds unless asked otherwise.
+    context_length: positions the model was trained for. default_context: what a session holds unless asked otherwise;
+    less than context_length where rope has other factors for more (longrope).
     longest_context: what may be asked for, where the scaling of positions reaches further than training did.
     """
 

@@ -12,11 +12,14 @@ from typing import BinaryIO, Self
 from slm.errors import ClosedError
 from slm.formats.report import Report
 
+# What git leaves in place of a large file, and the size that such pointers stay below. Source: the specification of Git LFS.
+LFS, LFS_BYTES = b"version https://git-lfs.github.com/spec/", 1024
+
 
 class InputFile:
     """A regular file, open for reading. size: bytes when it was opened. A context manager.
 
-    Raises OSError, UnsupportedError (a folder, device or pipe).
+    Raises OSError, UnsupportedError (a folder, device or pipe; a Git LFS pointer).
     """
 
     def __init__(self, path: str | os.PathLike[str], report: Report) -> None:
@@ -30,6 +33,10 @@ class InputFile:
             raise report.unsupported("MAGIC", None, "path", "a regular file", found)
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.size = os.fstat(self._descriptor).st_size
+        if self.size <= LFS_BYTES and os.pread(self._descriptor, len(LFS), 0) == LFS:
+            self.close()
+            found = "a Git LFS pointer to it, which `git lfs pull` replaces"
+            raise report.unsupported("MAGIC", 0, "the whole file", "the file itself", found)
 
     def __enter__(self) -> Self:
         return self

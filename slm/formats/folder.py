@@ -163,10 +163,11 @@ class Folder(ModelFiles):
         return self.config.report.unsupported("MODEL_TYPE", None, "$.model_type", known, quoted(self.kind))
 
     def refuse_unread(self) -> None:
-        quantization = self._whole.get_object("quantization_config", None)
-        if quantization is not None:
-            method = quoted(quantization.get_string("quant_method", "no quant_method"))
-            raise self.config.report.unsupported("QUANTIZED", None, quantization.path, "float weights", method)
+        for name in ("quantization", "quantization_config"):  # MLX writes the first, and perhaps a copy of it as the second
+            quantization = self._whole.get_object(name, None)
+            if quantization is not None:
+                method = quantization.get_string("quant_method", "MLX" if name == "quantization" else "no quant_method")
+                raise self.config.report.unsupported("QUANTIZED", None, quantization.path, "float weights", quoted(method))
         if self._whole is not self.config:
             self._refuse_unread(self._whole, depth=0)
         self._refuse_unread(self.config)
