@@ -12,6 +12,9 @@
 
 SLM_TARGET_BEGIN(SLM_AVX2)
 
+/* How far ahead of the panel's stream to prefetch, in bytes. */
+enum { AHEAD = 8192 };
+
 SLM_INLINE __m256i broadcast4(const int8_t *p) {
     int32_t four;
     memcpy(&four, p, 4);
@@ -107,11 +110,14 @@ SLM_INLINE void add_group(slm_coding c, int group, int h, const slm_matrix *w, c
 /* group: of x. */
 SLM_INLINE void gemv(slm_coding c, int group, const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token,
                      float *y) {
-    int64_t x_first = token * (w->cols / group);
+    int64_t x_first = token * (w->cols / group), ahead_lines = c.bits + (c.mins ? 1 : 0);
     for (int64_t p = first; p < last; p++, y += 16) {
         const uint8_t *panel = slm_matrix_panel(w, p), *line = panel;
+        const char *ahead = (const char *)panel + AHEAD;
         __m256 acc[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
         for (int64_t g = 0; g < w->cols / SLM_GROUP; g++, line += 64 * c.bits) {
+            for (int64_t i = 0; i < ahead_lines; i++) _mm_prefetch(ahead + 64 * i, _MM_HINT_T0);
+            ahead += 64 * ahead_lines;
             if (group == 32) {
                 add_group(c, 32, 0, w, panel, line, x, g, g, x_first, acc);
             } else {
@@ -143,33 +149,52 @@ void slm_gemv_int8_avx2(const slm_matrix *w, int64_t first, int64_t last, const 
 /* ---- many columns -----------------------------------------------------------------------------------------------------------
  */
 
+enum { TILE_TOKENS = 4 };
+
+/* Holds a sum in its register: gcc would add the products of a group in another order, for which there are too few. */
+SLM_INLINE void pin(__m256i *sum) {
+    __asm__("" : "+x"(*sum));
+}
+
 /* 16 rows x T tokens. */
 SLM_INLINE void tile(int T, int bits, bool mins, int group, const slm_strip *w, const slm_codes *x, int64_t token, float *y,
                      int64_t ldy) {
-    int64_t n_groups = w->k / group;
-    const int8_t *codes = x->codes + token * x->k;
+    int64_t n_groups = w->k / group, k = x->k;
+    int halves = bits == 8 ? 1 : 2; /* at a time, of the rows: 8 bits need two sums for each row and token */
+    const int8_t *codes = x->codes + token * k;
+    const uint8_t *w_codes = w->codes;
+    const float *d = w->d, *m = w->m;
     const int32_t *x_sums = x->sums + token * n_groups;
     const float *scales = x->scales + token * n_groups, *scaled_sums = x->scaled_sums + token * n_groups;
-    __m256 acc[3][2];
+    __m256 acc[TILE_TOKENS][2];
     for (int t = 0; t < T; t++) acc[t][0] = acc[t][1] = _mm256_setzero_ps();
-    for (int64_t g = 0; g < n_groups; g++) {
-        sums sum[3][2];
-        for (int t = 0; t < T; t++) {
-            for (int i = 0; i < 2; i++) sum[t][i] = (sums){_mm256_setzero_si256(), _mm256_setzero_si256()};
-        }
-        for (int s = 0; s < group / 4; s++) {
-            for (int i = 0; i < 2; i++) {
-                __m256i step = _mm256_load_si256((const __m256i *)(w->codes + (g * group / 4 + s) * 64 + 32 * i));
-                for (int t = 0; t < T; t++) add_step(bits, s, &sum[t][i], step, broadcast4(codes + t * x->k + g * group + 4 * s));
+    for (int64_t g = 0; g < n_groups; g++, codes += group, w_codes += group * 16, d += 16, m += 16) {
+        for (int half = 0; half < 2; half += halves) {
+            sums sum[TILE_TOKENS][2];
+#pragma GCC unroll 8
+            for (int s = 0; s < group / 4; s++) {
+                __m256i step[2];
+                for (int i = 0; i < halves; i++)
+                    step[i] = _mm256_load_si256((const __m256i *)(w_codes + 64 * s + 32 * (half + i)));
+#pragma GCC unroll 4
+                for (int t = 0; t < T; t++) {
+                    __m256i four = broadcast4(codes + t * k + 4 * s);
+                    for (int i = 0; i < halves; i++) {
+                        if (s == 0) sum[t][i] = (sums){_mm256_setzero_si256(), _mm256_setzero_si256()};
+                        add_step(bits, s, &sum[t][i], step[i], four);
+                        pin(&sum[t][i].narrow);
+                        if (bits == 8) pin(&sum[t][i].other);
+                    }
+                }
             }
-        }
-        for (int i = 0; i < 2; i++) {
-            __m256 d = _mm256_loadu_ps(w->d + g * 16 + i * 8), m = d;
-            if (mins) m = _mm256_loadu_ps(w->m + g * 16 + i * 8);
             for (int t = 0; t < T; t++) {
-                __m256 dot = finish(bits, &sum[t][i], -w->offset * x_sums[t * n_groups + g]);
-                acc[t][i] = _mm256_fmadd_ps(dot, _mm256_mul_ps(d, _mm256_set1_ps(scales[t * n_groups + g])), acc[t][i]);
-                if (mins) acc[t][i] = _mm256_fmadd_ps(m, _mm256_set1_ps(scaled_sums[t * n_groups + g]), acc[t][i]);
+                int64_t at = t * n_groups + g;
+                __m256 scale = _mm256_set1_ps(scales[at]), scaled_sum = _mm256_set1_ps(scaled_sums[at]);
+                for (int i = 0; i < halves; i++) {
+                    __m256 *y_rows = &acc[t][half + i], dot = finish(bits, &sum[t][i], -w->offset * x_sums[at]);
+                    *y_rows = _mm256_fmadd_ps(dot, _mm256_mul_ps(_mm256_loadu_ps(d + (half + i) * 8), scale), *y_rows);
+                    if (mins) *y_rows = _mm256_fmadd_ps(_mm256_loadu_ps(m + (half + i) * 8), scaled_sum, *y_rows);
+                }
             }
         }
     }
@@ -182,8 +207,10 @@ SLM_INLINE void tile(int T, int bits, bool mins, int group, const slm_strip *w, 
 SLM_INLINE void gemm_tiles(int bits, bool mins, int group, const slm_strip *w, const slm_codes *x, int64_t first, int64_t last,
                            float *y, int64_t ldy) {
     int64_t t = first;
-    for (; t + 3 <= last; t += 3) tile(3, bits, mins, group, w, x, t, y + (t - first) * ldy, ldy);
-    for (; t < last; t++) tile(1, bits, mins, group, w, x, t, y + (t - first) * ldy, ldy);
+    for (; t + TILE_TOKENS <= last; t += TILE_TOKENS, y += TILE_TOKENS * ldy)
+        tile(TILE_TOKENS, bits, mins, group, w, x, t, y, ldy);
+    for (; t + 2 <= last; t += 2, y += 2 * ldy) tile(2, bits, mins, group, w, x, t, y, ldy);
+    if (t < last) tile(1, bits, mins, group, w, x, t, y, ldy);
 }
 
 SLM_INLINE void gemm(int bits, const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y, int64_t ldy) {
