@@ -6,7 +6,7 @@ interrupted by a signal. Objects are safe to share; a session or generation that
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,19 +112,28 @@ class Session:
     def rewind(self, n_tokens: int) -> None:
         """Keep the first n_tokens positions: 0, or rewind_limit to length, of which length - 64 always is one."""
 
+    @overload
     def forward(
         self,
         tokens: Sequence[int] | NDArray[np.integer],
-        output: Literal["none", "last", "all", "hidden_last", "hidden_all"] = "last",
+        output: Literal["last", "all", "hidden_last", "hidden_all"] = "last",
         threads: int = 0,
         prefill_chunk: int = 0,
-    ) -> NDArray[np.float32] | None:
+    ) -> NDArray[np.float32]:
         """Append tokens: their logits ("last" [1, vocab_size], "all" [n_tokens, vocab_size]), what the final norm gives
         ("hidden_last" [1, hidden_size], "hidden_all" [n_tokens, hidden_size]), or None.
 
         A bidirectional model takes one text, whole, and gives no logits.
         """
 
+    @overload
+    def forward(
+        self,
+        tokens: Sequence[int] | NDArray[np.integer],
+        output: Literal["none"],
+        threads: int = 0,
+        prefill_chunk: int = 0,
+    ) -> None: ...
     def generate(
         self,
         tokenizer: Tokenizer | None,
@@ -179,14 +188,15 @@ class Tokenizer:
     ) -> None: ...
     @property
     def vocab_size(self) -> int: ...
+    @overload
     def encode(
         self,
         text: str | bytes,
         add_special_tokens: bool = True,
         parse_special: bool = False,
         guards: Sequence[int] = (),  # ascending byte offsets into the UTF-8 text that no control token may cover
-        spans: bool = False,
-    ) -> list[int] | tuple[list[int], list[tuple[int, int]]]:
+        spans: Literal[False] = False,
+    ) -> list[int]:
         """Token ids; with spans also of which characters of the text each token is made.
 
         A str with a lone surrogate raises UnicodeEncodeError.
@@ -194,6 +204,10 @@ class Tokenizer:
         Bytes for which the vocabulary has no piece leave no token, as in `tokenizers`, and a UnicodeWarning counts them.
         """
 
+    @overload
+    def encode(
+        self, text: str | bytes, add_special_tokens: bool, parse_special: bool, guards: Sequence[int], spans: Literal[True]
+    ) -> tuple[list[int], list[tuple[int, int]]]: ...
     def encode_batch(
         self, texts: Sequence[str | bytes], add_special_tokens: bool = True, parse_special: bool = False, threads: int = 0
     ) -> list[list[int]]:

@@ -128,18 +128,19 @@ def run(args: argparse.Namespace) -> None:
     prompt = given_text(args.prompt, "prompt")
     refuse_model(args.prompt)
     with open_model(args) as model:
-        templated = not args.raw and model.tokenizer is not None and bool(model.tokenizer.chat_templates)
+        tokenizer = model.tokenizer
+        templated = not args.raw and tokenizer is not None and bool(tokenizer.chat_templates)
         for option in TEMPLATE_OPTIONS:
             if getattr(args, option) is not None and not templated:
                 raise ValueError(f"--{option.replace('_', '-')} needs a model with a chat template, and no --raw")
         if not args.raw and not templated:
             note("the model has no chat template; it continues the text")
-        if templated:
+        if templated and tokenizer is not None:
             system = [] if args.system is None else [{"role": "system", "content": args.system}]
             messages = [*system, {"role": "user", "content": prompt}]
             options = template_options(args)
             keywords = template_keywords(options["tools"], None, None, options["chat_template_kwargs"])
-            prompt = model.tokenizer.apply_chat_template(messages, **keywords)
+            prompt = tokenizer.apply_chat_template(messages, **keywords)
         show(model.stream(prompt, **generate_options(args)))
 
 
@@ -196,11 +197,12 @@ def inspect(args: argparse.Namespace) -> None:
         "original": None if info.original_context is None else f"{info.original_context:,} tokens, before it was stretched",
     }
     if info.memory_bytes is not None:
+        weights, kv, workspace = (short_bytes(getattr(info, f"{name}_bytes")) for name in ("weight", "kv", "workspace"))
         lines |= {
             "context": f"{info.context:,} tokens",
-            "weights": short_bytes(info.weight_bytes),
-            "KV cache": f"{short_bytes(info.kv_bytes)} in {info.kv} when the context is full",
-            "workspace": f"{short_bytes(info.workspace_bytes)} while a prompt runs",
+            "weights": weights,
+            "KV cache": f"{kv} in {info.kv} when the context is full",
+            "workspace": f"{workspace} while a prompt runs",
             "process": f"{short_bytes(info.process_bytes)} for Python, slm and the tokenizer",
             "memory": f"{short_bytes(info.memory_bytes)} in all, which {'fits' if info.fits else 'does not fit'}: "
             f"{short_bytes(info.available_bytes)} are available",

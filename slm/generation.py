@@ -33,6 +33,7 @@ class Run:
     ) -> None:
         if options.stop and tokenizer is None:
             raise ValueError("stop is given, and the model has no tokenizer to make text with")
+        assert options.seed is not None  # checked options have one
         self._generation = core.generate(
             None if tokenizer is None else tokenizer._core,
             prompt,
@@ -84,6 +85,7 @@ class Run:
             self.advance(whole=True)
         finally:
             self.close()
+        assert self.finish_reason is not None  # it has run to the end
         return Output(
             self.text,
             self.tokens,

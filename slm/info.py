@@ -59,7 +59,7 @@ class Info:
     @property
     def memory_bytes(self) -> int | None:
         """The most that is resident while the model is loaded and one session fills its context; None for one that cannot run."""
-        if self.weight_bytes is None:
+        if self.weight_bytes is None or self.load_bytes is None or self.kv_bytes is None or self.workspace_bytes is None:
             return None
         return self.process_bytes + self.weight_bytes + max(self.load_bytes, self.kv_bytes + self.workspace_bytes)
 
@@ -75,7 +75,7 @@ class Info:
         if self.context is not None:
             trained = "" if self.context == self.trained_context else f" (trained {self.trained_context})"
             parts.append(f"context {self.context}{trained}")
-        if self.memory_bytes is not None:
+        if self.weight_bytes is not None and self.kv_bytes is not None:
             parts.append(f"{short_bytes(self.weight_bytes)} weights + {short_bytes(self.kv_bytes)} KV")
             parts.append("fits" if self.fits else f"does not fit into {short_bytes(self.available_bytes)}")
         if self.unsupported:
@@ -97,9 +97,11 @@ def model_info(
     for tensor in files.tensors.values():
         parameters[tensor.type.name] = parameters.get(tensor.type.name, 0) + tensor.elements
     sizes = dict(memory or dict.fromkeys(("weight_bytes", "load_bytes", "kv_bytes", "workspace_bytes", "kv", "encoded")))
-    for source, count in (sizes.pop("encoded") or {}).items():
-        parameters[source] -= count
-        parameters[quantize] = parameters.get(quantize, 0) + count
+    encoded: Mapping[str, int] = sizes.pop("encoded") or {}
+    if quantize is not None:
+        for source, count in encoded.items():
+            parameters[source] -= count
+            parameters[quantize] = parameters.get(quantize, 0) + count
     return Info(
         name=files.name,
         path=Path(files.path),

@@ -69,7 +69,7 @@ def open_model(
         tokenizer = None if vocabulary is None else make_tokenizer(files.report, vocabulary)
         end_ids = files.end_tokens if tokenizer is None else (*files.end_tokens, *tokenizer.end_ids)
         made_of = architecture.config, architecture.weights, context
-        options = {"kv": kv, "precision": precision, "quantize": quantize, "threads": threads}
+        options: dict[str, Any] = {"kv": kv, "precision": precision, "quantize": quantize, "threads": threads}
         memory = _core.Model.measure(*made_of, **options)
         check_quantize(files, quantize, memory)
         info = model_info(files, architecture.context_length, original_context(architecture), context, quantize, memory, ())
@@ -120,7 +120,8 @@ def inspect(
     Raises what hub.resolve() raises, OSError, FormatError, LimitError, ValueError (context).
     """
     with hub.headers(source, revision=revision, offline=offline) as (path, located, opener), open_files(path, opener) as files:
-        architecture, memory, tokenizer, original, reasons = None, None, None, None, []
+        architecture, memory, tokenizer, original = None, None, None, None
+        reasons: list[str] = []
         with noted(reasons):
             vocabulary = registry.vocabulary_of(files)
             tokenizer = None if vocabulary is None else make_tokenizer(files.report, vocabulary)  # part of what the process holds
@@ -134,7 +135,7 @@ def inspect(
             trained, original = architecture.context_length, original_context(architecture)
             context = check_context(context, architecture)
         if not reasons:
-            options = {"kv": kv, "precision": precision, "quantize": quantize, "threads": threads}
+            options: dict[str, Any] = {"kv": kv, "precision": precision, "quantize": quantize, "threads": threads}
             memory = _core.Model.measure(architecture.config, architecture.weights, context, **options)
             check_quantize(files, quantize, memory)
         info = model_info(files, trained, original, context or trained, quantize, memory, tuple(reasons))

@@ -124,7 +124,7 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
 
 def check_stop(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
-        stops = (check_text("stop", value),)
+        stops: tuple[str, ...] = (check_text("stop", value),)
     elif isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
         stops = tuple(check_text(f"stop[{i}]", s) for i, s in enumerate(value))
     else:

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from glob import escape
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from slm.errors import DownloadError, quoted
@@ -55,14 +54,19 @@ def is_name(source: str) -> bool:
     return match is not None and not match["repo"].endswith(FILE_ENDINGS)
 
 
+def split(name: str) -> tuple[str, str | None]:
+    """The repository, and what behind a colon is wanted of it."""
+    repo, _, wanted = name.partition(":")
+    return repo, wanted or None
+
+
 def fetch(source: str, *, revision: str | None, offline: bool, tokenizer_only: bool) -> Fetched:
     """The files of a model, or of its tokenizer alone, fetched unless they are in the cache.
 
     revision: a branch, tag or commit; None: the main branch. offline: use the cache alone, as where the Hub cannot be reached.
     Raises DownloadError that says what to do.
     """
-    match = NAME.fullmatch(source)
-    repo, wanted = match["repo"], match["wanted"]
+    repo, wanted = split(source)
     library = import_library(repo)
     files, _, unreached = Listing([], "", None) if offline else listing(library, repo, revision)
     local = offline or unreached is not None
@@ -78,7 +82,7 @@ def fetch(source: str, *, revision: str | None, offline: bool, tokenizer_only: b
         patterns, entry = choose(f"the cached {where}" if local else where, files, wanted, tokenizer_only)
         folder = snapshot(patterns)
     except DownloadError as error:
-        raise DownloadError(f"{error}{f', and {why_not(offline, unreached)}' if local else ''}") from None
+        raise DownloadError(f"{error}{f', and {why_not(unreached)}' if local else ''}") from None
     except library.errors.HfHubHTTPError as error:
         raise refused(library, repo, revision, error) from error
     except Exception as error:  # whatever the library meets on its way
@@ -87,14 +91,14 @@ def fetch(source: str, *, revision: str | None, offline: bool, tokenizer_only: b
                 f"{where} could not be fetched: {described(error)}. Whole files that have arrived are kept; try again"
             ) from error
         cache = f"is not, or not wholly, in the cache {library.constants.HF_HUB_CACHE}"
-        raise DownloadError(f"{where} {cache}, and {why_not(offline, unreached)}") from error
+        raise DownloadError(f"{where} {cache}, and {why_not(unreached)}") from error
     path = folder / entry
     if not path.exists():
         raise DownloadError(f"{where} changed while it was fetched: {quoted(entry)} is gone; try again")
     return Fetched(path, repo, folder.name)
 
 
-def listing(library: ModuleType, repo: str, revision: str | None) -> Listing:
+def listing(library: Any, repo: str, revision: str | None) -> Listing:
     """Raises DownloadError where the Hub has answered that it will not tell."""
     try:
         found = library.HfApi().model_info(repo, revision=revision)
@@ -172,7 +176,7 @@ def files_in(root: Path) -> list[str]:
     return [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
 
 
-def import_library(repo: str) -> ModuleType:
+def import_library(repo: str) -> Any:
     try:
         import huggingface_hub.constants
         import huggingface_hub.errors
@@ -185,7 +189,7 @@ def import_library(repo: str) -> ModuleType:
     return huggingface_hub
 
 
-def bars(library: ModuleType) -> type:
+def bars(library: Any) -> type:
     """The library's progress bars, on a terminal alone."""
 
     class Bars(library.utils.tqdm):
@@ -195,7 +199,7 @@ def bars(library: ModuleType) -> type:
     return Bars
 
 
-def refused(library: ModuleType, repo: str, revision: str | None, error: Exception) -> DownloadError:
+def refused(library: Any, repo: str, revision: str | None, error: Exception) -> DownloadError:
     """What the server's refusal means to the one who asked."""
     errors = library.errors
     page = f"{library.constants.ENDPOINT}/{repo}"
@@ -211,8 +215,8 @@ def refused(library: ModuleType, repo: str, revision: str | None, error: Excepti
     return DownloadError(f"{repo} could not be fetched: {described(error)}")
 
 
-def why_not(offline: bool, unreached: Exception | None) -> str:
-    return "offline=True forbids fetching it" if offline else f"the Hub cannot be reached: {described(unreached)}"
+def why_not(unreached: Exception | None) -> str:
+    return "offline=True forbids fetching it" if unreached is None else f"the Hub cannot be reached: {described(unreached)}"
 
 
 def described(error: Exception) -> str:

@@ -176,7 +176,7 @@ class Session:
         tokens, n_messages = self._pinned
         replaced: list[int] = []
         if n_messages:
-            keywords = self._template_keywords | {"add_generation_prompt": False}
+            keywords = {**self._template_keywords, "add_generation_prompt": False}
             replaced = tokenizer.apply_chat_template(messages[:n_messages], **keywords)
         if ids[: len(replaced)] != replaced:
             raise TemplateError("the chat template rewrites earlier messages, so it cannot go on behind append() or rewind()")

@@ -11,22 +11,20 @@ import tempfile
 from fnmatch import fnmatchcase
 from glob import escape
 from pathlib import Path
-from types import ModuleType
-from typing import Self
+from typing import Any, Self
 
 from slm.errors import DownloadError, quoted
 from slm.formats.cursor import MAX_HEADER
 from slm.formats.files import InputFile
 from slm.formats.report import Report
-from slm.repository import NAME, Fetched, bars, choose, described, import_library, listing, refused
+from slm.repository import Fetched, bars, choose, described, import_library, listing, refused, split
 
 WEIGHTS = (".gguf", ".safetensors")
 
 
 def prepare(source: str, revision: str | None) -> "StandIns | None":
     """None for a model that is in the cache, or where the Hub cannot be reached. Raises DownloadError."""
-    match = NAME.fullmatch(source)
-    repo, wanted = match["repo"], match["wanted"]
+    repo, wanted = split(source)
     library = import_library(repo)
     files, commit, unreached = listing(library, repo, revision)
     if unreached is not None:
@@ -42,7 +40,7 @@ def prepare(source: str, revision: str | None) -> "StandIns | None":
     return StandIns(library, repo, commit, names, entry)
 
 
-def cached(library: ModuleType, repo: str, name: str, commit: str) -> str | None:
+def cached(library: Any, repo: str, name: str, commit: str) -> str | None:
     found = library.try_to_load_from_cache(repo, name, revision=commit)
     return found if isinstance(found, str) else None
 
@@ -50,7 +48,7 @@ def cached(library: ModuleType, repo: str, name: str, commit: str) -> str | None
 class StandIns:
     """A context manager. path: what to open. fetched: what that would be in the cache."""
 
-    def __init__(self, library: ModuleType, repo: str, commit: str, names: list[str], entry: str) -> None:
+    def __init__(self, library: Any, repo: str, commit: str, names: list[str], entry: str) -> None:
         self._library, self._repo, self._commit = library, repo, commit
         folder = library.file_download.repo_folder_name(repo_id=repo, repo_type="model")
         in_cache = Path(library.constants.HF_HUB_CACHE) / folder / "snapshots" / commit

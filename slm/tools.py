@@ -162,7 +162,7 @@ def read_docstring(doc: str) -> tuple[str, dict[str, str], str | None]:
         else:
             parts[heading].append(line)
     arguments: dict[str, list[str]] = {}
-    indent, lines = "", []
+    indent, lines = "", list[str]()
     for line in filter(str.strip, parts.get("Args", [])):
         match = ARGUMENT.fullmatch(line)
         deeper = lines and line.startswith(indent) and line[len(indent)].isspace()

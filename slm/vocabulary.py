@@ -13,6 +13,7 @@ MAX_VOCAB = 1 << 20
 MAX_MERGES = 4 << 20
 MAX_PIECE = 4096  # bytes
 
+SpacePrefix = Literal["none", "always", "missing", "first"]  # slm_space_prefix
 # slm_token_kind
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 # slm_token_flag
@@ -44,7 +45,7 @@ class Vocabulary:
     kinds: bytes
     flags: bytes | None = None
     normalizers: tuple[Normalizer, ...] = ()
-    space_prefix: Literal["none", "always", "missing", "first"] = "none"
+    space_prefix: SpacePrefix = "none"
     pretokenizer: Mapping[str, bool | int]
     scores: bytes | None = None
     merges: Strings = NO_STRINGS

@@ -56,7 +56,7 @@ class Tensors:
         if info is None:
             return None
         if len(info.shape) == 1:
-            place, shape = start * info.size // info.shape[0], (1, count)
+            place, shape = start * info.size // info.shape[0], tuple[int, ...]((1, count))
         elif transposed:
             place, shape = start * info.type.block_bytes, (count, info.shape[0], info.shape[1])
         else:

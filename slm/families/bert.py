@@ -53,4 +53,4 @@ def describe(files: ModelFiles, context: int | None) -> Architecture:
     architecture = build(files, config, LAYOUT, shapes={"token_type_embedding": (n_types, config["hidden_size"])})
     kind, file, offset, _, cols = architecture.weights["token_type_embedding"]
     first_type = {"token_type_embedding": (kind, file, offset, 1, cols)}  # the second is that of a pair's second sentence
-    return replace(architecture, weights=architecture.weights | first_type)
+    return replace(architecture, weights={**architecture.weights, **first_type})

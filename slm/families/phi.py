@@ -33,7 +33,7 @@ def describe_2(files: ModelFiles, context: int | None) -> Architecture:
     positions = read_rope(files, config, context, partial=0.5)
     layout = PHI2
     if files.bool("qk_layernorm", False):
-        layout = replace(PHI2, layer=PHI2.layer | HEAD_NORMS, biases=PHI2.biases | biases(HEAD_NORMS))
+        layout = replace(PHI2, layer={**PHI2.layer, **HEAD_NORMS}, biases={**PHI2.biases, **biases(HEAD_NORMS)})
     return build(files, config | positions.fields | {"parallel_residual": True}, layout, contexts=positions.contexts)
 
 

@@ -2,6 +2,7 @@
 """A tokenizer.model of SentencePiece, with what stands beside it in a folder -> a description for the core's tokenizer."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from slm.formats.tokenizer_config import TokenizerConfig
 from slm.formats.tokenizer_json import AddedToken, add_others, to_strings
 from slm.vocabulary import CONTROL, NORMAL, USER_DEFINED, Normalizer, Vocabulary
 
-MODELS = {ModelType.BPE: "bpe", ModelType.UNIGRAM: "unigram"}
+MODELS: Mapping[int, Literal["bpe", "unigram"]] = {ModelType.BPE: "bpe", ModelType.UNIGRAM: "unigram"}
 # tokenizer_class -> whether bos goes before a text and eos behind it, where the folder does not say. Classes that number the
 # pieces in another way than the file are not among them.
 CLASSES = {

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from slm.errors import UnsupportedError, quoted
 from slm.families.split_patterns import PATTERNS
 from slm.formats.json_text import Object, shown
-from slm.vocabulary import Normalizer
+from slm.vocabulary import Normalizer, SpacePrefix
 
 SPACE_MARKER = "\u2581"
 MAX_COMPONENTS = 256
@@ -24,7 +24,11 @@ SIMPLE_NORMALIZERS = {
     "Lowercase": "lowercase",
     "StripAccents": "strip_marks",
 }
-SPACE_PREFIXES = {"always": "missing", "first": "first", "never": "none"}  # of Metaspace -> slm_space_prefix
+SPACE_PREFIXES: Mapping[str, SpacePrefix] = {
+    "always": "missing",
+    "first": "first",
+    "never": "none",
+}  # of Metaspace -> slm_space_prefix
 
 
 def flat(component: Object | None, members: str) -> list[Object]:
@@ -138,14 +142,15 @@ class Words(NamedTuple):
     """
 
     rules: Mapping[str, bool | int]
-    space_prefix: str = "none"
+    space_prefix: SpacePrefix = "none"
     escaped: bool = False
     byte_level: bool = False
 
 
 def read_words(component: Object | None, escaped: bool) -> Words:
     """escaped: the normalizer has already put the marker for every space."""
-    space_prefix, byte_level = "none", False
+    space_prefix: SpacePrefix = "none"
+    byte_level = False
     patterns: list[str] = []
     steps = flat(component, "pretokenizers")
     for index, step in enumerate(steps):
@@ -176,13 +181,13 @@ def read_words(component: Object | None, escaped: bool) -> Words:
         else:
             raise refuse(step)
     if tuple(patterns) not in PATTERNS:
-        where = component if len(steps) != 1 or component is None else steps[0]
+        where: Any = component if len(steps) != 1 or component is None else steps[0]
         found = ", then ".join(quoted(pattern) for pattern in patterns)
         raise where.report.unsupported("COMPONENT", None, where.path, "a published way to cut words", found)
     return Words(PATTERNS[tuple(patterns)], space_prefix, escaped, byte_level)
 
 
-def read_metaspace(step: Object) -> str:
+def read_metaspace(step: Object) -> SpacePrefix:
     """slm_space_prefix."""
     if step.get_string("replacement") != SPACE_MARKER:
         raise unsupported(step, "replacement", quoted(SPACE_MARKER), quoted(step.get_string("replacement")))

@@ -24,7 +24,7 @@ def gpt2(settings: Object, special: Mapping[str, str]) -> Components:
 
 
 def roberta(settings: Object, special: Mapping[str, str]) -> Components:
-    return gpt2(settings, special) | {"around": (special.get("cls_token", "<s>"), special.get("sep_token", "</s>"))}
+    return {**gpt2(settings, special), "around": (special.get("cls_token", "<s>"), special.get("sep_token", "</s>"))}
 
 
 def qwen2(settings: Object, special: Mapping[str, str]) -> Components:
@@ -81,7 +81,7 @@ def read_merges_folder(folder: Path, config: TokenizerConfig) -> tuple[Tokenizer
     report = Report(folder / "vocab.json", "TOKENIZER", CODES)
     vocab = read_object(folder / "vocab.json", report, MAX_FILE, max_values=MAX_VALUES)
     merges = [line for line in read_lines(folder / "merges.txt") if line and not line.startswith("#version")]
-    return assemble({"type": "BPE", "vocab": vocab.values, "merges": merges}, make, special | config.special, config, report)
+    return assemble({"type": "BPE", "vocab": vocab.values, "merges": merges}, make, {**special, **config.special}, config, report)
 
 
 def read_wordpiece_folder(folder: Path, config: TokenizerConfig) -> tuple[TokenizerJson, Mapping[str, str]]:
@@ -98,7 +98,7 @@ def read_wordpiece_file(
     for id, line in enumerate(read_lines(path)):
         if vocab.setdefault(line, id) != id:
             raise report.bad("VOCAB", None, f"line {id + 1}", "a token of its own", f"{quoted(line)}, as line {vocab[line] + 1}")
-    special = special | config.special
+    special = {**special, **config.special}
     model = {"type": "WordPiece", "unk_token": special["unk_token"], "vocab": vocab}
     return assemble(model, make, special, config, report)
 

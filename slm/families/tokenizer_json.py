@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tokenizer.json -> a description for the core's tokenizer."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ MODELS = "'BPE', 'Unigram' or 'WordPiece'"
 FROM_MARKER = ("Replace", SPACE_MARKER, " ")
 # Decoders that give the text which the core gives. Where encoding puts a space in front, decoding takes it away again.
 BYTE_DECODERS = {(("ByteLevel",),)}
-DECODERS = {
+DECODERS: Mapping[bool, Collection[Any]] = {
     False: {(FROM_MARKER, ("ByteFallback",), ("Fuse",)), (FROM_MARKER, ("Fuse",)), (("Metaspace", False),)},
     True: {
         (FROM_MARKER, ("ByteFallback",), ("Fuse",), ("Strip", " ", 1, 0)),
@@ -173,7 +173,7 @@ def check_decoder(file: TokenizerJson, model: str, prefixed: bool) -> None:
     """Raise UnsupportedError unless the decoder gives the text that the core gives."""
     found = describe_decoder(file.decoder)
     if model == "byte_bpe":
-        known = BYTE_DECODERS
+        known: Collection[Any] = BYTE_DECODERS
     elif model == "wordpiece":
         prefix = file.model.get_string("continuing_subword_prefix", "##")
         known = {(("WordPiece", prefix, True),)}

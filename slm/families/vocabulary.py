@@ -46,11 +46,12 @@ def read_vocabulary(gguf: GGUF) -> Vocabulary | None:
     special_ids = {name: id for name, key in SPECIAL_TOKENS.items() if (id := read_id(gguf, key, size)) is not None}
     read = Read(gguf, pieces, kinds, special_ids)
     ends = {special_ids.get("eos_token"), *(read_id(gguf, key, size) for key in OTHER_ENDS), *turn_ends(pieces, kinds)}
+    fields: dict[str, Any] = {"pieces": pieces, **MODELS[model][1](read)}
     return Vocabulary(
-        **{"pieces": pieces} | MODELS[model][1](read),
+        **fields,
         kinds=kinds.tobytes(),
         special_ids=special_ids,
-        end_tokens=tuple(sorted(ends - {None})),
+        end_tokens=tuple(sorted(id for id in ends if id is not None)),
         chat_templates=read_chat_templates(gguf),
     )
 
@@ -101,7 +102,7 @@ def unigram(read: Read) -> dict[str, Any]:
     if gguf.get_bool("tokenizer.ggml.remove_extra_whitespaces", default=False):
         normalizers += [("strip_left",), ("strip_right",), ("collapse", b" ")]
     spaced = gguf.get_bool("tokenizer.ggml.add_space_prefix", default=True)
-    fields = {"model": "unigram", "pretokenizer": {"space_words": True}, "scores": read_scores(read)}
+    fields: dict[str, Any] = {"model": "unigram", "pretokenizer": {"space_words": True}, "scores": read_scores(read)}
     fields |= {"normalizers": tuple(normalizers), "space_prefix": "missing" if spaced else "none", "fuse_unk": True}
     fallback = {"unk": read.special_ids.get("unk_token", -1), "byte_fallback": bool((read.kinds == BYTE).any())}
     return fields | fallback | read_ends(read, bos=False, eos="eos_token" in read.special_ids)

@@ -5,6 +5,7 @@ config.json is read as Transformers 4 writes it (rope_theta beside rope_scaling)
 may hold one object for each kind of layer).
 """
 
+import builtins
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -52,6 +53,8 @@ class Folder(ModelFiles):
     config.json."""
 
     is_gguf = False
+
+    path: Path
 
     def __init__(self, path: str | os.PathLike[str], opener: Opener = InputFile) -> None:
         """Raises OSError, FormatError, UnsupportedError (an adapter, weights that are not safetensors)."""
@@ -109,7 +112,7 @@ class Folder(ModelFiles):
 
     # ---- configuration --------------------------------------------------------------------------------------------------------
 
-    def is_null(self, name: str) -> bool:
+    def is_null(self, name: str) -> builtins.bool:
         place, field = self._place(name)
         return field in place.values and place.values[field] is None
 
@@ -139,7 +142,7 @@ class Folder(ModelFiles):
     def uints(self, name: str, count: int, high: int, default: Any = REQUIRED) -> Any:
         return self._list(name, count, f"an integer from 0 to {high}", lambda value: is_count(value, high), default)
 
-    def _list(self, name: str, count: int, wanted: str, accepts: Callable[[Any], bool], default: Any) -> Any:
+    def _list(self, name: str, count: int, wanted: str, accepts: Callable[[Any], builtins.bool], default: Any) -> Any:
         place, field = self._place(name)
         values = place.get_list(field, default)
         if values is default:
@@ -229,7 +232,7 @@ class Folder(ModelFiles):
     def tensor_name(self, field: str, layer: int | None, module: str) -> str:
         return module
 
-    def is_known(self, tensor: str) -> bool:
+    def is_known(self, tensor: str) -> builtins.bool:
         return BUFFERS.fullmatch(tensor) is not None or tensor.startswith(self._others)
 
 

@@ -317,6 +317,7 @@ class GGUF:
 
     def _check_ranges(self, entries: list[TensorInfo], data_start: int, alignment: int) -> None:
         def where(entry: TensorInfo) -> tuple[int, str]:
+            assert entry.header_offset is not None
             at = entry.header_offset + 8 + len(entry.name.encode()) + 4 + 8 * len(entry.shape) + 4
             return at, f"offset of tensor {quoted(entry.name)}"
 

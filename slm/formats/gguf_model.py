@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A GGUF file, or several, as the model that a family reads."""
 
+import builtins
 import os
 from collections.abc import Callable
 from typing import Any
@@ -56,7 +57,7 @@ class GGUFModel(ModelFiles):
 
     # ---- configuration --------------------------------------------------------------------------------------------------------
 
-    def is_null(self, name: str) -> bool:
+    def is_null(self, name: str) -> builtins.bool:
         return False
 
     def uint(self, name: str, low: int = 0, high: int = 2**63, default: Any = REQUIRED) -> Any:
@@ -151,11 +152,10 @@ class GGUFModel(ModelFiles):
 
     def tensor_name(self, field: str, layer: int | None, module: str) -> str:
         place, names = "" if layer is None else f"blk.{layer}.", TENSORS[field]
-        if len(names) > 1:
-            names = [name for name in names if f"{place}{name}.weight" in self.tensors] or names
-        return place + names[0]
+        there = (name for name in names if f"{place}{name}.weight" in self.tensors) if len(names) > 1 else iter(names)
+        return place + next(there, names[0])
 
-    def is_known(self, tensor: str) -> bool:
+    def is_known(self, tensor: str) -> builtins.bool:
         return tensor in self._vectors
 
 

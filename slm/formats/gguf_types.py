@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The numbers of the GGUF format: value types and tensor types. Facts, no behaviour."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from slm.formats.tensors import TensorType
 
 # Value type id -> (name, NumPy type of one element, little-endian). Strings and arrays have no fixed size.
 STRING, ARRAY, BOOL = 8, 9, 7
-NUMBERS = {
+NUMBERS: Mapping[int, tuple[str, np.dtype[Any]]] = {
     0: ("uint8", np.dtype("u1")),
     1: ("int8", np.dtype("i1")),
     2: ("uint16", np.dtype("<u2")),

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -159,8 +160,8 @@ def check_size(data: bytes, report: Report, max_values: int, max_objects: int) -
 def unique(pairs: list[tuple[str, Any]], report: Report) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise report.bad("JSON_DUPLICATE", None, quoted(twice), "one value", "several")
     return values
 

@@ -5,6 +5,7 @@ Fields are named as in config.json; a dot leads into an object: "rope_parameters
 layer "rope_parameters.sliding_attention.factor". What was read is remembered: a field that nobody read might change the result.
 """
 
+import builtins
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -59,7 +60,7 @@ class ModelFiles(ABC):
     # ---- configuration --------------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def is_null(self, name: str) -> bool:
+    def is_null(self, name: str) -> builtins.bool:
         """Whether the files say expressly that there is no value; getters give the default then, too."""
 
     @abstractmethod
@@ -115,5 +116,5 @@ class ModelFiles(ABC):
         """Of a field of slm_weights or slm_layer_weights in csrc/slm.h, without ".weight". module: as Hugging Face calls it."""
 
     @abstractmethod
-    def is_known(self, tensor: str) -> bool:
+    def is_known(self, tensor: str) -> builtins.bool:
         """Whether a tensor that the model does not need may be there: it holds what follows from the configuration."""

@@ -19,7 +19,7 @@ class Report:
         self.format = format
         self.codes = codes
 
-    def _common(self, code: str) -> dict[str, object]:
+    def _common(self, code: str) -> dict[str, Any]:
         return {"what": self.codes[code], "path": self.path, "format": self.format, "code": f"{self.format}_{code}"}
 
     def bad(

@@ -113,12 +113,12 @@ def read_sentencepiece(path: str | os.PathLike[str]) -> SentencePieceModel:
 
 def parse_sentencepiece(data: bytes, report: Report) -> SentencePieceModel:
     pieces = Pieces(data, report)
-    specs: dict[str, TrainerSpec | NormalizerSpec] = {
+    specs: dict[str, Any] = {
         "trainer_spec": TrainerSpec(),
         "normalizer_spec": NormalizerSpec(),
         "denormalizer_spec": NormalizerSpec(),
     }
-    numbers = {
+    numbers: dict[int, tuple[str, Any]] = {
         2: ("trainer_spec", TRAINER_FIELDS),
         3: ("normalizer_spec", NORMALIZER_FIELDS),
         5: ("denormalizer_spec", NORMALIZER_FIELDS),

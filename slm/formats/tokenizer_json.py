@@ -168,7 +168,9 @@ def read_added_token(entry: Object, id: int | None = None) -> AddedToken:
         entry.get_int("id", 0, MAX_VOCAB - 1) if id is None else id,
         content,
         special,
-        *(entry.get_bool(flag, False) for flag in ("lstrip", "rstrip", "single_word")),
+        entry.get_bool("lstrip", False),
+        entry.get_bool("rstrip", False),
+        entry.get_bool("single_word", False),
         entry.get_bool("normalized", not special),
         entry.path,
     )
