@@ -163,12 +163,11 @@ SLM_INLINE void tile(int T, int bits, bool mins, int group, const slm_strip *w, 
     int halves = bits == 8 ? 1 : 2; /* at a time, of the rows: 8 bits need two sums for each row and token */
     const int8_t *codes = x->codes + token * k;
     const uint8_t *w_codes = w->codes;
-    const float *d = w->d, *m = w->m;
     const int32_t *x_sums = x->sums + token * n_groups;
     const float *scales = x->scales + token * n_groups, *scaled_sums = x->scaled_sums + token * n_groups;
     __m256 acc[TILE_TOKENS][2];
     for (int t = 0; t < T; t++) acc[t][0] = acc[t][1] = _mm256_setzero_ps();
-    for (int64_t g = 0; g < n_groups; g++, codes += group, w_codes += group * 16, d += 16, m += 16) {
+    for (int64_t g = 0; g < n_groups; g++, codes += group, w_codes += group * 16) {
         for (int half = 0; half < 2; half += halves) {
             sums sum[TILE_TOKENS][2];
 #pragma GCC unroll 8
@@ -191,9 +190,10 @@ SLM_INLINE void tile(int T, int bits, bool mins, int group, const slm_strip *w, 
                 int64_t at = t * n_groups + g;
                 __m256 scale = _mm256_set1_ps(scales[at]), scaled_sum = _mm256_set1_ps(scaled_sums[at]);
                 for (int i = 0; i < halves; i++) {
+                    int64_t row = g * 16 + (half + i) * 8;
                     __m256 *y_rows = &acc[t][half + i], dot = finish(bits, &sum[t][i], -w->offset * x_sums[at]);
-                    *y_rows = _mm256_fmadd_ps(dot, _mm256_mul_ps(_mm256_loadu_ps(d + (half + i) * 8), scale), *y_rows);
-                    if (mins) *y_rows = _mm256_fmadd_ps(_mm256_loadu_ps(m + (half + i) * 8), scaled_sum, *y_rows);
+                    *y_rows = _mm256_fmadd_ps(dot, _mm256_mul_ps(_mm256_loadu_ps(w->d + row), scale), *y_rows);
+                    if (mins) *y_rows = _mm256_fmadd_ps(_mm256_loadu_ps(w->m + row), scaled_sum, *y_rows);
                 }
             }
         }
