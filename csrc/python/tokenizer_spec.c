@@ -69,8 +69,8 @@ static bool read_bytes(PyObject *object, const char *name, const uint8_t **bytes
     return true;
 }
 
-/* Of one element for each piece; None: NULL. */
-static bool read_array(PyObject *object, const char *name, const char *element, size_t count, size_t size, const void **data) {
+/* Of one element for each piece; None: *data stays. */
+static bool read_array(PyObject *object, const char *name, const char *element, size_t count, size_t size, const uint8_t **data) {
     if (object == Py_None) return true;
     const uint8_t *bytes;
     size_t n;
@@ -81,6 +81,22 @@ static bool read_array(PyObject *object, const char *name, const char *element, 
         return false;
     }
     *data = bytes;
+    return true;
+}
+
+/* A copy, because bytes objects need not be aligned to doubles. */
+static bool read_scores(PyObject *object, slm_tokenizer_spec *spec) {
+    const uint8_t *bytes = NULL;
+    size_t count = spec->pieces.count;
+    if (!read_array(object, "scores", "float64", count, sizeof(double), &bytes)) return false;
+    if (!bytes) return true;
+    double *scores = slm_alloc_array(count, sizeof *scores);
+    if (!scores) {
+        PyErr_NoMemory();
+        return false;
+    }
+    memcpy(scores, bytes, count * sizeof *scores);
+    spec->scores = scores;
     return true;
 }
 
@@ -165,10 +181,8 @@ static bool read_optional(PyObject *const *optional, slm_py_tokenizer_spec *read
     if (space_prefix < 0) return false;
     spec->space_prefix = (slm_space_prefix)space_prefix;
     PyObject *const *o = optional;
-    return (!o[0] || read_array(o[0], "flags", "uint8", count, 1, (const void **)&spec->flags)) &&
-           (!o[1] || read_normalizers(o[1], read)) &&
-           (!o[3] || read_array(o[3], "scores", "float64", count, sizeof(double), (const void **)&spec->scores)) &&
-           (!o[4] || slm_py_strings(o[4], "merges", &spec->merges, &read->keep_merges)) &&
+    return (!o[0] || read_array(o[0], "flags", "uint8", count, 1, &spec->flags)) && (!o[1] || read_normalizers(o[1], read)) &&
+           (!o[3] || read_scores(o[3], spec)) && (!o[4] || slm_py_strings(o[4], "merges", &spec->merges, &read->keep_merges)) &&
            (!o[5] || slm_py_bool(o[5], "ignore_merges", &spec->ignore_merges)) &&
            (!o[6] || read_int32(o[6], "unk", -1, &spec->unk)) &&
            (!o[7] || slm_py_bool(o[7], "byte_fallback", &spec->byte_fallback)) &&
@@ -210,14 +224,15 @@ bool slm_py_read_tokenizer_spec(PyObject *args, PyObject *kwargs, slm_py_tokeniz
     if (index < 0) return false;
     spec->model = (slm_tokenizer_model)index;
     return slm_py_strings(pieces, "pieces", &spec->pieces, &read->keep_pieces) &&
-           read_array(kinds, "kinds", "uint8", spec->pieces.count, 1, (const void **)&spec->kinds) &&
-           read_rules(rules, &spec->pretokenizer) && read_optional(o, read);
+           read_array(kinds, "kinds", "uint8", spec->pieces.count, 1, &spec->kinds) && read_rules(rules, &spec->pretokenizer) &&
+           read_optional(o, read);
 }
 
 void slm_py_release_tokenizer_spec(slm_py_tokenizer_spec *read) {
     slm_py_free((void *)read->spec.prefix);
     slm_py_free((void *)read->spec.suffix);
     slm_free((void *)read->spec.normalizers);
+    slm_free((void *)read->spec.scores);
     Py_XDECREF(read->keep_merges);
     Py_XDECREF(read->keep_pieces);
 }
