@@ -98,6 +98,11 @@ def unigram(read: Read) -> dict[str, Any]:
     if charsmap is not None and len(charsmap):
         if len(charsmap) > MAX_CHARSMAP:
             raise gguf.report.limit("LIMIT", gguf.offset_of(key), key, len(charsmap), MAX_CHARSMAP)
+        if charsmap.dtype != np.int8:  # which some writers mean by bytes
+            wrong = np.flatnonzero((charsmap < 0) | (charsmap > 255))
+            if wrong.size:
+                found = f"[{wrong[0]}] = {charsmap[wrong[0]]}"
+                raise gguf.report.bad("KEY_RANGE", gguf.offset_of(key), key, "bytes from 0 to 255", found)
         normalizers.append(("charsmap", charsmap.astype(np.uint8).tobytes()))
     if gguf.get_bool("tokenizer.ggml.remove_extra_whitespaces", default=False):
         normalizers += [("strip_left",), ("strip_right",), ("collapse", b" ")]
