@@ -8,7 +8,7 @@
 
 #include "base/arith.h"
 
-enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
+enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20, HUGE_FROM = 2 * HUGE_PAGE };
 
 static atomic_llong outstanding;
 static atomic_llong fail_countdown = -1;
@@ -36,11 +36,22 @@ typedef struct header {
     char padding[ALIGNMENT - sizeof(size_t)];
 } header;
 
+/* Asks for huge pages in the whole ones among [block, block + size). */
+static void use_huge_pages(char *block, size_t size) {
+#ifdef MADV_HUGEPAGE
+    size_t before = (HUGE_PAGE - (uintptr_t)block % HUGE_PAGE) % HUGE_PAGE;
+    if (size >= before + HUGE_PAGE) madvise(block + before, (size - before) / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
+#else
+    (void)block, (void)size;
+#endif
+}
+
 void *slm_alloc(size_t size) {
     size_t total;
     if (injected_failure() || !slm_add_size(size, sizeof(header) + ALIGNMENT - 1, &total)) return NULL;
     header *block = aligned_alloc(ALIGNMENT, total / ALIGNMENT * ALIGNMENT);
     if (!block) return NULL;
+    if (size >= HUGE_FROM) use_huge_pages((char *)block, total); /* else what a large block costs is mostly page faults */
     block->size = size;
     atomic_fetch_add_explicit(&outstanding, 1, memory_order_relaxed);
     return block + 1;
@@ -87,10 +98,8 @@ void *slm_alloc_pages(size_t size) {
     size_t before = (HUGE_PAGE - (uintptr_t)start % HUGE_PAGE) % HUGE_PAGE;
     if (before) munmap(start, before);
     if (mapped - before > kept) munmap(start + before + kept, mapped - before - kept);
-#ifdef MADV_HUGEPAGE
     /* Only whole huge pages that are asked for: the tail would make up to 2 MB resident for nothing. */
-    if (size >= HUGE_PAGE) madvise(start + before, size / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
-#endif
+    use_huge_pages(start + before, size);
     atomic_fetch_add_explicit(&outstanding, 1, memory_order_relaxed);
     return start + before;
 }

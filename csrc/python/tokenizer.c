@@ -86,12 +86,23 @@ static uint64_t *read_guards(PyObject *object, size_t *count) {
     return guards;
 }
 
+/* Ids that were met lately share one int: a long text makes millions of them, whose memory costs more than its tokens. */
 static PyObject *list_of_ids(const slm_tokens *tokens) {
+    enum { RECENT = 256 };
+    PyObject *recent[RECENT] = {NULL}; /* by the low bits of the id; borrowed from the list */
+    int32_t recent_ids[RECENT] = {0};
     PyObject *list = PyList_New((Py_ssize_t)tokens->count);
     for (size_t i = 0; list && i < tokens->count; i++) {
-        PyObject *id = PyLong_FromLong(tokens->ids[i]);
-        if (id)
-            PyList_SetItem(list, (Py_ssize_t)i, id);
+        int32_t id = tokens->ids[i];
+        size_t place = (uint32_t)id % RECENT;
+        if (!recent[place] || recent_ids[place] != id) {
+            recent[place] = PyLong_FromLong(id);
+            recent_ids[place] = id;
+        } else {
+            Py_INCREF(recent[place]);
+        }
+        if (recent[place])
+            PyList_SetItem(list, (Py_ssize_t)i, recent[place]);
         else
             Py_CLEAR(list);
     }

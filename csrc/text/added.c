@@ -103,6 +103,12 @@ static bool allowed(const slm_added_search *s, const slm_added_token *token) {
 }
 
 /* The longest allowed token at s->at: narrows the sorted tokens byte by byte. */
+static bool cancelled(slm_added_search *s) {
+    if (s->steps < STEPS_PER_TICK) return s->clock->cancelled;
+    s->steps = 0;
+    return slm_clock_tick(s->clock);
+}
+
 static const slm_added_token *longest_at(slm_added_search *s) {
     const slm_added *added = s->added;
     const slm_added_token *best = NULL;
@@ -146,11 +152,21 @@ static slm_added_match widen(slm_added_search *s, const slm_added_token *token) 
             size_t before = character_before(s->text, match.start);
             if (!is_class(s, before, SLM_UNICODE_SPACE, &length)) break;
             match.start = before;
+            s->steps++;
+            if (cancelled(s)) return match;
         }
     }
-    if (token->flags & SLM_TOKEN_RSTRIP)
-        while (match.end < s->size && is_class(s, match.end, SLM_UNICODE_SPACE, &length)) match.end += length;
-    s->steps += match.end - match.start;
+    if (token->flags & SLM_TOKEN_RSTRIP) {
+        size_t start = match.end;
+        if (start >= s->space_start && start < s->space_end) match.end = s->space_end;
+        while (match.end < s->size && is_class(s, match.end, SLM_UNICODE_SPACE, &length)) {
+            match.end += length;
+            s->steps++;
+            if (cancelled(s)) return match;
+        }
+        s->space_start = start;
+        s->space_end = match.end;
+    }
     return match;
 }
 
@@ -160,20 +176,20 @@ bool slm_added_next(slm_added_search *s, slm_added_match *match) {
     while (s->at < s->size) {
         if (first[s->text[s->at]] == first[s->text[s->at] + 1]) {
             s->at++;
+            s->steps++;
+            if (cancelled(s)) return false;
             continue;
         }
         while (s->next_guard < s->options->n_guards && s->options->guards[s->next_guard] <= s->base + s->at) s->next_guard++;
         const slm_added_token *found = longest_at(s);
-        if (s->steps >= STEPS_PER_TICK) {
-            s->steps = 0;
-            if (slm_clock_tick(s->clock)) return false;
-        }
+        if (cancelled(s)) return false;
         if (!found) {
             s->at++;
             continue;
         }
         bool counts = !(found->flags & SLM_TOKEN_SINGLE_WORD) || is_single_word(s, found);
         if (counts) *match = widen(s, found);
+        if (s->clock->cancelled) return false;
         s->at += found->size;
         if (!counts) continue;
         s->done = match->end;

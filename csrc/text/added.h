@@ -37,10 +37,11 @@ typedef struct slm_added_search {
     size_t base;                       /* where text lies in that which the guards are of */
     const slm_encode_options *options; /* parse_special, guards */
     slm_clock *clock;
-    size_t at;         /* where to go on looking */
-    size_t done;       /* what is before this belongs to tokens found */
-    size_t next_guard; /* index of the first guard behind the position looked at */
-    size_t steps;      /* since the clock was last asked */
+    size_t at;                     /* where to go on looking */
+    size_t done;                   /* what is before this belongs to tokens found */
+    size_t next_guard;             /* index of the first guard behind the position looked at */
+    size_t steps;                  /* since the clock was last asked */
+    size_t space_start, space_end; /* white space that was walked through already, up to its end */
 } slm_added_search;
 
 typedef struct slm_added_match {

@@ -4,12 +4,13 @@
 
 #include <string.h>
 
+#include "base/status.h"
 #include "text/bpe_table.h"
 #include "text/buffers.h"
 #include "text/utf8.h"
 
 /* Up to here moving arrays costs less than a heap. */
-enum { SHORT_WORD = 48 };
+enum { SHORT_WORD = 48, STEPS_PER_TICK = 1 << 15 };
 
 enum { UNKNOWN, REACHABLE, UNREACHABLE }; /* slm_bpe.reachable */
 
@@ -35,9 +36,10 @@ static size_t merge_short(const slm_bpe *bpe, int32_t *ids, size_t count) {
 }
 
 /* Writes the byte tokens of the word to ids, [size], and returns how many there are. */
-static size_t byte_tokens(const slm_bpe *bpe, const uint8_t *word, size_t size, int32_t *ids) {
+static size_t byte_tokens(const slm_bpe *bpe, const uint8_t *word, size_t size, int32_t *ids, slm_clock *clock) {
     size_t count = 0;
     for (size_t i = 0; i < size; i++) {
+        if ((i + 1) % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) break;
         ids[count] = bpe->byte_ids[word[i]];
         count += ids[count] >= 0;
     }
@@ -66,11 +68,13 @@ static bool is_unknown(const slm_bpe *bpe, const uint8_t *text, size_t size) {
 }
 
 /* The same from characters. */
-static size_t character_tokens(const slm_bpe *bpe, const uint8_t *word, size_t size, int32_t *ids, size_t *dropped) {
-    size_t count = 0, length;
+static size_t character_tokens(const slm_bpe *bpe, const uint8_t *word, size_t size, int32_t *ids, size_t *dropped,
+                               slm_clock *clock) {
+    size_t count = 0, length, steps = 0;
     bool unknown = false;
     for (size_t at = 0; at < size; at += length) {
         int32_t of_character[4];
+        if (++steps % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) break;
         length = 1;
         if (word[at] >= 0x80) slm_utf8_read(word + at, size - at, &length);
         size_t n = tokens_of_character(bpe, word + at, length, of_character);
@@ -89,14 +93,17 @@ static bool known_whole(const slm_bpe *bpe, int32_t id) {
 }
 
 /* Of which bytes of the word its tokens are made: each of as many as it stands for, unk of all characters that have no token. */
-static void write_spans(const slm_bpe *bpe, const uint8_t *word, size_t size, slm_tokens *tokens, size_t first) {
-    size_t at = 0, length;
+static void write_spans(const slm_bpe *bpe, const uint8_t *word, size_t size, slm_tokens *tokens, size_t first,
+                        slm_clock *clock) {
+    size_t at = 0, length, steps = 0;
     for (size_t i = first; i < tokens->count; i++) {
         size_t start = at;
+        if (++steps % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) return;
         if (bpe->by_characters && tokens->ids[i] == bpe->unk) {
             do {
                 slm_utf8_read(word + at, size - at, &length);
                 at += length;
+                if (++steps % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) return;
             } while (bpe->fuse_unk && at < size && is_unknown(bpe, word + at, size - at));
         } else {
             slm_vocabulary_bytes(bpe->vocabulary, tokens->ids[i], &length);
@@ -119,9 +126,10 @@ slm_status slm_bpe_encode(const slm_bpe *bpe, const uint8_t *word, size_t size, 
     }
     size_t dropped = 0, count;
     if (bpe->by_characters)
-        count = character_tokens(bpe, word, size, ids, &dropped);
+        count = character_tokens(bpe, word, size, ids, &dropped, clock);
     else
-        dropped = size - (count = byte_tokens(bpe, word, size, ids));
+        dropped = size - (count = byte_tokens(bpe, word, size, ids, clock));
+    if (clock->cancelled) return slm_fail_cancelled(error);
     if (count <= SHORT_WORD) {
         count = merge_short(bpe, ids, count);
     } else {
@@ -133,7 +141,11 @@ slm_status slm_bpe_encode(const slm_bpe *bpe, const uint8_t *word, size_t size, 
         atomic_store_explicit(&bpe->reachable[whole], answer, memory_order_relaxed);
     }
     tokens->count += count;
+    if (tokens->with_spans) write_spans(bpe, word, size, tokens, tokens->count - count, clock);
+    if (clock->cancelled) {
+        tokens->count -= count;
+        return slm_fail_cancelled(error);
+    }
     tokens->dropped += dropped;
-    if (tokens->with_spans) write_spans(bpe, word, size, tokens, tokens->count - count);
     return SLM_OK;
 }

@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/status.h"
 #include "text/bpe_table.h"
+#include "text/buffers.h"
 
 /* Below this the heap alone is in cache and lists per rank would not pay for themselves. */
 enum { BUCKETS_FROM = 4096, SMALLEST = 1024, STEPS_PER_TICK = 4096 };
@@ -101,25 +102,13 @@ static uint64_t pop(queue *q) {
     return entry;
 }
 
-/* Large scratch comes from slm_alloc_pages: filled once and given back, its cost is page faults, which huge pages make rare. */
-static void *block_alloc(size_t capacity) {
-    return capacity < BUCKETS_FROM ? slm_alloc_array(capacity, BYTES_PER_NODE) : slm_alloc_pages(capacity * BYTES_PER_NODE);
-}
-
-static void block_free(void *block, size_t capacity) {
-    if (capacity < BUCKETS_FROM)
-        slm_free(block);
-    else
-        slm_free_pages(block, capacity * BYTES_PER_NODE);
-}
-
 static slm_status reserve(slm_bpe_scratch *scratch, size_t count, size_t n_merges, slm_error *error) {
     if (count > scratch->capacity) {
         /* Nothing in it is needed any more, so growing need not copy. */
-        block_free(scratch->nodes, scratch->capacity);
+        slm_scratch_free(scratch->nodes, scratch->capacity * BYTES_PER_NODE);
         size_t capacity = SMALLEST;
         while (capacity < count) capacity *= 2;
-        scratch->nodes = block_alloc(capacity);
+        scratch->nodes = slm_scratch_alloc(capacity, BYTES_PER_NODE);
         scratch->capacity = scratch->nodes ? capacity : 0;
     }
     if (count >= BUCKETS_FROM && !scratch->buckets) {
@@ -131,7 +120,7 @@ static slm_status reserve(slm_bpe_scratch *scratch, size_t count, size_t n_merge
 
 void slm_bpe_scratch_free(slm_bpe_scratch *scratch) {
     slm_free(scratch->buckets);
-    block_free(scratch->nodes, scratch->capacity);
+    slm_scratch_free(scratch->nodes, scratch->capacity * BYTES_PER_NODE);
     *scratch = (slm_bpe_scratch){0};
 }
 
@@ -176,6 +165,9 @@ slm_status slm_bpe_merge_long(const slm_bpe *bpe, slm_bpe_scratch *scratch, int3
         offer(bpe, nodes, at, &q);
     }
     *count = 0;
-    for (uint32_t at = 0; at != NOBODY; at = nodes[at].next) ids[(*count)++] = nodes[at].id;
+    for (uint32_t at = 0; at != NOBODY; at = nodes[at].next) {
+        ids[(*count)++] = nodes[at].id;
+        if (++steps % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) return slm_fail_cancelled(error);
+    }
     return SLM_OK;
 }

@@ -14,6 +14,11 @@
 
 enum { WORDS_PER_TICK = 1024, CHARACTERS_PER_TICK = 1 << 16, CACHE_FROM = 2048 };
 
+/* Before byte `at` of the caller's text are so many characters. */
+typedef struct place {
+    size_t at, characters;
+} place;
+
 /* One call. */
 typedef struct encoding {
     const slm_tokenizer *tokenizer;
@@ -25,8 +30,9 @@ typedef struct encoding {
     slm_word_cache *cache; /* NULL: the text is short, or spans are wanted */
     slm_aligned text, spare, spaced;
     size_t words;
-    const uint8_t *whole;            /* the caller's text, and: */
-    size_t whole_size, at, n_before; /* before byte `at` of it are so many characters */
+    const uint8_t *whole; /* the caller's text */
+    size_t whole_size;
+    place match, furthest; /* in the whole: the start of the last match, which ascends, and the furthest that was asked for */
 } encoding;
 
 /* Bytes with their origins; origins NULL: nobody asked. */
@@ -43,17 +49,16 @@ static view part(view v, size_t start, size_t end) {
 
 /* ---- origins ----------------------------------------------------------------------------------------------------------- */
 
-/* How many characters come before byte `at` of the caller's text. */
+/* How many characters come before byte `at` of the caller's text; at least the start of the last match. A match that lies in the
+ * white space which the one before took along is counted from its start, not from that of the text. */
 static uint32_t characters_before(encoding *e, size_t at) {
-    size_t length;
-    if (at < e->at) e->at = e->n_before = 0;
-    while (e->at < at) {
-        slm_utf8_read(e->whole + e->at, e->whole_size - e->at, &length);
-        if (e->at + length > at) break;
-        e->at += length;
-        e->n_before++;
+    place near = e->match, *from = at < e->furthest.at ? &near : &e->furthest;
+    for (size_t length; from->at < at; from->at += length, from->characters++) {
+        slm_utf8_read(e->whole + from->at, e->whole_size - from->at, &length);
+        if (from->at + length > at) break;
+        if (from->characters % CHARACTERS_PER_TICK == 0 && slm_clock_tick(&e->clock)) break;
     }
-    return (uint32_t)e->n_before;
+    return (uint32_t)from->characters;
 }
 
 /* Copies bytes [start, end) of the caller's text into e->text, with origins if they are wanted. */
@@ -258,6 +263,7 @@ static slm_status encode_whole(encoding *e, slm_error *error) {
         slm_span span = {0};
         if (e->tokens->with_spans) {
             span.start = characters_before(e, match.start);
+            e->match = (place){.at = match.start, .characters = span.start};
             span.end = characters_before(e, match.end);
         }
         if (!status) status = put_added(e, match.id, span, error);

@@ -163,11 +163,15 @@ static slm_status replace(const slm_normalizer *step, const slm_aligned *in, slm
     return status;
 }
 
-static slm_status collapse(const slm_normalizer *step, const slm_aligned *in, slm_aligned *out, slm_error *error) {
-    size_t copied = 0;
+static slm_status collapse(const slm_normalizer *step, const slm_aligned *in, slm_aligned *out, slm_clock *clock,
+                           slm_error *error) {
+    size_t copied = 0, steps = 0;
     for (size_t at = 0; at < in->size;) {
         size_t end = at;
-        while (end < in->size && in->bytes[end] == ' ') end++;
+        while (end < in->size && in->bytes[end] == ' ') {
+            end++;
+            if (++steps % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) return slm_fail_cancelled(error);
+        }
         if (end - at >= 2) {
             slm_status status = substitute(in, &copied, at, end, step, out, error);
             if (status) return status;
@@ -194,16 +198,20 @@ static bool is_space_at(const slm_aligned *text, size_t at, size_t *length) {
     return slm_unicode_class(slm_utf8_read(text->bytes + at, text->size - at, length)) & SLM_UNICODE_SPACE;
 }
 
-static slm_status strip(slm_normalizer_kind kind, const slm_aligned *in, slm_aligned *out, slm_error *error) {
-    size_t start = 0, end = in->size, length;
+static slm_status strip(slm_normalizer_kind kind, const slm_aligned *in, slm_aligned *out, slm_clock *clock, slm_error *error) {
+    size_t start = 0, end = in->size, length, steps = 0;
     if (kind == SLM_NORMALIZER_STRIP_LEFT) {
-        while (start < end && is_space_at(in, start, &length)) start += length;
+        while (start < end && is_space_at(in, start, &length)) {
+            start += length;
+            if (++steps % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) return slm_fail_cancelled(error);
+        }
     } else {
         while (end > 0) {
             size_t last = end - 1;
             while (last > 0 && end - last < 4 && (in->bytes[last] & 0xC0) == 0x80) last--;
             if (!is_space_at(in, last, &length) || last + length != end) break;
             end = last;
+            if (++steps % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) return slm_fail_cancelled(error);
         }
     }
     slm_status status = slm_aligned_reserve(out, end - start, error);
@@ -220,10 +228,10 @@ static slm_status run_step(const slm_normalizer *step, const slm_aligned *in, sl
         return slm_normalize_unicode((slm_unicode_form){.compatible = true, .composed = true}, in, out, clock, error);
     case SLM_NORMALIZER_NFKD: return slm_normalize_unicode((slm_unicode_form){.compatible = true}, in, out, clock, error);
     case SLM_NORMALIZER_REPLACE: return replace(step, in, out, clock, error);
-    case SLM_NORMALIZER_COLLAPSE: return collapse(step, in, out, error);
+    case SLM_NORMALIZER_COLLAPSE: return collapse(step, in, out, clock, error);
     case SLM_NORMALIZER_PREPEND: return prepend(step, in, out, error);
     case SLM_NORMALIZER_STRIP_LEFT:
-    case SLM_NORMALIZER_STRIP_RIGHT: return strip(step->kind, in, out, error);
+    case SLM_NORMALIZER_STRIP_RIGHT: return strip(step->kind, in, out, clock, error);
     case SLM_NORMALIZER_CHARSMAP: return slm_normalize_charsmap(step->a, step->a_size, in, out, clock, error);
     default: return by_characters(step->kind, in, out, clock, error);
     }

@@ -122,14 +122,19 @@ static bool is_ordered(const character *run, size_t count) {
 }
 
 /* Runs of marks, in the order of their classes. */
-static void order_marks(stretch *s) {
-    for (size_t start = 0; start < s->count; start++) {
+static slm_status order_marks(stretch *s, slm_clock *clock, slm_error *error) {
+    for (size_t start = 0, steps = 0; start < s->count; start++) {
+        if (++steps % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) return slm_fail_cancelled(error);
         if (!s->characters[start].class) continue;
         size_t end = start;
-        while (end < s->count && s->characters[end].class) end++;
+        while (end < s->count && s->characters[end].class) {
+            end++;
+            if (++steps % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) return slm_fail_cancelled(error);
+        }
         if (!is_ordered(s->characters + start, end - start)) order_run(s->characters + start, end - start, s->sorted);
         start = end;
     }
+    return SLM_OK;
 }
 
 static slm_status compose_all(stretch *s, slm_clock *clock, slm_error *error) {
@@ -233,8 +238,8 @@ slm_status slm_normalize_unicode(slm_unicode_form form, const slm_aligned *in, s
         if (!status) status = slm_aligned_reserve(out, start - copied, error);
         if (status) break;
         slm_aligned_copy(out, in, copied, start - copied);
-        order_marks(&s);
-        if (form.composed) status = compose_all(&s, clock, error);
+        status = order_marks(&s, clock, error);
+        if (form.composed && !status) status = compose_all(&s, clock, error);
         if (!status) status = put(&s, in, start, out, clock, error);
         copied = at;
     }

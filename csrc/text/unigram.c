@@ -15,13 +15,11 @@ enum { SMALLEST = 256, STEPS_PER_TICK = 1 << 14, LONGEST_CHARACTER = 4, UNREACHE
 /* How much less than the worst piece a character that is none is worth. */
 static const double UNK_PENALTY = 10.0;
 
-/* The best way found to where the node stands. */
+/* A piece: the last on the best way to where the node stands, or, once the way is known, the one that begins there. A word of
+ * many megabytes costs the memory that its nodes walk through, so the scores are not among them. */
 typedef struct slm_unigram_node {
-    double score;
-    int32_t id; /* of its last piece; -1: a character that is none; UNREACHED */
-    uint32_t start;
-    int32_t next_id; /* on the best way through the word: the piece that begins here, and its end */
-    uint32_t next;
+    int32_t id; /* -1: a character that is none; UNREACHED */
+    uint32_t length;
 } slm_unigram_node;
 
 /* Byte tokens are found by their name, too: "<0x0A>" in a text is that token. */
@@ -71,7 +69,10 @@ slm_status slm_unigram_create(const slm_vocabulary *v, const slm_tokenizer_spec 
         uint8_t text = (uint8_t)byte;
         u->byte_ids[byte] = spec->byte_fallback ? slm_vocabulary_find(v, SLM_SPELLING_BYTE, &text, 1) : -1;
     }
-    return build_trie(v, u, error);
+    slm_status status = build_trie(v, u, error);
+    u->window = 1;
+    while (u->window <= u->longest) u->window *= 2;
+    return status;
 }
 
 void slm_unigram_destroy(slm_unigram *u) {
@@ -81,28 +82,40 @@ void slm_unigram_destroy(slm_unigram *u) {
 }
 
 void slm_unigram_scratch_free(slm_unigram_scratch *scratch) {
-    slm_free(scratch->nodes);
+    slm_scratch_free(scratch->nodes, scratch->capacity * sizeof *scratch->nodes);
+    slm_free(scratch->scores);
     *scratch = (slm_unigram_scratch){0};
 }
 
-static slm_status reserve(slm_unigram_scratch *scratch, size_t count, slm_error *error) {
-    if (count <= scratch->capacity) return SLM_OK;
-    size_t capacity = scratch->capacity ? scratch->capacity : SMALLEST;
-    while (capacity < count) capacity *= 2;
-    slm_free(scratch->nodes);
-    scratch->nodes = slm_alloc_array(capacity, sizeof *scratch->nodes);
-    scratch->capacity = scratch->nodes ? capacity : 0;
-    return scratch->nodes ? SLM_OK : slm_fail_memory(error);
+static slm_status reserve(const slm_unigram *u, slm_unigram_scratch *scratch, size_t count, slm_error *error) {
+    if (count > scratch->capacity) {
+        /* Nothing in it is needed any more, so growing need not copy. */
+        slm_scratch_free(scratch->nodes, scratch->capacity * sizeof *scratch->nodes);
+        size_t capacity = 2 * scratch->capacity;
+        if (capacity < count) capacity = count;
+        if (capacity < SMALLEST) capacity = SMALLEST;
+        scratch->nodes = slm_scratch_alloc(capacity, sizeof *scratch->nodes);
+        scratch->capacity = scratch->nodes ? capacity : 0;
+    }
+    if (!scratch->scores) scratch->scores = slm_alloc_array(u->window, sizeof *scratch->scores);
+    return scratch->nodes && scratch->scores ? SLM_OK : slm_fail_memory(error);
 }
 
-static inline void offer(slm_unigram_node *node, double score, int32_t id, size_t start) {
-    if (node->id == UNREACHED || score > node->score)
-        *node = (slm_unigram_node){.score = score, .id = id, .start = (uint32_t)start};
+static bool cancelled(slm_clock *clock, size_t *steps) {
+    return ++*steps % STEPS_PER_TICK == 0 && slm_clock_tick(clock);
+}
+
+static inline void offer(slm_unigram_node *node, double *best, double score, int32_t id, size_t length) {
+    if (node->id != UNREACHED && score <= *best) return;
+    *node = (slm_unigram_node){.id = id, .length = (uint32_t)length};
+    *best = score;
 }
 
 /* Offers every piece that begins at `at`, and the character there if it is none. Returns the character's length. */
-static size_t offer_pieces(const slm_unigram *u, const uint8_t *word, size_t size, size_t at, slm_unigram_node *nodes) {
-    double here = nodes[at].score;
+static size_t offer_pieces(const slm_unigram *u, const uint8_t *word, size_t size, size_t at, slm_unigram_node *nodes,
+                           double *scores) {
+    const size_t mask = u->window - 1;
+    double here = scores[at & mask];
     size_t length = 1;
     bool is_piece = false;
     if (word[at] >= 0x80) slm_utf8_read(word + at, size - at, &length);
@@ -112,26 +125,69 @@ static size_t offer_pieces(const slm_unigram *u, const uint8_t *word, size_t siz
         if (trie == SLM_TRIE_NONE) break;
         int32_t id = u->trie.nodes[trie].value;
         if (id < 0) continue;
-        offer(&nodes[end], u->scores[id] + here, id, at);
+        offer(&nodes[end], &scores[end & mask], u->scores[id] + here, id, end - at);
         is_piece = is_piece || end - at == length;
     }
-    if (!is_piece) offer(&nodes[at + length], u->unk_score + here, u->unk, at);
+    const size_t end = at + length;
+    if (!is_piece) offer(&nodes[end], &scores[end & mask], u->unk_score + here, u->unk, length);
     return length;
 }
 
-/* The token, the byte tokens, or the unk token of word [start, end), which the best way passes. */
-static slm_status put(const slm_unigram *u, const uint8_t *word, size_t start, size_t end, int32_t id, slm_tokens *tokens,
-                      slm_error *error) {
-    slm_status status = slm_tokens_reserve(tokens, end - start, error);
-    if (status) return status;
-    if (id < 0 || id == u->unk) { /* several characters that are no piece may be one together */
+/* May the piece become byte tokens? */
+static bool is_unknown(const slm_unigram *u, int32_t id) {
+    return id < 0 || id == u->unk;
+}
+
+/* The best way to every node of the word, each as its last piece. */
+static slm_status find_ways(const slm_unigram *u, const uint8_t *word, size_t size, slm_unigram_scratch *scratch,
+                            slm_clock *clock, slm_error *error) {
+    slm_unigram_node *nodes = scratch->nodes;
+    size_t steps = 0, ready = 1;
+    nodes[0] = (slm_unigram_node){.id = UNREACHED};
+    scratch->scores[0] = 0;
+    for (size_t at = 0; at < size;) {
+        for (; ready <= size && ready <= at + u->longest; ready++) nodes[ready].id = UNREACHED;
+        at += offer_pieces(u, word, size, at, nodes, scratch->scores);
+        if (cancelled(clock, &steps)) return slm_fail_cancelled(error);
+    }
+    return SLM_OK;
+}
+
+/* Turns the way to the last node round: nodes on it say which piece begins there. *room: for as many tokens as it can make. */
+static slm_status turn_round(const slm_unigram *u, size_t size, slm_unigram_node *nodes, size_t *room, slm_clock *clock,
+                             slm_error *error) {
+    size_t steps = 0;
+    slm_unigram_node last = nodes[size];
+    *room = 0;
+    for (size_t at = size; at;) {
+        at -= last.length;
+        slm_unigram_node before = nodes[at];
+        nodes[at] = last;
+        *room += is_unknown(u, last.id) ? last.length : 1;
+        last = before;
+        if (cancelled(clock, &steps)) return slm_fail_cancelled(error);
+    }
+    return SLM_OK;
+}
+
+/* The token, the byte tokens, or the unk token of word [start, end), which the best way passes. There is room. */
+static slm_status put(const slm_unigram *u, const uint8_t *word, size_t start, size_t end, int32_t id, size_t *steps,
+                      slm_clock *clock, slm_tokens *tokens, slm_error *error) {
+    bool bytes = is_unknown(u, id);
+    if (bytes) { /* several characters that are no piece may be one together */
         int32_t whole = slm_vocabulary_find(u->vocabulary, SLM_SPELLING_BYTES, word + start, end - start);
         if (whole >= 0) id = whole;
+        bytes = is_unknown(u, id);
     }
-    bool bytes = id < 0 || id == u->unk;
-    for (size_t i = start; i < end; i++) bytes = bytes && u->byte_ids[word[i]] >= 0;
+    for (size_t i = start; i < end && bytes; i++) {
+        bytes = u->byte_ids[word[i]] >= 0;
+        if (cancelled(clock, steps)) return slm_fail_cancelled(error);
+    }
     if (bytes) {
-        for (size_t i = start; i < end; i++) slm_tokens_put(tokens, u->byte_ids[word[i]], start, end);
+        for (size_t i = start; i < end; i++) {
+            slm_tokens_put(tokens, u->byte_ids[word[i]], start, end);
+            if (cancelled(clock, steps)) return slm_fail_cancelled(error);
+        }
     } else if (id >= 0) {
         slm_tokens_put(tokens, id, start, end);
     } else {
@@ -142,29 +198,22 @@ static slm_status put(const slm_unigram *u, const uint8_t *word, size_t start, s
 
 slm_status slm_unigram_encode(const slm_unigram *u, const uint8_t *word, size_t size, slm_unigram_scratch *scratch,
                               slm_clock *clock, slm_tokens *tokens, slm_error *error) {
-    slm_status status = reserve(scratch, size + 1, error);
-    if (status) return status;
-    slm_unigram_node *nodes = scratch->nodes;
-    nodes[0] = (slm_unigram_node){.id = UNREACHED};
-    size_t count = tokens->count, dropped = tokens->dropped, steps = 0, ready = 1;
-    for (size_t at = 0; at < size;) {
-        for (; ready <= size && ready <= at + u->longest; ready++) nodes[ready].id = UNREACHED;
-        at += offer_pieces(u, word, size, at, nodes);
-        if (++steps % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) return slm_fail_cancelled(error);
-    }
-    for (size_t end = size; end; end = nodes[end].start) {
-        if (++steps % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) return slm_fail_cancelled(error);
-        nodes[nodes[end].start].next_id = nodes[end].id;
-        nodes[nodes[end].start].next = (uint32_t)end;
-    }
+    size_t count = tokens->count, dropped = tokens->dropped, steps = 0, room = 0;
+    slm_status status = reserve(u, scratch, size + 1, error);
+    if (!status) status = find_ways(u, word, size, scratch, clock, error);
+    const slm_unigram_node *nodes = scratch->nodes;
+    if (!status) status = turn_round(u, size, scratch->nodes, &room, clock, error);
+    if (!status) status = slm_tokens_reserve(tokens, room, error);
     for (size_t start = 0; start < size && !status;) {
-        size_t end = nodes[start].next;
-        int32_t id = nodes[start].next_id;
-        if (id == u->unk && u->fuse_unk)
-            while (end < size && nodes[end].next_id == u->unk) end = nodes[end].next;
-        status = put(u, word, start, end, id, tokens, error);
+        int32_t id = nodes[start].id;
+        size_t end = start + nodes[start].length;
+        while (id == u->unk && u->fuse_unk && end < size && nodes[end].id == u->unk && !status) {
+            end += nodes[end].length;
+            if (cancelled(clock, &steps)) status = slm_fail_cancelled(error);
+        }
+        if (!status && cancelled(clock, &steps)) status = slm_fail_cancelled(error);
+        if (!status) status = put(u, word, start, end, id, &steps, clock, tokens, error);
         start = end;
-        if (!status && ++steps % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) status = slm_fail_cancelled(error);
     }
     if (status) {
         tokens->count = count;

@@ -38,20 +38,22 @@ void slm_wordpiece_destroy(slm_wordpiece *w) {
     slm_trie_destroy(&w->go_on);
 }
 
-static bool is_too_long(const slm_wordpiece *w, const uint8_t *word, size_t size) {
+static bool is_too_long(const slm_wordpiece *w, const uint8_t *word, size_t size, slm_clock *clock) {
     if (size <= (size_t)w->max_length) return false;
     int32_t characters = 0;
     size_t length;
     for (size_t at = 0; at < size; at += length) {
         slm_utf8_read(word + at, size - at, &length);
         if (++characters > w->max_length) return true;
+        if (characters % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) return true;
     }
     return false;
 }
 
 slm_status slm_wordpiece_encode(const slm_wordpiece *w, const uint8_t *word, size_t size, slm_clock *clock, slm_tokens *tokens,
                                 slm_error *error) {
-    bool unknown = is_too_long(w, word, size);
+    bool unknown = is_too_long(w, word, size, clock);
+    if (clock->cancelled) return slm_fail_cancelled(error);
     slm_status status = slm_tokens_reserve(tokens, unknown ? 1 : size, error);
     if (status) return status;
     size_t count = tokens->count, steps = 0;
