@@ -57,8 +57,8 @@ def kinds() -> dict[str, tuple[object, tokenizers.Tokenizer]]:
     scored = Vocabulary(*(fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "token_type", "scores")))
     found = {
         "byte-level BPE, GPT-2": (ours("gpt-2"), make_theirs(read_vocabulary(VOCAB / "ggml-vocab-gpt-2.gguf"))),
-        "byte-level BPE, Qwen 2": (ours("qwen2"), byte_level("qwen2", PATTERNS["qwen2"])),
-        "byte-level BPE, Llama 3": (ours("llama-bpe"), byte_level("llama-bpe", PATTERNS["llama-bpe"])),
+        "byte-level BPE, Qwen 2": (ours("qwen2"), byte_level("qwen2", PATTERNS["qwen2"][0])),
+        "byte-level BPE, Llama 3": (ours("llama-bpe"), byte_level("llama-bpe", PATTERNS["llama-bpe"][0])),
         "SentencePiece BPE, Llama 2": (ours("llama-spm"), make_scored(scored)),
         "unigram": unigram_pair("always")[:2],
     }

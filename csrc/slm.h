@@ -316,27 +316,46 @@ typedef enum slm_token_kind {
     SLM_TOKEN_BYTE = 6,
 } slm_token_kind;
 
-/* How text is cut into words before merging: rules, not a published name. At most one of gpt2_words and line_words. */
-typedef struct slm_pretokenizer {
-    bool single_digits; /* each \p{N} character is a word of its own, cut out before all other rules */
-    bool gpt2_words;    /* 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ */
-    bool line_words;    /* [^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ , and with it: */
-    bool contractions;  /* (?i:'s|'t|'re|'ve|'m|'ll|'d) comes first */
-    bool marks_are_letters; /* \p{M} counts as \p{L} */
-    bool cased_words; /* a word's \p{L}+ becomes U*L+|U+L* of U: [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}], L: [\p{Ll}\p{Lm}\p{Lo}\p{M}] */
-    bool contractions_at_end; /* a cased word takes a contraction along */
-    bool slashes_at_end;      /* [\r\n/]* for [\r\n]* */
-    uint8_t number_length;    /* \p{N}{1,number_length} for \p{N}+; 0: no limit */
-    bool bare_symbols;        /* no [\r\n]* behind symbols */
-    bool symbol_words; /* first of all \p{N}{1,number_length} and [\u4E00-\u9FA5\u3040-\u30FF]+ are cut out; then, of each of the
-                          parts:
-                          [!-\/:-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
-                          and what is between those */
-    bool drop_white_space; /* words are what is between \s+, which is left out */
-    bool bert_punctuation; /* each punctuation character, as BERT understands it, is a word; nothing but drop_white_space goes
-                              with it */
-    bool space_words;      /* where pieces hold spaces: each space begins a word; else BPE cuts where no piece reaches across */
-} slm_pretokenizer;
+/* How text is cut into words before merging: one step. It cuts each piece that the step before left, as if that were a text of
+ * its own, into what matches a regular expression (as Oniguruma reads it) and what lies between the matches; both are pieces. */
+typedef enum slm_split {
+    SLM_SPLIT_GPT2_WORDS,         /* 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ */
+    SLM_SPLIT_LINE_WORDS,         /* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*|
+                                     \s*[\r\n]+|\s+(?!\S)|\s+ , and with: */
+    SLM_SPLIT_LINE_WORDS_1,       /* \p{N} for \p{N}+ */
+    SLM_SPLIT_LINE_WORDS_3,       /* \p{N}{1,3} */
+    SLM_SPLIT_LINE_WORDS_MARKS,   /* \p{N}, and [\p{L}\p{M}] for \p{L} */
+    SLM_SPLIT_LINE_WORDS_BARE,    /* \p{N}, and no [\r\n]* behind symbols */
+    SLM_SPLIT_CASED_WORDS_1,      /* of U: [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}], L: [\p{Ll}\p{Lm}\p{Lo}\p{M}]: [^\r\n\p{L}\p{N}]?U*L+|
+                                     [^\r\n\p{L}\p{N}]?U+L*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
+    SLM_SPLIT_CASED_WORDS_3,      /* the same with \p{N}{1,3}, and U*L+ and U+L* take (?i:'s|'t|'re|'ve|'m|'ll|'d)? along */
+    SLM_SPLIT_SYMBOL_WORDS,       /* [!-\/:-@\[-`{-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|
+                                     \s*[\r\n]+|\s+(?!\S)|\s+ */
+    SLM_SPLIT_LINES,              /* [^\n]+|[\n]+ */
+    SLM_SPLIT_PHRASES,            /*  ?[^(\s|.,!?…。，、।۔،)]+ */
+    SLM_SPLIT_LETTERS,            /* \s?\p{L}+ */
+    SLM_SPLIT_CASED_LETTERS,      /* \s? and a run of the letters of alphabets with case that DeepSeek LLM lists */
+    SLM_SPLIT_SIGNS,              /* \s?\p{P}+ */
+    SLM_SPLIT_LISTED_SIGNS,       /* \s?[!-/:-~！-／：-～‘-‟\u3000-。]+ */
+    SLM_SPLIT_KANA_OR_HAN,        /* [\u4E00-\u9FA5\u3040-\u30FF]+ */
+    SLM_SPLIT_EAST_OF_ARABIC,     /* [\u0800-\u9FA5\uAC00-\uD7FF]+ */
+    SLM_SPLIT_NUMBER,             /* \p{N} */
+    SLM_SPLIT_NUMBERS_3,          /* \p{N}{1,3} */
+    SLM_SPLIT_NUMBERS,            /* \p{N}+ */
+    SLM_SPLIT_BYTE_DIGIT,         /* \p{N} of the letters that stand for bytes in GPT-2's alphabet: also parts of characters */
+    SLM_SPLIT_BYTE_DIGITS,        /* \p{N}+ of them */
+    SLM_SPLIT_THREE_DIGITS,       /* [0-9][0-9][0-9] */
+    SLM_SPLIT_NEWLINE,            /* [\r\n] */
+    SLM_SPLIT_PUNCTUATION,        /* one character of what BERT takes for punctuation: \p{P} and all signs of ASCII */
+    SLM_SPLIT_PUNCTUATIONS,       /* a run of them */
+    SLM_SPLIT_DROP_PUNCTUATION,   /* the same, and the matches are left out */
+    SLM_SPLIT_DROP_WHITE_SPACE,   /* \s+ , and the matches are left out */
+    SLM_SPLIT_WORDS_AND_SIGNS,    /* \w+|[^\w\s]+ , and what lies between is left out */
+    SLM_SPLIT_WHITE_SPACE_AT_END, /* \s+$ */
+    SLM_SPLIT_SPACE_WORDS, /* where pieces hold spaces: each space begins a word; without it BPE cuts where no piece reaches
+                              across. Only DROP_WHITE_SPACE may come before it */
+} slm_split;
+enum { SLM_MAX_SPLITS = 8 };
 
 /* What makes tokens of a word. */
 typedef enum slm_tokenizer_model {
@@ -398,7 +417,8 @@ typedef struct slm_tokenizer_spec {
     const slm_normalizer *normalizers; /* [n_normalizers], each of what the one before it gives */
     size_t n_normalizers;
     slm_space_prefix space_prefix;
-    slm_pretokenizer pretokenizer;
+    const slm_split *splits; /* [n_splits], at most SLM_MAX_SPLITS; none: a text is one word */
+    size_t n_splits;
     const double *scores;             /* [vocab_size]; NULL: none */
     slm_strings merges;               /* "left right" in the alphabet of pieces; the index is the rank */
     bool ignore_merges;               /* a word that is a piece is that token, whatever the merges would make of it */

@@ -171,7 +171,7 @@ class Tokenizer:
         model: Literal["byte_bpe", "bpe", "unigram", "wordpiece"],
         pieces: Strings,
         kinds: bytes,  # [vocab_size] slm_token_kind
-        pretokenizer: Mapping[str, bool | int],  # the fields of slm_pretokenizer that are not zero
+        splits: tuple[str, ...],  # slm_split in lower case
         flags: bytes | None = None,  # [vocab_size] slm_token_flag
         normalizers: tuple[tuple[str, *tuple[bytes, ...]], ...] = (),  # name of slm_normalizer_kind in lower case, operands
         space_prefix: Literal["none", "always", "missing", "first"] = "none",

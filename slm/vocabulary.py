@@ -35,7 +35,7 @@ TURN_ENDS = frozenset(
 class Vocabulary:
     """The fields down to suffix are those of slm_tokenizer_spec in csrc/slm.h; the rest is for whoever talks to the model.
 
-    kinds, flags: [vocab_size] uint8. scores: [vocab_size] float64. Field names of pretokenizer: slm_pretokenizer.
+    kinds, flags: [vocab_size] uint8. scores: [vocab_size] float64. splits: slm_split in lower case.
     special_ids: "bos_token", "eos_token", ... -> id. end_tokens: ids that end a generation.
     chat_templates: name -> source, "default" the one for every conversation; empty when there is none.
     """
@@ -46,7 +46,7 @@ class Vocabulary:
     flags: bytes | None = None
     normalizers: tuple[Normalizer, ...] = ()
     space_prefix: SpacePrefix = "none"
-    pretokenizer: Mapping[str, bool | int]
+    splits: tuple[str, ...]
     scores: bytes | None = None
     merges: Strings = NO_STRINGS
     ignore_merges: bool = False

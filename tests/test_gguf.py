@@ -223,7 +223,7 @@ def test_vocabulary_of_a_model(tmp_path):
     assert vocabulary.end_tokens == (0, 7, 258)
     assert vocabulary.special_ids == {"bos_token": 0, "eos_token": 0, "pad_token": 3}
     assert vocabulary.chat_templates == {"default": "{{ messages }}", "tool_use": "{{ tools }}"}
-    assert vocabulary.pretokenizer == {"single_digits": True, "gpt2_words": True}
+    assert vocabulary.splits == ("number", "gpt2_words")
     assert (vocabulary.model, vocabulary.prefix, vocabulary.suffix) == ("byte_bpe", (), ())
     joined, offsets = vocabulary.pieces
     assert [joined[a:b].decode() for a, b in pairwise(offsets)] == tokens

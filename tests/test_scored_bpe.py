@@ -46,7 +46,7 @@ def make_ours(v: Vocabulary, prefix: bool = True) -> _core.Tokenizer:
         "fuse_unk": True,
         "space_prefix": "always" if prefix else "none",
     }
-    return _core.Tokenizer("bpe", strings(v.pieces), bytes(v.kinds), {}, **arguments)
+    return _core.Tokenizer("bpe", strings(v.pieces), bytes(v.kinds), (), **arguments)
 
 
 def make_theirs(v: Vocabulary, prefix: bool = True) -> tokenizers.Tokenizer:

@@ -22,7 +22,7 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slm import FormatError, _core
+from slm import FormatError, UnsupportedError, _core
 
 VOCAB = Path(__file__).parent / "data" / "vocab"
 GPT2 = VOCAB / "ggml-vocab-gpt-2.gguf"
@@ -92,7 +92,7 @@ def strings(items: list[str]) -> tuple[bytes, np.ndarray]:
 
 
 def make_ours(v: Vocabulary, single_digits: bool = False, **arguments) -> _core.Tokenizer:
-    rules = {"single_digits": single_digits, "gpt2_words": True}
+    rules = ("number", "gpt2_words") if single_digits else ("gpt2_words",)
     return _core.Tokenizer("byte_bpe", strings(v.pieces), bytes(v.kinds), rules, merges=strings(v.merges), **arguments)
 
 
@@ -402,16 +402,17 @@ def test_wrong_arguments(gpt2, call, error, message):
 def test_wrong_vocabularies():
     letters = [letter for _, letter in sorted(alphabet().items())]
     good = {"pieces": strings(letters), "kinds": b"\1" * len(letters), "merges": strings([])}
-    good |= {"model": "byte_bpe", "pretokenizer": {"gpt2_words": True}}
+    good |= {"model": "byte_bpe", "splits": ("gpt2_words",)}
     assert _core.Tokenizer(**good).vocab_size == len(letters)
     for change, error, message in [
         ({"pieces": (b"a", [0, 2])}, ValueError, "pieces"),
         ({"pieces": [b"a"]}, TypeError, "pieces"),
         ({"kinds": b"\1"}, ValueError, "kinds: expected"),
         ({"kinds": "x"}, TypeError, "bytes"),
-        ({"pretokenizer": {"gpt3_words": True}}, TypeError, "gpt3_words"),
-        ({"pretokenizer": {"gpt2_words": 1}}, TypeError, "gpt2_words: expected a bool"),
-        ({"pretokenizer": {3: True}}, TypeError, "pretokenizer"),
+        ({"splits": ("gpt3_words",)}, ValueError, "splits: found 'gpt3_words'"),
+        ({"splits": ["gpt2_words"]}, TypeError, "splits: expected a tuple"),
+        ({"splits": (3,)}, ValueError, "splits"),
+        ({"splits": ("number",) * 9}, UnsupportedError, "splits: expected at most 8, found 9"),
         ({"model": "bpe3"}, ValueError, "model: found 'bpe3'"),
         ({"ignore_merges": 0}, TypeError, "ignore_merges: expected a bool"),
         ({"flags": b"\0"}, ValueError, "flags: expected the bytes of"),

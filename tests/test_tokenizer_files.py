@@ -136,6 +136,6 @@ def test_scores_that_are_no_numbers_are_named(tmp_path, score):
 def test_text_is_not_blown_up():
     """Steps of a file that make ten bytes of each, again and again."""
     steps = (("replace", b"a", b"a" * 10),) * 8
-    tokenizer = _core.Tokenizer("unigram", strings(["<unk>", "a"]), b"\2\1", {}, scores=bytes(16), unk=0, normalizers=steps)
+    tokenizer = _core.Tokenizer("unigram", strings(["<unk>", "a"]), b"\2\1", (), scores=bytes(16), unk=0, normalizers=steps)
     with pytest.raises(ValueError, match="normalizers"):
         tokenizer.encode("a" * 1000)

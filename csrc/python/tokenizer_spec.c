@@ -14,46 +14,57 @@ static int read_name(PyObject *object, const char *what, const char *const *name
     return -1;
 }
 
-static bool read_rule(PyObject *name, PyObject *value, slm_pretokenizer *rules) {
-    const struct {
-        const char *name;
-        bool *rule;
-    } known[] = {{"single_digits", &rules->single_digits},
-                 {"gpt2_words", &rules->gpt2_words},
-                 {"line_words", &rules->line_words},
-                 {"contractions", &rules->contractions},
-                 {"marks_are_letters", &rules->marks_are_letters},
-                 {"cased_words", &rules->cased_words},
-                 {"contractions_at_end", &rules->contractions_at_end},
-                 {"slashes_at_end", &rules->slashes_at_end},
-                 {"bare_symbols", &rules->bare_symbols},
-                 {"symbol_words", &rules->symbol_words},
-                 {"drop_white_space", &rules->drop_white_space},
-                 {"bert_punctuation", &rules->bert_punctuation},
-                 {"space_words", &rules->space_words}};
-    for (size_t i = 0; PyUnicode_Check(name) && i < sizeof known / sizeof *known; i++)
-        if (PyUnicode_CompareWithASCIIString(name, known[i].name) == 0) return slm_py_bool(value, known[i].name, known[i].rule);
-    if (PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "number_length") == 0) {
-        int64_t length;
-        bool ok = slm_py_int(value, "number_length", 0, UINT8_MAX, &length);
-        if (ok) rules->number_length = (uint8_t)length;
-        return ok;
-    }
-    PyErr_Format(PyExc_TypeError, "pretokenizer: expected the fields of slm_pretokenizer, found %R", name);
-    return false;
-}
+static const char *const splits[] = {
+    [SLM_SPLIT_GPT2_WORDS] = "gpt2_words",
+    [SLM_SPLIT_LINE_WORDS] = "line_words",
+    [SLM_SPLIT_LINE_WORDS_1] = "line_words_1",
+    [SLM_SPLIT_LINE_WORDS_3] = "line_words_3",
+    [SLM_SPLIT_LINE_WORDS_MARKS] = "line_words_marks",
+    [SLM_SPLIT_LINE_WORDS_BARE] = "line_words_bare",
+    [SLM_SPLIT_CASED_WORDS_1] = "cased_words_1",
+    [SLM_SPLIT_CASED_WORDS_3] = "cased_words_3",
+    [SLM_SPLIT_SYMBOL_WORDS] = "symbol_words",
+    [SLM_SPLIT_LINES] = "lines",
+    [SLM_SPLIT_PHRASES] = "phrases",
+    [SLM_SPLIT_LETTERS] = "letters",
+    [SLM_SPLIT_CASED_LETTERS] = "cased_letters",
+    [SLM_SPLIT_SIGNS] = "signs",
+    [SLM_SPLIT_LISTED_SIGNS] = "listed_signs",
+    [SLM_SPLIT_KANA_OR_HAN] = "kana_or_han",
+    [SLM_SPLIT_EAST_OF_ARABIC] = "east_of_arabic",
+    [SLM_SPLIT_NUMBER] = "number",
+    [SLM_SPLIT_NUMBERS_3] = "numbers_3",
+    [SLM_SPLIT_NUMBERS] = "numbers",
+    [SLM_SPLIT_BYTE_DIGIT] = "byte_digit",
+    [SLM_SPLIT_BYTE_DIGITS] = "byte_digits",
+    [SLM_SPLIT_THREE_DIGITS] = "three_digits",
+    [SLM_SPLIT_NEWLINE] = "newline",
+    [SLM_SPLIT_PUNCTUATION] = "punctuation",
+    [SLM_SPLIT_PUNCTUATIONS] = "punctuations",
+    [SLM_SPLIT_DROP_PUNCTUATION] = "drop_punctuation",
+    [SLM_SPLIT_DROP_WHITE_SPACE] = "drop_white_space",
+    [SLM_SPLIT_WORDS_AND_SIGNS] = "words_and_signs",
+    [SLM_SPLIT_WHITE_SPACE_AT_END] = "white_space_at_end",
+    [SLM_SPLIT_SPACE_WORDS] = "space_words",
+    NULL,
+};
 
-static bool read_rules(PyObject *mapping, slm_pretokenizer *rules) {
-    PyObject *names = PyMapping_Keys(mapping);
-    Py_ssize_t n = names ? PyList_Size(names) : -1;
-    for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *name = PyList_GetItem(names, i), *value = PyObject_GetItem(mapping, name);
-        bool known = value && read_rule(name, value, rules);
-        Py_XDECREF(value);
-        if (!known) n = -1;
+static bool read_splits(PyObject *tuple, slm_py_tokenizer_spec *read) {
+    if (!PyTuple_Check(tuple)) {
+        PyErr_Format(PyExc_TypeError, "splits: expected a tuple, found %R", (PyObject *)Py_TYPE(tuple));
+        return false;
     }
-    Py_XDECREF(names);
-    return n >= 0;
+    size_t n = (size_t)PyTuple_Size(tuple);
+    slm_split *kinds = slm_alloc_zero(n, sizeof *kinds);
+    read->spec.splits = kinds;
+    if (!kinds) PyErr_NoMemory();
+    for (size_t i = 0; kinds && i < n; i++) {
+        int kind = read_name(PyTuple_GetItem(tuple, (Py_ssize_t)i), "splits", splits);
+        if (kind < 0) return false;
+        kinds[i] = (slm_split)kind;
+    }
+    read->spec.n_splits = n;
+    return kinds != NULL;
 }
 
 static bool read_bytes(PyObject *object, const char *name, const uint8_t **bytes, size_t *size) {
@@ -194,29 +205,16 @@ static bool read_optional(PyObject *const *optional, slm_py_tokenizer_spec *read
 }
 
 bool slm_py_read_tokenizer_spec(PyObject *args, PyObject *kwargs, slm_py_tokenizer_spec *read) {
-    static char *names[] = {"model",
-                            "pieces",
-                            "kinds",
-                            "pretokenizer",
-                            "flags",
-                            "normalizers",
-                            "space_prefix",
-                            "scores",
-                            "merges",
-                            "ignore_merges",
-                            "unk",
-                            "byte_fallback",
-                            "fuse_unk",
-                            "continuing_prefix",
-                            "max_word_length",
-                            "prefix",
-                            "suffix",
-                            NULL};
+    static char *names[] = {
+        "model",           "pieces", "kinds",         "splits", "flags",         "normalizers", "space_prefix",
+        "scores",          "merges", "ignore_merges", "unk",    "byte_fallback", "fuse_unk",    "continuing_prefix",
+        "max_word_length", "prefix", "suffix",        NULL};
     static const char *const models[] = {"byte_bpe", "bpe", "unigram", "wordpiece", NULL};
     static const uint64_t no_offsets[1] = {0};
-    PyObject *model, *pieces, *kinds, *rules, *o[13] = {NULL};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOSO|$OOOOOOOOOOOOO:Tokenizer", names, &model, &pieces, &kinds, &rules, &o[0],
-                                     &o[1], &o[2], &o[3], &o[4], &o[5], &o[6], &o[7], &o[8], &o[9], &o[10], &o[11], &o[12]))
+    PyObject *model, *pieces, *kinds, *split_names, *o[13] = {NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOSO|$OOOOOOOOOOOOO:Tokenizer", names, &model, &pieces, &kinds, &split_names,
+                                     &o[0], &o[1], &o[2], &o[3], &o[4], &o[5], &o[6], &o[7], &o[8], &o[9], &o[10], &o[11],
+                                     &o[12]))
         return false;
     slm_tokenizer_spec *spec = &read->spec;
     *spec = (slm_tokenizer_spec){.merges = {.bytes = "", .offsets = no_offsets}, .unk = -1, .max_word_length = 100};
@@ -224,7 +222,7 @@ bool slm_py_read_tokenizer_spec(PyObject *args, PyObject *kwargs, slm_py_tokeniz
     if (index < 0) return false;
     spec->model = (slm_tokenizer_model)index;
     return slm_py_strings(pieces, "pieces", &spec->pieces, &read->keep_pieces) &&
-           read_array(kinds, "kinds", "uint8", spec->pieces.count, 1, &spec->kinds) && read_rules(rules, &spec->pretokenizer) &&
+           read_array(kinds, "kinds", "uint8", spec->pieces.count, 1, &spec->kinds) && read_splits(split_names, read) &&
            read_optional(o, read);
 }
 
@@ -233,6 +231,7 @@ void slm_py_release_tokenizer_spec(slm_py_tokenizer_spec *read) {
     slm_py_free((void *)read->spec.suffix);
     slm_free((void *)read->spec.normalizers);
     slm_free((void *)read->spec.scores);
+    slm_free((void *)read->spec.splits);
     Py_XDECREF(read->keep_merges);
     Py_XDECREF(read->keep_pieces);
 }

@@ -124,11 +124,10 @@ static slm_status encode_word(encoding *e, view word, slm_error *error) {
     return status;
 }
 
-/* Up to where the first word of text goes: where pieces hold spaces, to the next space, or as far as a piece may reach. */
-static size_t word_size(const slm_tokenizer *t, const uint8_t *text, size_t size) {
-    if (t->vocabulary.alphabet != SLM_ALPHABET_CHARACTERS) return slm_pretokenize_word(&t->pretokenizer, text, size);
+/* Where pieces hold spaces: up to where the first word of text goes, to the next space, or as far as a piece may reach. */
+static size_t spaced_word_size(const slm_tokenizer *t, const uint8_t *text, size_t size) {
     size_t at = 1;
-    if (!t->pretokenizer.space_words) {
+    if (!t->space_words) {
         if (t->model != SLM_TOKENIZER_BPE || t->bpe.whole_text) return size;
         for (at = 0; at < size && text[at] == ' '; at++) continue;
     }
@@ -139,15 +138,19 @@ static size_t word_size(const slm_tokenizer *t, const uint8_t *text, size_t size
 /* text: as words are cut from it. */
 static slm_status encode_words(encoding *e, view text, slm_error *error) {
     const slm_tokenizer *t = e->tokenizer;
-    bool skip = t->pretokenizer.drop_white_space && t->vocabulary.alphabet != SLM_ALPHABET_CHARACTERS;
-    for (size_t at = 0; at < text.size;) {
-        if (skip && (at += slm_pretokenize_white_space(text.bytes + at, text.size - at)) == text.size) break;
-        size_t n = word_size(t, text.bytes + at, text.size - at);
-        slm_status status = encode_word(e, part(text, at, at + n), error);
-        if (status) return status;
-        at += n;
+    slm_status status = SLM_OK;
+    size_t start = 0, end = 0;
+    if (t->vocabulary.alphabet != SLM_ALPHABET_CHARACTERS) {
+        slm_words words;
+        slm_words_start(&words, &t->splits, text.bytes, text.size);
+        while (!status && slm_words_next(&words, &start, &end)) status = encode_word(e, part(text, start, end), error);
+        return status;
     }
-    return SLM_OK;
+    for (; start < text.size && !status; start = end) {
+        end = start + spaced_word_size(t, text.bytes + start, text.size - start);
+        status = encode_word(e, part(text, start, end), error);
+    }
+    return status;
 }
 
 /* text, not empty, with the space prefix and, where pieces hold spaces, a space for every marker. first: it begins the whole. */
@@ -181,8 +184,7 @@ static slm_status encode_spaced(encoding *e, view text, bool first, slm_error *e
 /* Where white space is left out and pieces hold spaces, the prefix goes before each of what it separates. */
 static slm_status encode_text(encoding *e, view text, bool first, slm_error *error) {
     const slm_tokenizer *t = e->tokenizer;
-    if (!t->pretokenizer.drop_white_space || t->vocabulary.alphabet != SLM_ALPHABET_CHARACTERS)
-        return text.size ? encode_spaced(e, text, first, error) : SLM_OK;
+    if (!t->drop_white_space) return text.size ? encode_spaced(e, text, first, error) : SLM_OK;
     slm_status status = SLM_OK;
     for (size_t at = 0; at < text.size && !status;) {
         at += slm_pretokenize_white_space(text.bytes + at, text.size - at);

@@ -1,14 +1,33 @@
 /* SPDX-License-Identifier: Apache-2.0
- * pretokenize.h: cuts text into the words inside which merging happens. Scanners written by hand for the regular expressions
- * that the rules of slm_pretokenizer stand for: one pass, no backtracking, no recursion. */
+ * pretokenize.h: cuts text into the words inside which merging happens, by a list of splits. Scanners written by hand for the
+ * regular expressions of slm_split: no backtracking, no recursion, time in proportion to the text for each split of the list. */
 #ifndef SLM_TEXT_PRETOKENIZE_H
 #define SLM_TEXT_PRETOKENIZE_H
 
 #include "slm.h"
 
-/* Bytes of the first word of text, 1 <= result <= size. size >= 1. The text ends where it ends: what follows (an added token,
- * say) is not looked at. Reads at most one character beyond the word, except for runs of white space. */
-size_t slm_pretokenize_word(const slm_pretokenizer *rules, const uint8_t *text, size_t size);
+typedef struct slm_splits { /* each cuts the pieces of the one before; none: a text is one word */
+    slm_split kinds[SLM_MAX_SPLITS];
+    int count;
+} slm_splits;
+
+/* What one split has left of the piece it was given: bytes [at, end) of the text, which begin with a match of `match` bytes. */
+typedef struct slm_words_level {
+    size_t at, end, match; /* match 0: none begins here, or it is not known */
+} slm_words_level;
+
+/* The words of a text, one after the other. */
+typedef struct slm_words {
+    const slm_splits *splits;
+    const uint8_t *text;
+    int depth; /* levels behind it have nothing left */
+    slm_words_level levels[SLM_MAX_SPLITS];
+} slm_words;
+
+/* The text ends where it ends: what follows (an added token, say) is not looked at. Splits and text stay the caller's. */
+void slm_words_start(slm_words *words, const slm_splits *splits, const uint8_t *text, size_t size);
+/* Bytes [*start, *end) of the text, not empty. False: there are no more. */
+bool slm_words_next(slm_words *words, size_t *start, size_t *end);
 
 /* How many bytes of white space text begins with, and of anything else. */
 size_t slm_pretokenize_white_space(const uint8_t *text, size_t size);

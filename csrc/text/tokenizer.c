@@ -27,11 +27,22 @@ static slm_status copy_affixes(const slm_tokenizer_spec *spec, slm_tokenizer *t,
 }
 
 /* Where pieces hold spaces, words are cut at spaces only. */
-static bool words_are_supported(const slm_tokenizer_spec *spec) {
-    const slm_pretokenizer *p = &spec->pretokenizer;
-    bool others = p->single_digits || p->gpt2_words || p->line_words || p->symbol_words || p->bert_punctuation;
+static slm_status copy_splits(const slm_tokenizer_spec *spec, slm_tokenizer *t, slm_error *error) {
     bool markers = spec->model == SLM_TOKENIZER_BPE || spec->model == SLM_TOKENIZER_UNIGRAM;
-    return markers ? !others : !p->space_words;
+    if (spec->n_splits > SLM_MAX_SPLITS)
+        return slm_fail(error, SLM_UNSUPPORTED, -1, "splits: expected at most %d, found %zu", SLM_MAX_SPLITS, spec->n_splits);
+    for (size_t i = 0; i < spec->n_splits; i++) {
+        slm_split split = spec->splits[i];
+        if ((unsigned)split > SLM_SPLIT_SPACE_WORDS)
+            return slm_fail(error, SLM_BAD_DATA, (int64_t)i, "splits[%zu]: no such kind: %d", i, (int)split);
+        bool spaces = split == SLM_SPLIT_SPACE_WORDS, drop = split == SLM_SPLIT_DROP_WHITE_SPACE;
+        if (markers ? t->space_words || !(spaces || (drop && i == 0)) : spaces)
+            return slm_fail(error, SLM_UNSUPPORTED, (int64_t)i, "splits[%zu]: it does not go with this model", i);
+        t->space_words = t->space_words || spaces;
+        t->drop_white_space = t->drop_white_space || (markers && drop);
+        t->splits.kinds[t->splits.count++] = split;
+    }
+    return SLM_OK;
 }
 
 static slm_status check_spec(const slm_tokenizer_spec *spec, slm_error *error) {
@@ -40,8 +51,6 @@ static slm_status check_spec(const slm_tokenizer_spec *spec, slm_error *error) {
     if (spec->unk < -1 || spec->unk >= (int64_t)spec->pieces.count)
         return slm_fail(error, SLM_BAD_DATA, spec->unk, "unk: expected an id below %zu, or -1 for none, found %d",
                         spec->pieces.count, (int)spec->unk);
-    if (!words_are_supported(spec))
-        return slm_fail(error, SLM_UNSUPPORTED, -1, "pretokenizer: these rules do not go with this model");
     return SLM_OK;
 }
 
@@ -65,9 +74,9 @@ slm_status slm_tokenizer_create(const slm_tokenizer_spec *spec, slm_tokenizer **
     if (!t) return slm_fail_memory(error);
     atomic_init(&t->references, 1);
     t->model = spec->model;
-    t->pretokenizer = spec->pretokenizer;
     t->space_prefix = spec->space_prefix;
-    status = slm_vocabulary_create(spec, &t->vocabulary, error);
+    status = copy_splits(spec, t, error);
+    if (!status) status = slm_vocabulary_create(spec, &t->vocabulary, error);
     if (!status) status = copy_affixes(spec, t, error);
     if (!status) status = slm_normalizers_create(spec->normalizers, spec->n_normalizers, &t->normalizers, error);
     if (!status) status = slm_added_create(&t->vocabulary, spec->flags, &t->normalizers, false, &t->added, error);

@@ -8,6 +8,7 @@
 #include "text/added.h"
 #include "text/bpe.h"
 #include "text/normalize.h"
+#include "text/pretokenize.h"
 #include "text/unigram.h"
 #include "text/wordpiece.h"
 
@@ -18,8 +19,9 @@ struct slm_tokenizer {
     slm_normalizers normalizers;
     slm_added added, added_normalized; /* looked for in the text as it came, and normalized */
     slm_space_prefix space_prefix;
-    slm_pretokenizer pretokenizer;
-    slm_bpe bpe; /* of these three the one that model says */
+    slm_splits splits;
+    bool space_words, drop_white_space; /* where pieces hold spaces: which of the splits there are */
+    slm_bpe bpe;                        /* of these three the one that model says */
     slm_unigram unigram;
     slm_wordpiece wordpiece;
     int32_t *affixes; /* [n_prefix + n_suffix] what special tokens are put before a text, then what behind it */

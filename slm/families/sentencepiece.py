@@ -76,7 +76,7 @@ def vocabulary_of_sentencepiece(model: SentencePieceModel, config: TokenizerConf
         normalizers=charsmap + (WITHOUT_SPACES if normalizer.remove_extra_whitespaces else ()),
         # legacy: a space also goes before what follows an added token
         space_prefix=("always" if settings.get_bool("legacy", True) else "first") if spaced else "none",
-        pretokenizer={},
+        splits=(),
         scores=pad_scores(model.scores, len(tokens)),
         unk=special_ids.get("unk_token", -1),
         byte_fallback=trainer.byte_fallback,

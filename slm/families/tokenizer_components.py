@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from slm.errors import UnsupportedError, quoted
-from slm.families.split_patterns import PATTERNS
+from slm.families.split_patterns import COVERING, PATTERNS
 from slm.formats.json_text import Object, shown
 from slm.vocabulary import Normalizer, SpacePrefix
 
 SPACE_MARKER = "\u2581"
 MAX_COMPONENTS = 256
+MAX_SPLITS = 8  # SLM_MAX_SPLITS
 SIMPLE_NORMALIZERS = {
     "NFC": "nfc",
     "NFD": "nfd",
@@ -136,55 +137,64 @@ def text(component: Object, name: str) -> bytes:
 
 
 class Words(NamedTuple):
-    """How text is cut into words. rules: fields of slm_pretokenizer. escaped: the marker stands for spaces, here or before.
+    """How text is cut into words. splits: slm_split. escaped: the marker stands for spaces, here or before.
 
     byte_level: words become bytes.
     """
 
-    rules: Mapping[str, bool | int]
+    splits: tuple[str, ...]
     space_prefix: SpacePrefix = "none"
     escaped: bool = False
     byte_level: bool = False
 
 
+# type -> splits, of those that have no settings
+PLAIN_SPLITS = {
+    "BertPreTokenizer": ("drop_white_space", "punctuation"),
+    "Whitespace": ("words_and_signs",),
+    "WhitespaceSplit": ("drop_white_space",),
+}
+PUNCTUATION = {"Isolated": "punctuation", "Contiguous": "punctuations", "Removed": "drop_punctuation"}
+BYTE_SPLITS = ("byte_digit", "byte_digits", "three_digits")  # which cut the letters that stand for bytes
+
+
 def read_words(component: Object | None, escaped: bool) -> Words:
     """escaped: the normalizer has already put the marker for every space."""
-    space_prefix: SpacePrefix = "none"
-    byte_level = False
-    patterns: list[str] = []
-    steps = flat(component, "pretokenizers")
-    for index, step in enumerate(steps):
+    words = Words((), escaped=escaped)
+    for index, step in enumerate(flat(component, "pretokenizers")):
         kind = step.get_string("type")
+        behind_bytes = words.byte_level
+        splits: tuple[str, ...] = ()
         if kind == "ByteLevel":
             if step.get_bool("add_prefix_space"):
                 if index > 0:
                     raise unsupported(step, "add_prefix_space", "false behind other pre-tokenizers", "true")
-                space_prefix = "missing"
-            if step.get_bool("use_regex", True):
-                patterns.append("gpt2")
-            if index < len(steps) - 1:  # what follows cuts the letters that stand for bytes
-                patterns.append("bytes")
-            byte_level = True
+                words = words._replace(space_prefix="missing")
+            splits = ("gpt2_words",) if step.get_bool("use_regex", True) else ()
+            words = words._replace(byte_level=True)
         elif kind == "Metaspace":
-            space_prefix, escaped = read_metaspace(step), True
-            if step.get_bool("split", True):
-                patterns.append("metaspace")
+            words = words._replace(space_prefix=read_metaspace(step), escaped=True)
+            splits = ("space_words",) if step.get_bool("split", True) else ()
         elif kind == "Split":
-            if not escaped or step.get_object("pattern").values != {"String": " "}:  # else no space is left to split at
-                patterns.append(read_split(step))
+            splits = read_split(step, words.escaped)
         elif kind == "Digits":
-            patterns.append("digit" if step.get_bool("individual_digits") else "digits")
+            name = "digit" if step.get_bool("individual_digits") else "digits"
+            splits = (f"byte_{name}" if behind_bytes else name.replace("digit", "number"),)
         elif kind == "Punctuation":
-            patterns.append(f"punctuation {step.get_string('behavior', 'Isolated')}")
-        elif kind in ("BertPreTokenizer", "Whitespace", "WhitespaceSplit"):
-            patterns.append(kind)
+            behavior = step.get_string("behavior", "Isolated")
+            if behavior not in PUNCTUATION:
+                raise unsupported(step, "behavior", ", ".join(map(repr, PUNCTUATION)), quoted(behavior))
+            splits = (PUNCTUATION[behavior],)
+        elif kind in PLAIN_SPLITS:
+            splits = PLAIN_SPLITS[kind]
         else:
             raise refuse(step)
-    if tuple(patterns) not in PATTERNS:
-        where: Any = component if len(steps) != 1 or component is None else steps[0]
-        found = ", then ".join(quoted(pattern) for pattern in patterns)
-        raise where.report.unsupported("COMPONENT", None, where.path, "a published way to cut words", found)
-    return Words(PATTERNS[tuple(patterns)], space_prefix, escaped, byte_level)
+        if behind_bytes and not set(splits) <= set(BYTE_SPLITS):
+            raise step.report.unsupported("COMPONENT", None, step.path, "Digits behind ByteLevel", quoted(kind))
+        words = words._replace(splits=words.splits + splits)
+        if len(words.splits) > MAX_SPLITS:
+            raise step.report.limit("LIMIT", None, step.path, len(words.splits), MAX_SPLITS)
+    return words
 
 
 def read_metaspace(step: Object) -> SpacePrefix:
@@ -199,13 +209,19 @@ def read_metaspace(step: Object) -> SpacePrefix:
     return SPACE_PREFIXES[scheme]
 
 
-def read_split(step: Object) -> str:
-    """The pattern whose matches are words. "Removed" with invert drops what no match covers: the known patterns cover all."""
+def read_split(step: Object, escaped: bool) -> tuple[str, ...]:
+    """ "Removed" with invert leaves out what lies between matches: nothing, where they cover a text."""
     behavior, invert = step.get_string("behavior"), step.get_bool("invert", False)
-    if (behavior, invert) not in (("Isolated", False), ("Removed", True)):
-        raise unsupported(step, "behavior", "'Isolated', or 'Removed' with invert", f"{quoted(behavior)}, invert {shown(invert)}")
     pattern = step.get_object("pattern")
-    return f"text {pattern.get_string('String')}" if "String" in pattern else pattern.get_string("Regex")
+    if escaped and pattern.values == {"String": " "}:  # no space is left to split at
+        return ()
+    name = "String" if "String" in pattern else "Regex"
+    text = pattern.get_string(name)
+    if name == "String" or text not in PATTERNS:
+        raise unsupported(pattern, name, "a published way to cut words", quoted(text))
+    if (behavior, invert) != ("Isolated", False) and ((behavior, invert) != ("Removed", True) or text not in COVERING):
+        raise unsupported(step, "behavior", "'Isolated', or 'Removed' with invert", f"{quoted(behavior)}, invert {shown(invert)}")
+    return (PATTERNS[text],)
 
 
 # ---- post-processors -----------------------------------------------------------------------------------------------------------

@@ -55,6 +55,7 @@ def vocabulary_of(file: TokenizerJson, special_ids: Mapping[str, int], chat_temp
     kinds, flags = describe_tokens(file.added, size)
     prefix, suffix = read_affixes(file.post_processor, size)
     pieces = to_strings(file.tokens, file.report, file.model.where("vocab"))
+    check_splits(file, words)
     model: dict[str, Any] = {"BPE": read_bpe, "Unigram": read_unigram, "WordPiece": read_wordpiece}[kind](file, words, kinds)
     check_decoder(file, model["model"], prefixed)
     return Vocabulary(
@@ -64,13 +65,22 @@ def vocabulary_of(file: TokenizerJson, special_ids: Mapping[str, int], chat_temp
         flags=flags.tobytes() if flags.any() else None,
         normalizers=tuple(normalizers),
         space_prefix=words.space_prefix,
-        pretokenizer=words.rules,
+        splits=words.splits,
         prefix=prefix,
         suffix=suffix,
         special_ids=special_ids,
         end_tokens=end_tokens(pieces, kinds, special_ids),
         chat_templates=chat_templates,
     )
+
+
+def check_splits(file: TokenizerJson, words: Words) -> None:
+    """Where pieces hold markers the core cuts at spaces only, of which nothing but white space is left out before."""
+    spaced = words.splits[words.splits[:1] == ("drop_white_space",) :] in ((), ("space_words",))
+    plain = "space_words" not in words.splits
+    if not (spaced if words.escaped else plain):
+        found = ", ".join(words.splits)
+        raise file.report.unsupported("COMPONENT", None, "$.pre_tokenizer", "a published way to cut words", found)
 
 
 def end_tokens(pieces: Strings, kinds: np.ndarray, special_ids: Mapping[str, int]) -> tuple[int, ...]:

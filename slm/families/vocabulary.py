@@ -70,7 +70,7 @@ def byte_bpe(read: Read) -> dict[str, Any]:
     fields = {
         "model": "byte_bpe",
         "merges": read_merges(read),
-        "pretokenizer": pretokenizer.rules,
+        "splits": pretokenizer.splits,
         "normalizers": pretokenizer.normalizers,
     }
     return fields | {"ignore_merges": pretokenizer.ignore_merges} | read_ends(read, bos=pretokenizer.add_bos)
@@ -78,14 +78,14 @@ def byte_bpe(read: Read) -> dict[str, Any]:
 
 def character_bpe(read: Read) -> dict[str, Any]:
     """Merges in their order as in byte-level BPE, from characters with byte fallback as in SentencePiece; no space prefix."""
-    fields = {"model": "bpe", "pretokenizer": {}, "merges": read_merges(read)}
+    fields = {"model": "bpe", "splits": (), "merges": read_merges(read)}
     fallback = {"unk": read.special_ids.get("unk_token", -1), "byte_fallback": True, "fuse_unk": True}
     return fields | fallback | read_ends(read, bos=True)
 
 
 def scored_bpe(read: Read) -> dict[str, Any]:
     spaced = read.gguf.get_bool("tokenizer.ggml.add_space_prefix", default=True)
-    fields = {"model": "bpe", "pretokenizer": {}, "scores": read_scores(read), "space_prefix": "always" if spaced else "none"}
+    fields = {"model": "bpe", "splits": (), "scores": read_scores(read), "space_prefix": "always" if spaced else "none"}
     fallback = {"unk": read.special_ids.get("unk_token", -1), "byte_fallback": True, "fuse_unk": True}
     return fields | fallback | read_ends(read, bos=True)
 
@@ -107,7 +107,7 @@ def unigram(read: Read) -> dict[str, Any]:
     if gguf.get_bool("tokenizer.ggml.remove_extra_whitespaces", default=False):
         normalizers += [("strip_left",), ("strip_right",), ("collapse", b" ")]
     spaced = gguf.get_bool("tokenizer.ggml.add_space_prefix", default=True)
-    fields: dict[str, Any] = {"model": "unigram", "pretokenizer": {"space_words": True}, "scores": read_scores(read)}
+    fields: dict[str, Any] = {"model": "unigram", "splits": ("space_words",), "scores": read_scores(read)}
     fields |= {"normalizers": tuple(normalizers), "space_prefix": "missing" if spaced else "none", "fuse_unk": True}
     fallback = {"unk": read.special_ids.get("unk_token", -1), "byte_fallback": bool((read.kinds == BYTE).any())}
     return fields | fallback | read_ends(read, bos=False, eos="eos_token" in read.special_ids)
@@ -141,7 +141,7 @@ def wordpiece(read: Read) -> dict[str, Any]:
         "model": "wordpiece",
         "pieces": (joined_words, np.cumsum([0, *map(len, words)], dtype=np.uint64)),
         "normalizers": (("clean",), ("space_cjk",), *lower),
-        "pretokenizer": {"drop_white_space": True, "bert_punctuation": True},
+        "splits": ("drop_white_space", "punctuation"),
         "unk": unk,
         "continuing_prefix": b"##",
         "prefix": () if first is None else (first,),

@@ -59,6 +59,8 @@ static size_t alphabet(int byte, char *out) {
     return 2;
 }
 
+static const slm_split gpt2_words[] = {SLM_SPLIT_GPT2_WORDS};
+
 static int32_t add_piece(maker *m, const char *piece, slm_token_kind kind) {
     m->kinds[m->pieces.count] = (uint8_t)kind;
     list_add(&m->pieces, piece, strlen(piece));
@@ -78,7 +80,8 @@ static maker *maker_new(void) {
         add_piece(m, piece, SLM_TOKEN_NORMAL);
     }
     m->spec.unk = -1;
-    m->spec.pretokenizer.gpt2_words = true;
+    m->spec.splits = gpt2_words;
+    m->spec.n_splits = 1;
     return m;
 }
 
@@ -230,7 +233,7 @@ static void test_words(void) {
     m->spec.prefix = (const int32_t[]){1};
     m->spec.suffix = (const int32_t[]){2};
     m->spec.n_prefix = m->spec.n_suffix = 1;
-    m->spec.pretokenizer = (slm_pretokenizer){0}; /* the text is one word */
+    m->spec.n_splits = 0; /* the text is one word */
     t = made(m);
     slm_encode_options special = {.add_special_tokens = true};
     EXPECT(t, "ab ab", &special, 1, ab, space_ab, 2);
@@ -251,7 +254,7 @@ static void test_missing_bytes(void) {
     CHECK(slm_tokenizer_encode(t, "a b##", 5, &options, NULL, &tokens, &error) == SLM_OK);
     CHECK(tokens.count == 3 && tokens.dropped == 2);
     slm_tokens_free(&tokens);
-    m->spec.pretokenizer.gpt2_words = false;
+    m->spec.n_splits = 0;
     slm_tokenizer_release(t);
     t = made(m);
     CHECK(slm_tokenizer_encode(t, "a#b", 3, &options, NULL, &tokens, &error) == SLM_OK);
