@@ -8,7 +8,7 @@
 
 #include "base/arith.h"
 
-enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20, HUGE_FROM = 2 * HUGE_PAGE };
+enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
 
 static atomic_llong outstanding;
 static atomic_llong fail_countdown = -1;
@@ -51,7 +51,6 @@ void *slm_alloc(size_t size) {
     if (injected_failure() || !slm_add_size(size, sizeof(header) + ALIGNMENT - 1, &total)) return NULL;
     header *block = aligned_alloc(ALIGNMENT, total / ALIGNMENT * ALIGNMENT);
     if (!block) return NULL;
-    if (size >= HUGE_FROM) use_huge_pages((char *)block, total); /* else what a large block costs is mostly page faults */
     block->size = size;
     atomic_fetch_add_explicit(&outstanding, 1, memory_order_relaxed);
     return block + 1;
