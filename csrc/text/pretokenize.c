@@ -9,22 +9,16 @@
 /* Takes the next piece, [*start, *end), from what is left for a split. False: nothing was left. */
 static bool cut(const slm_split_rule *rule, const uint8_t *text, slm_words_level *left, size_t *start, size_t *end) {
     while (left->at < left->end) {
-        bool match = left->match > 0;
-        *start = left->at;
-        if (!match) {
-            size_t at = left->at;
-            while (at < left->end && left->match == 0) {
-                size_t gap = 0;
-                left->match = rule->scan(rule, text + at, left->end - at, &gap);
-                at += gap;
-            }
-            match = at == left->at;
-            if (!match) left->at = at;
+        size_t from = left->at, at = from, size = left->match;
+        while (size == 0 && at < left->end) {
+            slm_split_match found = rule->scan(rule, text + at, left->end - at);
+            at += found.gap;
+            size = found.size;
         }
-        if (match) {
-            left->at += left->match;
-            left->match = 0;
-        }
+        bool match = at == from;
+        left->at = match ? at + size : at;
+        left->match = match ? 0 : size; /* the match comes next */
+        *start = from;
         *end = left->at;
         if (rule->keep == SLM_SPLIT_KEEP_ALL || (rule->keep == SLM_SPLIT_KEEP_MATCHES) == match) return true;
     }

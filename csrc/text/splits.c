@@ -83,9 +83,7 @@ static size_t white_space(const scanner *s) {
     return class == END || last == 0 ? at : last;
 }
 
-static size_t gpt2_word(const slm_split_rule *rule, const uint8_t *text, size_t size, size_t *gap) {
-    (void)gap;
-    const scanner *s = &(scanner){rule, text, size};
+static size_t gpt2_word_size(const scanner *s) {
     size_t length = contraction(s);
     if (length) return length;
     size_t start = 0;
@@ -98,6 +96,10 @@ static size_t gpt2_word(const slm_split_rule *rule, const uint8_t *text, size_t 
         }
     }
     return class == SPACE ? white_space(s) : skip_run(s, start + length, class);
+}
+
+static slm_split_match gpt2_word(const slm_split_rule *rule, const uint8_t *text, size_t size) {
+    return (slm_split_match){.size = gpt2_word_size(&(scanner){rule, text, size})};
 }
 
 static bool is_newline(uint8_t byte) {
@@ -179,9 +181,8 @@ static size_t white_space_by_lines(const scanner *s) {
     return line_end ? line_end : white_space(s);
 }
 
-static size_t line_word(const slm_split_rule *rule, const uint8_t *text, size_t size, size_t *gap) {
-    const scanner *s = &(scanner){rule, text, size};
-    (void)gap;
+static size_t line_word_size(const scanner *s) {
+    const slm_split_rule *rule = s->rule;
     size_t length = rule->contractions ? contraction_of_any_case(s, 0) : 0;
     if (length == 0) length = rule->cased_words ? cased_word(s) : letter_word(s);
     if (length == 0) length = number_word(s, rule->longest);
@@ -193,11 +194,15 @@ static size_t line_word(const slm_split_rule *rule, const uint8_t *text, size_t 
     return at;
 }
 
+static slm_split_match line_word(const slm_split_rule *rule, const uint8_t *text, size_t size) {
+    return (slm_split_match){.size = line_word_size(&(scanner){rule, text, size})};
+}
+
 static bool is_ascii_letter(uint8_t byte) {
     return (byte | 0x20) >= 'a' && (byte | 0x20) <= 'z';
 }
 
-static size_t symbol_word(const slm_split_rule *rule, const uint8_t *text, size_t size, size_t *gap) {
+static slm_split_match symbol_word(const slm_split_rule *rule, const uint8_t *text, size_t size) {
     const scanner *s = &(scanner){rule, text, size};
     enum { WORD_LETTER = SLM_UNICODE_LETTER | SLM_UNICODE_MARK };
     size_t length, next_length;
@@ -205,30 +210,29 @@ static size_t symbol_word(const slm_split_rule *rule, const uint8_t *text, size_
     if (s->text[0] < 0x80 && flags & SIGN && s->size > 1 && is_ascii_letter(s->text[1])) {
         size_t end = 1;
         while (end < s->size && is_ascii_letter(s->text[end])) end++;
-        return end;
+        return (slm_split_match){.size = end};
     }
     bool prefix = !(flags & (LETTER | SIGN)) && !is_newline(s->text[0]) && next & WORD_LETTER;
-    if (prefix || flags & WORD_LETTER) return skip_flagged(s, length, WORD_LETTER);
+    if (prefix || flags & WORD_LETTER) return (slm_split_match){.size = skip_flagged(s, length, WORD_LETTER)};
     size_t start = s->text[0] == ' ' && next & SIGN, end = skip_flagged(s, start, SIGN);
     if (end > start) {
         while (end < s->size && is_newline(s->text[end])) end++;
-        return end;
+        return (slm_split_match){.size = end};
     }
-    if (flags & SPACE) return white_space_by_lines(s);
-    *gap = length;
-    return 0;
+    if (flags & SPACE) return (slm_split_match){.size = white_space_by_lines(s)};
+    return (slm_split_match){.gap = length};
 }
 
 /* [^\n]+|[\n]+ */
-static size_t line_or_newlines(const slm_split_rule *rule, const uint8_t *text, size_t size, size_t *gap) {
-    (void)rule, (void)gap;
+static slm_split_match line_or_newlines(const slm_split_rule *rule, const uint8_t *text, size_t size) {
+    (void)rule;
     size_t end = 1;
     if (text[0] != '\n') {
         const uint8_t *newline = memchr(text, '\n', size);
-        return newline ? (size_t)(newline - text) : size;
+        return (slm_split_match){.size = newline ? (size_t)(newline - text) : size};
     }
     while (end < size && text[end] == '\n') end++;
-    return end;
+    return (slm_split_match){.size = end};
 }
 
 /* ---- runs --------------------------------------------------------------------------------------------------------------- */
@@ -275,42 +279,38 @@ static size_t space_before(const scanner *s, size_t at) {
 }
 
 /* The next run of the characters of a class, with the white space before it that it may take. */
-static size_t run(const slm_split_rule *rule, const uint8_t *text, size_t size, size_t *gap) {
+static slm_split_match run(const slm_split_rule *rule, const uint8_t *text, size_t size) {
     const scanner *s = &(scanner){rule, text, size};
     size_t at = find_member(s), start = at, length;
     if (at < size && rule->after_white_space) start -= space_before(s, at);
     if (at < size && rule->after_space && at && text[at - 1] == ' ') start--;
-    *gap = start;
     for (unsigned n = 0; at < size && (rule->longest == 0 || n < rule->longest) && is_member(s, at, &length); n++) at += length;
-    return at - start;
+    return (slm_split_match){.gap = start, .size = at - start};
 }
 
-/* The next run of the characters of a class that has all of rule->longest. */
-static size_t whole_run(const slm_split_rule *rule, const uint8_t *text, size_t size, size_t *gap) {
+/* The next rule->longest characters of a class, of one byte each. */
+static slm_split_match whole_run(const slm_split_rule *rule, const uint8_t *text, size_t size) {
     const scanner *s = &(scanner){rule, text, size};
     size_t n = 0, at = 0, length;
     for (; at < s->size && n < s->rule->longest; at += length) n = is_member(s, at, &length) ? n + 1 : 0;
     bool whole = n == s->rule->longest;
-    *gap = whole ? at - n : s->size; /* ASCII digits only, of one byte each */
-    return whole ? n : 0;
+    return whole ? (slm_split_match){.gap = at - n, .size = n} : (slm_split_match){.gap = size};
 }
 
 /* \w+|[^\w\s]+ */
-static size_t word_or_signs(const slm_split_rule *rule, const uint8_t *text, size_t size, size_t *gap) {
+static slm_split_match word_or_signs(const slm_split_rule *rule, const uint8_t *text, size_t size) {
     const scanner *s = &(scanner){rule, text, size};
-    size_t at = skip_flagged(s, 0, SPACE), length;
+    size_t start = skip_flagged(s, 0, SPACE), at = start, length;
     unsigned first = flags_at(s, at, &length), flags = first;
-    *gap = at;
-    if (first & END) return 0;
     while (!(flags & (END | SPACE)) && !((flags ^ first) & SLM_UNICODE_WORD)) {
         at += length;
         flags = flags_at(s, at, &length);
     }
-    return at - *gap;
+    return (slm_split_match){.gap = start, .size = at - start};
 }
 
 /* \s+$ where $ is also in front of a newline, as Oniguruma has it. */
-static size_t white_space_at_end(const slm_split_rule *rule, const uint8_t *text, size_t size, size_t *gap) {
+static slm_split_match white_space_at_end(const slm_split_rule *rule, const uint8_t *text, size_t size) {
     const scanner *s = &(scanner){rule, text, size};
     size_t at = 0, length;
     while (at < s->size) {
@@ -318,12 +318,10 @@ static size_t white_space_at_end(const slm_split_rule *rule, const uint8_t *text
         size_t start = at, newline = at;
         for (; flags_at(s, at, &length) & SPACE; at += length)
             if (s->text[at] == '\n') newline = at;
-        *gap = start;
-        if (at == s->size) return at - start;
-        if (newline > start) return newline - start;
+        if (at == size && at > start) return (slm_split_match){.gap = start, .size = at - start};
+        if (newline > start) return (slm_split_match){.gap = start, .size = newline - start};
     }
-    *gap = s->size;
-    return 0;
+    return (slm_split_match){.gap = size};
 }
 
 /* ---- the splits ---------------------------------------------------------------------------------------------------------- */

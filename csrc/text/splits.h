@@ -14,11 +14,13 @@ typedef enum slm_split_keep { SLM_SPLIT_KEEP_ALL, SLM_SPLIT_KEEP_MATCHES, SLM_SP
 
 typedef struct slm_split_rule slm_split_rule;
 
-/* scan: finds the first match in a text of size >= 1 bytes. Returns its bytes, *gap of them before it, which is 0 when it is
- * called; or returns 0 where none begins in the first *gap >= 1 bytes. The text ends where it ends; nothing before or behind it
- * is looked at. */
+typedef struct slm_split_match {
+    size_t gap, size; /* a match of `size` bytes behind `gap` others; size 0: none begins in the first `gap` bytes, gap >= 1 */
+} slm_split_match;
+
+/* scan: finds the first match in a text of size >= 1 bytes. The text ends where it ends; nothing around it is looked at. */
 struct slm_split_rule {
-    size_t (*scan)(const slm_split_rule *rule, const uint8_t *text, size_t size, size_t *gap);
+    slm_split_match (*scan)(const slm_split_rule *rule, const uint8_t *text, size_t size);
     slm_split_keep keep; /* what becomes a piece */
 
     unsigned flags; /* of run: the characters of any of these flags, */
