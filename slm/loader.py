@@ -146,8 +146,11 @@ def inspect(
 def of_hub(info: Info, located: hub.Located) -> Info:
     """With the commit and the path in the cache; and the repository as the name of a folder, which there is called after the
     commit."""
-    name = located.repository if located.repository and located.path.name == located.commit else info.name
-    return replace(info, name=name, path=located.path, revision=located.commit)
+    if located.commit is None:
+        return info
+    if located.path.name != located.commit:
+        return replace(info, path=located.path.with_name(info.path.name), revision=located.commit)
+    return replace(info, name=located.repository or info.name, path=located.path, revision=located.commit)
 
 
 @contextmanager
