@@ -2,6 +2,7 @@
 """Layers with windows hold only the pages that a query can reach: how much that is, how far a session can go back, and that
 conversations never notice."""
 
+import gc
 import signal
 from pathlib import Path
 
@@ -100,7 +101,10 @@ def test_a_failed_call_leaves_the_window_where_it_began(model):
 
 
 class signal_after:
-    """KeyboardInterrupt on this, the main thread, after some seconds of real time."""
+    """KeyboardInterrupt on this, the main thread, after some seconds of real time.
+
+    Without garbage collection: an exception in a callback of the collector, and hypothesis has one, is swallowed.
+    """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -109,12 +113,14 @@ class signal_after:
         def interrupt(*_):
             raise KeyboardInterrupt
 
+        gc.disable()
         self.before = signal.signal(signal.SIGALRM, interrupt)
         signal.setitimer(signal.ITIMER_REAL, self.seconds)
 
     def __exit__(self, *_):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self.before)
+        gc.enable()
 
 
 # ---- conversations ---------------------------------------------------------------------------------------------------
