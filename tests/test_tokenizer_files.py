@@ -18,8 +18,11 @@ import slm
 from slm import FormatError, LimitError, UnsupportedError, _core
 
 
-def t5_file(path: Path) -> tuple[tokenizers.Tokenizer, bytes]:
-    """The small unigram vocabulary as GGUF files of T5 have it, and what `tokenizers` makes of the same."""
+def t5_file(path: Path, numbers: str = "uint8", first: int | None = None) -> tuple[tokenizers.Tokenizer, bytes]:
+    """The small unigram vocabulary as GGUF files of T5 have it, and what `tokenizers` makes of the same.
+
+    numbers: the type of the character map's. first: stands in the place of its first.
+    """
     unigram = read_unigram()
     pieces, charsmap = json.loads(bytes(unigram["pieces"])), bytes(unigram["charsmap"])
     metadata = {
@@ -30,8 +33,13 @@ def t5_file(path: Path) -> tuple[tokenizers.Tokenizer, bytes]:
         "tokenizer.ggml.token_type": ("array of int32", list(bytes(unigram["kinds"]))),
         "tokenizer.ggml.unknown_token_id": ("uint32", 0),
         "tokenizer.ggml.remove_extra_whitespaces": ("bool", True),
-        "tokenizer.ggml.precompiled_charsmap": ("array of uint8", list(charsmap)),
+        "tokenizer.ggml.precompiled_charsmap": (
+            f"array of {numbers}",
+            np.frombuffer(charsmap, "int8" if numbers == "int8" else "uint8").tolist(),
+        ),
     }
+    if first is not None:
+        metadata["tokenizer.ggml.precompiled_charsmap"][1][0] = first
     write_gguf(path, metadata, {})
     scores = unigram["scores"].astype(np.float32).astype(np.float64).tolist()
     theirs = tokenizers.Tokenizer(models.Unigram(list(zip(pieces, scores, strict=True)), unk_id=0, byte_fallback=True))
@@ -47,6 +55,21 @@ def test_unigram_from_gguf(tmp_path):
     tokenizer = slm.load_tokenizer(tmp_path / "t5.gguf")
     for text in texts.strings(3000):
         assert tokenizer.encode(text, add_special_tokens=False) == theirs.encode(text, add_special_tokens=False).ids, repr(text)
+
+
+@pytest.mark.parametrize("numbers", ["int8", "int32"])
+def test_a_charsmap_may_be_of_any_whole_numbers_that_are_bytes(tmp_path, numbers):
+    theirs, _ = t5_file(tmp_path / "t5.gguf", numbers)
+    tokenizer = slm.load_tokenizer(tmp_path / "t5.gguf")
+    for text in texts.strings(300):
+        assert tokenizer.encode(text, add_special_tokens=False) == theirs.encode(text, add_special_tokens=False).ids, repr(text)
+
+
+@pytest.mark.parametrize("number", [-1, 256])
+def test_numbers_of_a_charsmap_that_are_no_bytes_do_not_wrap(tmp_path, number):
+    t5_file(tmp_path / "t5.gguf", "int32", first=number)
+    with pytest.raises(FormatError, match=rf"precompiled_charsmap.*bytes from 0 to 255.*\[0\] = {number}"):
+        slm.load_tokenizer(tmp_path / "t5.gguf")
 
 
 def changed(rng: random.Random, data: bytes) -> bytes:
