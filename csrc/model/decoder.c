@@ -41,7 +41,19 @@ static void project(const slm_step *step, slm_team *team, slm_input *input, cons
     done(team);
 }
 
-/* The angles of position `position` in the rope table of a layer. */
+/* The span that a token is in. */
+static const slm_kv_span *span_of(const slm_step *step, int64_t token) {
+    const slm_kv_span *span = step->spans;
+    while (token >= span->first_token + span->n_tokens) span++;
+    return span;
+}
+
+static int64_t position_of(const slm_step *step, int64_t token) {
+    const slm_kv_span *span = span_of(step, token);
+    return span->first_position + token - span->first_token;
+}
+
+/* The angles of a token's position in the rope table of a layer. */
 static float *angles(const slm_step *step, int64_t token, int64_t table) {
     const slm_config *c = &step->model->config;
     return step->workspace->rope + (token * c->n_rope_tables + table) * c->rotary_dim;
@@ -57,7 +69,7 @@ static void embed(const slm_step *step, slm_team *team) {
     slm_team_range(team, step->n_tokens, &begin, &end);
     for (int64_t t = begin; t < end && !slm_team_cancelled(team); t++) {
         float *hidden = w->hidden + t * w->hidden_ld, *normed = w->normed + t * w->hidden_ld;
-        int64_t position = step->first_position + t;
+        int64_t position = position_of(step, t);
         slm_matrix_row(&model->embed_tokens, step->tokens[t], hidden);
         if (c->embedding_scale > 0) kernels->scale(hidden, c->embedding_scale, w->hidden_ld);
         if (model->position_embeddings.data) {
@@ -72,18 +84,22 @@ static void embed(const slm_step *step, slm_team *team) {
     }
 }
 
+/* y = norm(x), of one token of the stream. */
+static void normalize(const slm_step *step, const slm_norm *norm, const float *x, float *y) {
+    if (norm->weight) {
+        slm_norm_run(step->model->kernels, norm, x, y);
+    } else {
+        memcpy(y, x, (size_t)step->workspace->hidden_ld * sizeof *y);
+    }
+}
+
 /* normed = norm(hidden), what a block reads. */
 static void block_input(const slm_step *step, slm_team *team, const slm_norm *norm) {
     const slm_workspace *w = step->workspace;
     int64_t begin, end;
     slm_team_range(team, step->n_tokens, &begin, &end);
     for (int64_t t = begin; t < end && !slm_team_cancelled(team); t++) {
-        float *hidden = w->hidden + t * w->hidden_ld, *normed = w->normed + t * w->hidden_ld;
-        if (norm->weight) {
-            slm_norm_run(step->model->kernels, norm, hidden, normed);
-        } else {
-            memcpy(normed, hidden, (size_t)w->hidden_ld * sizeof *hidden);
-        }
+        normalize(step, norm, w->hidden + t * w->hidden_ld, w->normed + t * w->hidden_ld);
     }
 }
 
@@ -124,6 +140,14 @@ static void turn(const slm_step *step, const slm_layer *layer, const slm_norm *n
         slm_rope(x + i * c->head_dim, angles(step, token, layer->rope_table), c->rotary_dim / 2, c->rope_style);
 }
 
+/* Key and value of one head of a token enter the pages of a layer. */
+static void enter_cache(const slm_step *step, int64_t layer, int64_t head, int64_t token, const float *k, const float *v) {
+    const slm_kv_shape *shape = &step->model->kv_shape;
+    int64_t position = position_of(step, token), page = position / SLM_PAGE_POSITIONS;
+    slm_kv_page_write(shape, span_of(step, token)->pages[page * shape->n_layers + layer], head, position % SLM_PAGE_POSITIONS, k,
+                      v);
+}
+
 /* Turns queries and keys to their positions; keys and values enter the cache, queries get its rounding and the scale of the
  * scores. */
 static void rotate_and_cache(const slm_step *step, slm_team *team, int64_t index) {
@@ -136,7 +160,7 @@ static void rotate_and_cache(const slm_step *step, slm_team *team, int64_t index
         int64_t t = i / c->num_key_value_heads, head = i % c->num_key_value_heads;
         float *k = w->k + t * w->kv_ld + head * c->head_dim;
         turn(step, layer, &layer->k_norm, t, k, head, 1);
-        slm_kv_write(step->cache, index, head, step->first_position + t, k, w->v + t * w->kv_ld + head * c->head_dim);
+        enter_cache(step, index, head, t, k, w->v + t * w->kv_ld + head * c->head_dim);
         float *q = w->q + t * w->q_ld + head * group * c->head_dim;
         turn(step, layer, &layer->q_norm, t, q, head * group, group);
         for (int64_t j = 0; j < group * c->head_dim; j++) {
@@ -165,10 +189,10 @@ static void attention_block(const slm_step *step, slm_team *team, int64_t index)
     rotate_and_cache(step, team, index);
     done(team);
     slm_attention attention = {.shape = &model->kv_shape,
-                               .pages = step->cache->pages + index,
+                               .layer = index,
+                               .spans = step->spans,
+                               .n_spans = step->n_spans,
                                .n_heads = n_heads,
-                               .first_position = step->first_position,
-                               .n_tokens = step->n_tokens,
                                .window = model->sliding_windows[index],
                                .bidirectional = model->config.bidirectional,
                                .soft_cap = model->config.attention_softcap,
@@ -202,12 +226,22 @@ static void mlp_block(const slm_step *step, slm_team *team, int64_t index) {
     project(step, team, &input, (slm_linear[]){linear_of(&layer->down_proj, w->delta, w->hidden_ld)}, 1);
 }
 
-/* output = lm_head(normed) of the last n_outputs tokens. */
+/* normed = norm(hidden) of the tokens whose output is wanted, and of no others. */
+static void output_norm(const slm_step *step, slm_team *team) {
+    const slm_workspace *w = step->workspace;
+    int64_t begin, end;
+    slm_team_range(team, step->n_outputs, &begin, &end);
+    for (int64_t i = begin; i < end && !slm_team_cancelled(team); i++) {
+        normalize(step, &step->model->norm, w->hidden + step->outputs[i] * w->hidden_ld, w->normed + i * w->hidden_ld);
+    }
+}
+
+/* output = lm_head(normed). */
 static void output_logits(slm_step *step, slm_team *team) {
     const slm_model *model = step->model;
     const slm_workspace *w = step->workspace;
-    int64_t vocab_size = model->config.vocab_size, first = step->n_tokens - step->n_outputs;
-    slm_input input = input_of(step, w->normed + first * w->hidden_ld, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
+    int64_t vocab_size = model->config.vocab_size;
+    slm_input input = input_of(step, w->normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
     input.n_tokens = step->n_outputs;
     project(step, team, &input, (slm_linear[]){linear_of(&model->lm_head, step->output, vocab_size)}, 1);
     int64_t begin, end;
@@ -218,13 +252,13 @@ static void output_logits(slm_step *step, slm_team *team) {
     if (!model->kernels->all_finite(logits, end - begin)) atomic_store(&step->finite, false);
 }
 
-/* output = normed of the last n_outputs tokens. */
+/* output = normed. */
 static void output_hidden(slm_step *step, slm_team *team) {
     const slm_workspace *w = step->workspace;
-    int64_t begin, end, width = step->model->config.hidden_size, first = step->n_tokens - step->n_outputs;
+    int64_t begin, end, width = step->model->config.hidden_size;
     slm_team_range(team, step->n_outputs, &begin, &end);
-    for (int64_t t = begin; t < end; t++) {
-        memcpy(step->output + t * width, w->normed + (first + t) * w->hidden_ld, (size_t)width * sizeof(float));
+    for (int64_t i = begin; i < end; i++) {
+        memcpy(step->output + i * width, w->normed + i * w->hidden_ld, (size_t)width * sizeof(float));
     }
     if (!step->model->kernels->all_finite(step->output + begin * width, (end - begin) * width))
         atomic_store(&step->finite, false);
@@ -255,8 +289,8 @@ void slm_decoder_step(slm_step *step, slm_team *team) {
         block_output(step, team, &layer->mlp_output_norm);
     }
     if (step->n_outputs) {
-        block_input(step, team, &model->norm);
-        done(team); /* the last tokens go to other threads now */
+        done(team); /* tokens go to other threads now */
+        output_norm(step, team);
         step->hidden ? output_hidden(step, team) : output_logits(step, team);
     }
     if (step->n_outputs < step->n_tokens) check_hidden(step, team);

@@ -8,12 +8,14 @@
 typedef struct slm_step {
     const slm_model *model;
     slm_workspace *workspace;
-    slm_kv_cache *cache;   /* reserved up to first_position + n_tokens */
     const int32_t *tokens; /* [n_tokens], all below vocab_size */
-    int64_t n_tokens, first_position;
-    int64_t n_outputs; /* of the last so many tokens; 0: none */
-    bool hidden;       /* hidden states instead of logits */
-    float *output;     /* [n_outputs, vocab_size or hidden_size] */
+    int64_t n_tokens;
+    const slm_kv_span *spans; /* [n_spans] where all tokens stand, in their order; pages are there and our own to write */
+    int64_t n_spans;
+    const int64_t *outputs; /* [n_outputs] tokens whose output is wanted, ascending */
+    int64_t n_outputs;
+    bool hidden;   /* hidden states instead of logits */
+    float *output; /* [n_outputs, vocab_size or hidden_size] */
     atomic_bool
         finite; /* set it first; false afterwards: an element of output, or a hidden state without one, is NaN or infinite */
 } slm_step;

@@ -157,17 +157,11 @@ void slm_kv_discard(slm_kv_cache *cache, int64_t n_positions) {
     static const float zeros[SLM_MAX_HEAD_DIM];
     const slm_kv_shape *shape = cache->shape;
     slm_kv_truncate(cache, n_positions);
-    int64_t end = cache->n_pages * POSITIONS;
-    for (int64_t layer = 0; layer < shape->n_layers && n_positions < end; layer++) {
-        if (atomic_load(references(cache->pages[(cache->n_pages - 1) * shape->n_layers + layer])) > 1)
-            continue; /* not written to */
+    for (int64_t layer = 0; layer < shape->n_layers && n_positions % POSITIONS; layer++) {
+        uint8_t *page = cache->pages[(cache->n_pages - 1) * shape->n_layers + layer];
+        if (atomic_load(references(page)) > 1) continue; /* not written to */
         for (int64_t head = 0; head < shape->n_kv_heads; head++) {
-            for (int64_t p = n_positions; p < end; p++) slm_kv_write(cache, layer, head, p, zeros, zeros);
+            for (int64_t p = n_positions % POSITIONS; p < POSITIONS; p++) slm_kv_page_write(shape, page, head, p, zeros, zeros);
         }
     }
-}
-
-void slm_kv_write(slm_kv_cache *cache, int64_t layer, int64_t head, int64_t position, const float *k, const float *v) {
-    uint8_t *page = cache->pages[position / POSITIONS * cache->shape->n_layers + layer];
-    slm_kv_page_write(cache->shape, page, head, position % POSITIONS, k, v);
 }

@@ -37,7 +37,4 @@ size_t slm_kv_held(const slm_kv_cache *cache);
 /* The most of them in all layers, when `context` positions come in chunks of up to `chunk`; SIZE_MAX if it is more than that. */
 size_t slm_kv_most(const slm_kv_shape *shape, const int64_t *windows, int64_t context, int64_t chunk);
 
-/* k, v: [head_dim] f32 of one head. Reserved positions only. */
-void slm_kv_write(slm_kv_cache *cache, int64_t layer, int64_t head, int64_t position, const float *k, const float *v);
-
 #endif

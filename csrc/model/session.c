@@ -120,7 +120,7 @@ static slm_status fail_not_a_number(const slm_step *step, slm_error *error) {
            (t < silent || kernels->all_finite(step->output + (t - silent) * width, width))) {
         t++;
     }
-    int64_t position = step->first_position + t;
+    int64_t position = step->spans[0].first_position + t;
     return slm_fail(error, SLM_NOT_A_NUMBER, position, "the model gave NaN or infinity at position %lld", (long long)position);
 }
 
@@ -144,13 +144,18 @@ slm_status slm_session_run(slm_session *session, const int32_t *tokens, int64_t 
         bool last = at + n == n_tokens;
         status = slm_kv_reserve(cache, start + at, start + at + n, error);
         if (status) break;
+        slm_workspace *w = &session->workspace;
+        int64_t n_outputs = all ? n : which != SLM_NO_OUTPUT && last;
+        for (int64_t i = 0; i < n_outputs; i++) w->outputs[i] = n - n_outputs + i;
+        w->spans[0] = (slm_kv_span){.pages = cache->pages, .n_tokens = n, .first_position = start + at};
         slm_step step = {.model = model,
-                         .workspace = &session->workspace,
-                         .cache = cache,
+                         .workspace = w,
                          .tokens = tokens + at,
                          .n_tokens = n,
-                         .first_position = start + at,
-                         .n_outputs = all ? n : which != SLM_NO_OUTPUT && last,
+                         .spans = w->spans,
+                         .n_spans = 1,
+                         .outputs = w->outputs,
+                         .n_outputs = n_outputs,
                          .hidden = hidden,
                          .output = all ? output + at * width : output,
                          .finite = true};

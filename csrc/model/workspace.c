@@ -4,7 +4,7 @@
 #include "base/alloc.h"
 #include "base/arith.h"
 
-enum { SHARED_BLOCKS = 15, THREAD_BLOCKS = 8 };
+enum { SHARED_BLOCKS = 17, THREAD_BLOCKS = 8 };
 
 /* Zeroed: padding must read as zero. Where the workspace is only measured, something that is not NULL. */
 static void *take(slm_workspace *w, int64_t count, int64_t other, size_t size) {
@@ -45,7 +45,8 @@ static slm_status lay_out(slm_workspace *w, const slm_model *model, int64_t max_
               (w->rope = take(w, n, slm_max64(1, c->rotary_dim * c->n_rope_tables), sizeof(float))) &&
               (w->rounded = take(w, n, widest, sizeof(float))) && (w->codes.codes = take(w, n, widest, 1)) &&
               (w->codes.sums = take(w, n, groups, sizeof(int32_t))) && (w->codes.scales = take(w, n, groups, sizeof(float))) &&
-              (w->codes.scaled_sums = take(w, n, groups, sizeof(float)));
+              (w->codes.scaled_sums = take(w, n, groups, sizeof(float))) && (w->spans = take(w, n, 1, sizeof *w->spans)) &&
+              (w->outputs = take(w, n, 1, sizeof *w->outputs));
     w->linear = slm_alloc_zero((size_t)threads, sizeof *w->linear);
     w->attention = slm_alloc_zero((size_t)threads, sizeof *w->attention);
     ok = ok && w->linear && w->attention;

@@ -21,6 +21,8 @@ typedef struct slm_workspace {
     float *rope;                              /* [max_tokens, n_rope_tables, rotary_dim / 2, 2] cosines and sines */
     float *rounded;                           /* [max_tokens, widest ld] */
     slm_codes codes;                          /* room for [max_tokens, widest k] */
+    slm_kv_span *spans;                       /* room for [max_tokens] */
+    int64_t *outputs;                         /* room for [max_tokens] */
     slm_linear_scratch *linear;               /* [threads] */
     slm_attention_scratch *attention;         /* [threads] */
     void **blocks;                            /* what to free */

@@ -8,20 +8,22 @@
 
 enum { SEGMENT = SLM_SEGMENT_POSITIONS, ROWS = SLM_ATTENTION_ROWS };
 
-/* Queries of `n_heads` heads from `head` on, all of one KV head, at tokens token .. token + n_tokens - 1. Row = token, then head.
- */
+/* Queries of `n_heads` heads from `head` on, all of one KV head, at tokens token .. token + n_tokens - 1 of a span. Row = token,
+ * then head. */
 typedef struct block {
+    const slm_kv_span *span;
     int64_t kv_head, head, n_heads, token, n_tokens;
 } block;
 
 /* K of the block's head in the page that holds a position; V follows at k_bytes. */
 static const uint8_t *page_of(const slm_attention *a, const block *b, int64_t position) {
-    return a->pages[position / SLM_PAGE_POSITIONS * a->shape->n_layers] + (size_t)b->kv_head * a->shape->head_bytes;
+    const uint8_t *page = b->span->pages[position / SLM_PAGE_POSITIONS * a->shape->n_layers + a->layer];
+    return page + (size_t)b->kv_head * a->shape->head_bytes;
 }
 
 /* A row sees the positions from .. to - 1. */
 static int64_t seen_to(const slm_attention *a, const block *b, int64_t row) {
-    return a->bidirectional ? a->n_tokens : a->first_position + b->token + row / b->n_heads + 1;
+    return a->bidirectional ? b->span->n_tokens : b->span->first_position + b->token + row / b->n_heads + 1;
 }
 
 static int64_t seen_from(const slm_attention *a, const block *b, int64_t row) {
@@ -60,9 +62,10 @@ static void run_block(const slm_kernels *kernels, slm_team *team, const slm_atte
                       const slm_attention_scratch *scratch) {
     const slm_kv_shape *shape = a->shape;
     int64_t n_rows = b->n_tokens * b->n_heads, width = shape->width, head_dim = shape->head_dim;
+    int64_t first_token = b->span->first_token + b->token;
     float max[ROWS], sum[ROWS];
     for (int64_t r = 0; r < n_rows; r++) {
-        const float *q = a->q + (b->token + r / b->n_heads) * a->ldq + (b->head + r % b->n_heads) * head_dim;
+        const float *q = a->q + (first_token + r / b->n_heads) * a->ldq + (b->head + r % b->n_heads) * head_dim;
         memcpy(scratch->q + r * width, q, (size_t)head_dim * sizeof *q);
         max[r] = -INFINITY;
         sum[r] = 0;
@@ -90,28 +93,47 @@ static void run_block(const slm_kernels *kernels, slm_team *team, const slm_atte
     }
     for (int64_t r = 0; r < n_rows; r++) {
         kernels->scale(scratch->out + r * width, 1.0f / sum[r], width);
-        float *out = a->out + (b->token + r / b->n_heads) * a->ldo + (b->head + r % b->n_heads) * head_dim;
+        float *out = a->out + (first_token + r / b->n_heads) * a->ldo + (b->head + r % b->n_heads) * head_dim;
         memcpy(out, scratch->out + r * width, (size_t)head_dim * sizeof *out);
     }
 }
 
-void slm_attention_run(const slm_kernels *kernels, slm_team *team, const slm_attention *a, const slm_attention_scratch *scratch) {
-    const slm_kv_shape *shape = a->shape;
-    int64_t group = a->n_heads / shape->n_kv_heads;
-    /* One token: a group's heads are shared out too, else few KV heads would leave threads idle. */
-    int64_t wanted = a->n_tokens == 1 ? slm_div_up(group, team->count) : group;
-    int64_t heads = slm_min64(wanted, ROWS), parts = slm_div_up(group, heads);
-    int64_t tokens = slm_max64(1, ROWS / heads), token_blocks = slm_div_up(a->n_tokens, tokens);
-    int64_t n_items = token_blocks * shape->n_kv_heads * parts;
-    for (int64_t item; (item = slm_team_take(team)) < n_items && !slm_team_cancelled(team);) {
-        /* The longest blocks come first, so that no thread is left with one at the end. */
-        int64_t token = (token_blocks - 1 - item / (shape->n_kv_heads * parts)) * tokens;
-        int64_t kv_head = item / parts % shape->n_kv_heads, head = item % parts * heads;
-        block b = {.kv_head = kv_head,
-                   .head = kv_head * group + head,
-                   .n_heads = slm_min64(heads, group - head),
+/* How the queries of a span fall into blocks: `parts` of a group's heads, blocks of `tokens`. */
+typedef struct division {
+    int64_t group, heads, parts, tokens, n_blocks;
+} division;
+
+static division divide(const slm_attention *a, const slm_kv_span *span, int n_threads) {
+    division d = {.group = a->n_heads / a->shape->n_kv_heads};
+    /* One token alone: a group's heads are shared out too, else few KV heads would leave threads idle. */
+    int64_t wanted = a->n_spans == 1 && span->n_tokens == 1 ? slm_div_up(d.group, n_threads) : d.group;
+    d.heads = slm_min64(wanted, ROWS);
+    d.parts = slm_div_up(d.group, d.heads);
+    d.tokens = slm_max64(1, ROWS / d.heads);
+    d.n_blocks = slm_div_up(span->n_tokens, d.tokens) * a->shape->n_kv_heads * d.parts;
+    return d;
+}
+
+/* The longest blocks come first, so that no thread is left with one at the end. */
+static block block_at(const slm_attention *a, const slm_kv_span *span, const division *d, int64_t item) {
+    int64_t token_block = (d->n_blocks - 1 - item) / (a->shape->n_kv_heads * d->parts), token = token_block * d->tokens;
+    int64_t kv_head = item / d->parts % a->shape->n_kv_heads, head = item % d->parts * d->heads;
+    return (block){.span = span,
+                   .kv_head = kv_head,
+                   .head = kv_head * d->group + head,
+                   .n_heads = slm_min64(d->heads, d->group - head),
                    .token = token,
-                   .n_tokens = slm_min64(tokens, a->n_tokens - token)};
-        run_block(kernels, team, a, &b, scratch);
+                   .n_tokens = slm_min64(d->tokens, span->n_tokens - token)};
+}
+
+void slm_attention_run(const slm_kernels *kernels, slm_team *team, const slm_attention *a, const slm_attention_scratch *scratch) {
+    int64_t item = slm_team_take(team);
+    for (int64_t i = 0, before = 0; i < a->n_spans; i++) { /* blocks of earlier spans come before */
+        division d = divide(a, &a->spans[i], team->count);
+        for (; item - before < d.n_blocks && !slm_team_cancelled(team); item = slm_team_take(team)) {
+            block b = block_at(a, &a->spans[i], &d, item - before);
+            run_block(kernels, team, a, &b, scratch);
+        }
+        before += d.n_blocks;
     }
 }

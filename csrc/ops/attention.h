@@ -2,7 +2,7 @@
  * attention.h: grouped-query attention over pages of keys and values, causal or bidirectional.
  *
  * Positions fall into fixed segments of 256. Each segment gives (max, sum, out) of its own softmax, and segments are merged in
- * ascending order, so a query's result does not depend on how many queries run with it or on how the work is split. */
+ * ascending order, so a query's result does not depend on which queries run with it or on how the work is split. */
 #ifndef SLM_OPS_ATTENTION_H
 #define SLM_OPS_ATTENTION_H
 
@@ -14,12 +14,12 @@ enum { SLM_SEGMENT_POSITIONS = 256, SLM_ATTENTION_ROWS = 32 /* queries that shar
 
 typedef struct slm_attention {
     const slm_kv_shape *shape;
-    uint8_t *const *pages; /* page i of this layer at pages[i * shape->n_layers] */
+    int64_t layer;            /* whose pages are read */
+    const slm_kv_span *spans; /* [n_spans] all tokens; the pages hold their keys and values */
+    int64_t n_spans;
     int64_t n_heads;
-    int64_t first_position; /* of token 0; the pages hold all tokens' keys and values */
-    int64_t n_tokens;
     int64_t window;     /* a query sees so many positions, its own included; 0: all before it */
-    bool bidirectional; /* a query sees all n_tokens; then first_position and window are 0 */
+    bool bidirectional; /* a query sees all tokens of its span; then first_position and window are 0 */
     float soft_cap;     /* c: scores become c * tanh(score / c); 0: none */
     const float *q;     /* [n_tokens, ldq]: heads of head_dim, rotated, scaled, rounded as the cache is */
     int64_t ldq;

@@ -22,6 +22,13 @@ typedef struct slm_kv_shape {
     size_t page_bytes;
 } slm_kv_shape;
 
+/* Tokens of one sequence among those of a step: token first_token + i stands at position first_position + i. */
+typedef struct slm_kv_span {
+    uint8_t *const *pages; /* of all layers: page i of layer j at pages[i * n_layers + j] */
+    int64_t first_token, n_tokens;
+    int64_t first_position;
+} slm_kv_span;
+
 /* head_dim is even, at most SLM_MAX_HEAD_DIM. */
 void slm_kv_shape_init(slm_kv_shape *shape, int64_t n_layers, int64_t n_kv_heads, int64_t head_dim, bool bf16);
 
