@@ -28,14 +28,12 @@ static slm_input input_of(const slm_step *step, float *x, int64_t k, int64_t ldx
     return input;
 }
 
-static slm_linear linear_of(const slm_dense *dense, float *y, int64_t ldy) {
-    return (slm_linear){.w = &dense->w, .y = y, .ldy = ldy, .bias = dense->bias};
-}
-
-/* y_i = x W_i^T + bias_i for all of `linears`. */
+/* The linears of one input. */
 static void project(const slm_step *step, slm_team *team, slm_input *input, const slm_linear *linears, int n_linears) {
     const slm_kernels *kernels = step->model->kernels;
-    slm_linear_prepare(kernels, team, input, linears, n_linears);
+    int64_t begin, end;
+    slm_team_range(team, input->n_tokens, &begin, &end);
+    slm_linear_prepare(kernels, team, input, linears, n_linears, begin, end);
     done(team);
     slm_linear_run(kernels, team, input, linears, n_linears, &step->workspace->linear[team->index]);
     done(team);
@@ -179,8 +177,9 @@ static void attention_block(const slm_step *step, slm_team *team, int64_t index)
 
     slm_input input = input_of(step, w->normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
     project(step, team, &input,
-            (slm_linear[]){linear_of(&layer->q_proj, w->q, w->q_ld), linear_of(&layer->k_proj, w->k, w->kv_ld),
-                           linear_of(&layer->v_proj, w->v, w->kv_ld)},
+            (slm_linear[]){{.dense = &layer->q_proj, .y = w->q, .ldy = w->q_ld},
+                           {.dense = &layer->k_proj, .y = w->k, .ldy = w->kv_ld},
+                           {.dense = &layer->v_proj, .y = w->v, .ldy = w->kv_ld}},
             3);
     if (layer->q_norm.weight && layer->q_norm.width != head_dim) {
         normalize_all_heads(step, team, layer);
@@ -203,7 +202,7 @@ static void attention_block(const slm_step *step, slm_team *team, int64_t index)
     slm_attention_run(model->kernels, team, &attention, &w->attention[team->index]);
     done(team);
     input = input_of(step, w->attended, n_heads * head_dim, w->q_ld, SLM_GROUP);
-    project(step, team, &input, (slm_linear[]){linear_of(&layer->o_proj, w->delta, w->hidden_ld)}, 1);
+    project(step, team, &input, &(slm_linear){.dense = &layer->o_proj, .y = w->delta, .ldy = w->hidden_ld}, 1);
 }
 
 /* delta = down_proj(act(gate_proj(normed)) * up_proj(normed)), or down_proj(act(up_proj(normed))). */
@@ -213,17 +212,11 @@ static void mlp_block(const slm_step *step, slm_team *team, int64_t index) {
     const slm_workspace *w = step->workspace;
 
     slm_input input = input_of(step, w->normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
-    bool gated = layer->gate_proj.w.data != NULL;
-    slm_linear up = linear_of(&layer->up_proj, w->up, w->inner_ld), gate = linear_of(&layer->gate_proj, w->gate, w->inner_ld);
-    project(step, team, &input, (slm_linear[]){gated ? gate : up, up}, gated ? 2 : 1);
-    int64_t begin, end;
-    slm_team_range(team, step->n_tokens, &begin, &end);
-    for (int64_t t = begin; t < end && !slm_team_cancelled(team); t++) {
-        float *product = w->gate + t * w->inner_ld, *other = w->up + t * w->inner_ld;
-        model->kernels->activate(model->config.hidden_act, gated ? product : other, gated ? other : NULL, w->inner_ld, product);
-    }
-    input = input_of(step, w->gate, model->config.intermediate_size, w->inner_ld, layer->down_proj_group);
-    project(step, team, &input, (slm_linear[]){linear_of(&layer->down_proj, w->delta, w->hidden_ld)}, 1);
+    slm_linear product = {.dense = &layer->up_proj, .act = &model->config.hidden_act, .y = w->product, .ldy = w->inner_ld};
+    if (layer->gate_proj.w.data) product.gate = &layer->gate_proj;
+    project(step, team, &input, &product, 1);
+    input = input_of(step, w->product, model->config.intermediate_size, w->inner_ld, layer->down_proj_group);
+    project(step, team, &input, &(slm_linear){.dense = &layer->down_proj, .y = w->delta, .ldy = w->hidden_ld}, 1);
 }
 
 /* normed = norm(hidden) of the tokens whose output is wanted, and of no others. */
@@ -243,7 +236,7 @@ static void output_logits(slm_step *step, slm_team *team) {
     int64_t vocab_size = model->config.vocab_size;
     slm_input input = input_of(step, w->normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
     input.n_tokens = step->n_outputs;
-    project(step, team, &input, (slm_linear[]){linear_of(&model->lm_head, step->output, vocab_size)}, 1);
+    project(step, team, &input, &(slm_linear){.dense = &model->lm_head, .y = step->output, .ldy = vocab_size}, 1);
     int64_t begin, end;
     slm_team_range(team, step->n_outputs * vocab_size, &begin, &end);
     float *logits = step->output + begin, scale = model->config.logits_scale, cap = model->config.logits_softcap;

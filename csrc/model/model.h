@@ -7,12 +7,8 @@
 
 #include "kernels/kernels.h"
 #include "model/kv_cache.h"
+#include "ops/linear.h"
 #include "ops/norm.h"
-
-typedef struct slm_dense {
-    slm_matrix w;      /* w.data NULL: the layer has none */
-    const float *bias; /* [rows, padded to 16 with zeros], or NULL */
-} slm_dense;
 
 /* Shapes: slm_layer_weights in slm.h. */
 typedef struct slm_layer {

@@ -4,7 +4,7 @@
 #include "base/alloc.h"
 #include "base/arith.h"
 
-enum { SHARED_BLOCKS = 17, THREAD_BLOCKS = 8 };
+enum { SHARED_BLOCKS = 16, THREAD_BLOCKS = 9 };
 
 /* Zeroed: padding must read as zero. Where the workspace is only measured, something that is not NULL. */
 static void *take(slm_workspace *w, int64_t count, int64_t other, size_t size) {
@@ -40,8 +40,7 @@ static slm_status lay_out(slm_workspace *w, const slm_model *model, int64_t max_
     bool ok = (w->hidden = take(w, n, w->hidden_ld, sizeof(float))) && (w->normed = take(w, n, w->hidden_ld, sizeof(float))) &&
               (w->q = take(w, n, w->q_ld, sizeof(float))) && (w->k = take(w, n, w->kv_ld, sizeof(float))) &&
               (w->v = take(w, n, w->kv_ld, sizeof(float))) && (w->attended = take(w, n, w->q_ld, sizeof(float))) &&
-              (w->gate = take(w, n, w->inner_ld, sizeof(float))) && (w->up = take(w, n, w->inner_ld, sizeof(float))) &&
-              (w->delta = take(w, n, w->hidden_ld, sizeof(float))) &&
+              (w->product = take(w, n, w->inner_ld, sizeof(float))) && (w->delta = take(w, n, w->hidden_ld, sizeof(float))) &&
               (w->rope = take(w, n, slm_max64(1, c->rotary_dim * c->n_rope_tables), sizeof(float))) &&
               (w->rounded = take(w, n, widest, sizeof(float))) && (w->codes.codes = take(w, n, widest, 1)) &&
               (w->codes.sums = take(w, n, groups, sizeof(int32_t))) && (w->codes.scales = take(w, n, groups, sizeof(float))) &&
@@ -54,7 +53,8 @@ static slm_status lay_out(slm_workspace *w, const slm_model *model, int64_t max_
         slm_linear_scratch *l = &w->linear[i];
         slm_attention_scratch *a = &w->attention[i];
         ok = (l->codes = take(w, widest, 16, 1)) && (l->d = take(w, groups, 16, sizeof(float))) &&
-             (l->m = take(w, groups, 16, sizeof(float))) && (l->tail = take(w, n, 16, sizeof(float))) &&
+             (l->m = take(w, groups, 16, sizeof(float))) && (l->y = take(w, slm_linear_scratch_size(n), 1, sizeof(float))) &&
+             (l->gate = take(w, slm_linear_scratch_size(n), 1, sizeof(float))) &&
              (a->q = take(w, SLM_ATTENTION_ROWS, width, sizeof(float))) &&
              (a->scores = take(w, SLM_ATTENTION_ROWS, SLM_SEGMENT_POSITIONS, sizeof(float))) &&
              (a->segment = take(w, SLM_ATTENTION_ROWS, width, sizeof(float))) &&

@@ -16,7 +16,7 @@ typedef struct slm_workspace {
     float *q;                                 /* [max_tokens, q_ld] */
     float *k, *v;                             /* [max_tokens, kv_ld] */
     float *attended;                          /* [max_tokens, q_ld] */
-    float *gate, *up;                         /* [max_tokens, inner_ld]; gate then holds what down_proj reads */
+    float *product;                           /* [max_tokens, inner_ld] what down_proj reads */
     float *delta;                             /* [max_tokens, hidden_ld] what a block adds to the stream */
     float *rope;                              /* [max_tokens, n_rope_tables, rotary_dim / 2, 2] cosines and sines */
     float *rounded;                           /* [max_tokens, widest ld] */

@@ -7,8 +7,8 @@
 #include "blas.h"
 
 enum {
-    BLAS_ROWS = 128,  /* rows of one BLIS call: fixed, so that the work of a thread does not change a bit */
-    POLL_PANELS = 64, /* panels between two looks at the clock in decode */
+    BLAS_PANELS = 8,  /* of one BLIS call: fixed, so that the work of a thread does not change a bit */
+    POLL_PANELS = 64, /* of one token between two looks at the clock */
 };
 
 static bool holds_codes(const slm_matrix *w) {
@@ -23,26 +23,28 @@ static bool takes_rounded(const slm_input *input, const slm_matrix *w) {
     return w->form == SLM_FORM_BF16 && input->precision == SLM_PRECISION_DEFAULT;
 }
 
-void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *input, const slm_linear *linears, int n_linears) {
+void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *input, const slm_linear *linears, int n_linears,
+                        int64_t first, int64_t last) {
     bool codes = false, rounded = false;
-    for (int i = 0; i < n_linears; i++) {
-        const slm_matrix *w = linears[i].w;
+    for (int i = 0; i < 2 * n_linears; i++) {
+        const slm_dense *dense = i % 2 ? linears[i / 2].gate : linears[i / 2].dense;
+        if (!dense) continue;
+        const slm_matrix *w = &dense->w;
         codes = codes || takes_codes(input, w);
         rounded = rounded || takes_rounded(input, w);
         if (takes_codes(input, w) && w->coding.group < input->codes.group) input->codes.group = w->coding.group;
     }
-    int64_t begin, end;
-    slm_team_range(team, input->n_tokens, &begin, &end);
-    for (int64_t t = begin; t < end && !slm_team_cancelled(team); t++) {
+    for (int64_t t = first; t < last && !slm_team_cancelled(team); t++) {
         const float *x = input->x + t * input->ldx;
         if (codes) kernels->quantize(x, t, &input->codes);
         if (rounded) kernels->round_bf16(x, input->ldx, input->rounded + t * input->ldx);
     }
 }
 
-/* One panel and all tokens. */
-static void multiply(const slm_kernels *kernels, const slm_input *input, const slm_matrix *w, int64_t panel, float *y,
-                     int64_t ldy, const slm_linear_scratch *scratch) {
+/* ---- rows of one matrix ---------------------------------------------------------------------------------------------------- */
+
+static void multiply_panel(const slm_kernels *kernels, const slm_input *input, const slm_matrix *w, int64_t panel, float *y,
+                           int64_t ldy, const slm_linear_scratch *scratch) {
     if (holds_codes(w)) {
         slm_strip strip;
         int group = takes_codes(input, w) ? input->codes.group : w->coding.group;
@@ -58,89 +60,100 @@ static void multiply(const slm_kernels *kernels, const slm_input *input, const s
     }
 }
 
-/* ---- one column: fixed shares of the panels ----------------------------------------------------------------------- */
-
-static void run_panels(const slm_kernels *kernels, const slm_input *input, const slm_linear *linear, int64_t first, int64_t last,
-                       float *y, const slm_linear_scratch *scratch) {
-    const slm_matrix *w = linear->w;
-    if (takes_codes(input, w)) {
+/* dense(x) of all tokens and the panels first .. last - 1, which y has room for; what lies beyond rows stays or becomes 0. */
+static void run_dense(const slm_kernels *kernels, const slm_input *input, const slm_dense *dense, int64_t first, int64_t last,
+                      float *y, int64_t ldy, const slm_linear_scratch *scratch) {
+    const slm_matrix *w = &dense->w;
+    if (w->form == SLM_FORM_BLAS) {
+        int64_t row = first * 16, n_rows = slm_min64(last * 16, w->rows) - row;
+        slm_blas_linear((const float *)w->data + row * w->cols, n_rows, w->cols, input->x, input->ldx, input->n_tokens, y, ldy);
+    } else if (takes_codes(input, w) && input->n_tokens == 1) {
         kernels->gemv(w, first, last, &input->codes, 0, y);
     } else {
-        for (int64_t p = first; p < last; p++) multiply(kernels, input, w, p, y + (p - first) * 16, 16, scratch);
+        for (int64_t p = first; p < last; p++) multiply_panel(kernels, input, w, p, y + (p - first) * 16, ldy, scratch);
     }
-    if (linear->bias) kernels->add(y, linear->bias + first * 16, (last - first) * 16);
+    for (int64_t t = 0; dense->bias && t < input->n_tokens; t++)
+        kernels->add(y + t * ldy, dense->bias + first * 16, (last - first) * 16);
 }
 
-static void run_column(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linear *linear,
+/* ---- rows of a linear ------------------------------------------------------------------------------------------------------ */
+
+/* Panels that are run together, for their own sake or for that of the scratch. */
+static int64_t most_panels(const slm_linear *linear, int64_t n_tokens) {
+    bool blas = linear->dense->w.form == SLM_FORM_BLAS || (linear->gate && linear->gate->w.form == SLM_FORM_BLAS);
+    return blas ? BLAS_PANELS : n_tokens == 1 ? POLL_PANELS : 1;
+}
+
+int64_t slm_linear_scratch_size(int64_t n_tokens) {
+    return slm_max64(POLL_PANELS, n_tokens * (slm_blas_available() ? BLAS_PANELS : 1)) * 16;
+}
+
+/* The panels first .. last - 1, most_panels at most. They go where they belong, or into scratch where rows end inside a panel or
+ * where an activation is to run over many tokens at once. */
+static void run_panels(const slm_kernels *kernels, const slm_input *input, const slm_linear *linear, int64_t first, int64_t last,
                        const slm_linear_scratch *scratch) {
-    const slm_matrix *w = linear->w;
-    int64_t begin, end, whole = linear->ldy >= w->n_panels * 16 ? w->n_panels : w->rows / 16;
-    slm_team_range(team, w->n_panels, &begin, &end);
-    for (int64_t p = begin; p < end; p += POLL_PANELS) {
-        if (slm_team_cancelled(team)) return;
-        int64_t last = slm_min64(p + POLL_PANELS, end);
-        run_panels(kernels, input, linear, p, slm_min64(last, whole), linear->y + p * 16, scratch);
-        if (last > whole) { /* y ends inside the last panel */
-            float tail[16];
-            run_panels(kernels, input, linear, whole, last, tail, scratch);
-            memcpy(linear->y + whole * 16, tail, (size_t)(w->rows - whole * 16) * sizeof *tail);
+    int64_t n_tokens = input->n_tokens, width = (last - first) * 16;
+    bool direct = last * 16 <= linear->ldy && (n_tokens == 1 || !linear->act);
+    float *out = linear->y + first * 16, *y = direct ? out : scratch->y;
+    run_dense(kernels, input, linear->dense, first, last, y, direct ? linear->ldy : width, scratch);
+    if (linear->gate) run_dense(kernels, input, linear->gate, first, last, scratch->gate, width, scratch);
+    if (linear->act)
+        kernels->activate(*linear->act, linear->gate ? scratch->gate : y, linear->gate ? y : NULL, n_tokens * width, y);
+    if (direct) return;
+    int64_t n_rows = slm_min64(last * 16, linear->dense->w.rows) - first * 16;
+    for (int64_t t = 0; t < n_tokens; t++) memcpy(out + t * linear->ldy, y + t * width, (size_t)n_rows * sizeof *y);
+}
+
+/* ---- one token: fixed shares ----------------------------------------------------------------------------------------------- */
+
+static int64_t panel_bytes(const slm_linear *linear) {
+    return (int64_t)linear->dense->w.panel_bytes + (linear->gate ? (int64_t)linear->gate->w.panel_bytes : 0);
+}
+
+/* The bytes of all linears, one after the other, are cut into even shares. Panels of one linear that come before such a cut,
+ * which lies so many bytes after its first one. */
+static int64_t panels_before(const slm_linear *linear, int64_t cut) {
+    int64_t unit = most_panels(linear, 1) == BLAS_PANELS ? BLAS_PANELS : 1, bytes = unit * panel_bytes(linear);
+    return cut <= 0 ? 0 : slm_min64(slm_div_up(cut, bytes) * unit, linear->dense->w.n_panels);
+}
+
+static void run_shares(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linear *linears,
+                       int n_linears, const slm_linear_scratch *scratch) {
+    int64_t total = 0, before = 0, begin, end;
+    for (int i = 0; i < n_linears; i++) total += linears[i].dense->w.n_panels * panel_bytes(&linears[i]);
+    slm_team_range(team, total, &begin, &end);
+    for (int i = 0; i < n_linears; i++) {
+        const slm_linear *linear = &linears[i];
+        int64_t first = panels_before(linear, begin - before), last = panels_before(linear, end - before), step;
+        for (; first < last && !slm_team_cancelled(team); first += step) {
+            step = slm_min64(most_panels(linear, 1), last - first);
+            run_panels(kernels, input, linear, first, first + step, scratch);
         }
+        before += linear->dense->w.n_panels * panel_bytes(linear);
     }
 }
 
-/* ---- many columns: panels to whoever is free --------------------------------------------------------------------------- */
+/* ---- many tokens: panels to whoever is free -------------------------------------------------------------------------------- */
 
-static void run_panel(const slm_kernels *kernels, const slm_input *input, const slm_linear *linear, int64_t panel, float *y,
-                      int64_t ldy, const slm_linear_scratch *scratch) {
-    multiply(kernels, input, linear->w, panel, y, ldy, scratch);
-    for (int64_t t = 0; linear->bias && t < input->n_tokens; t++) kernels->add(y + t * ldy, linear->bias + panel * 16, 16);
-}
-
-static int64_t item_count(const slm_matrix *w) {
-    return w->form == SLM_FORM_BLAS ? slm_div_up(w->rows, BLAS_ROWS) : w->n_panels;
-}
-
-static void run_item(const slm_kernels *kernels, const slm_input *input, const slm_linear *linear, int64_t item,
-                     const slm_linear_scratch *scratch) {
-    const slm_matrix *w = linear->w;
-    if (w->form == SLM_FORM_BLAS) {
-        int64_t row = item * BLAS_ROWS, n_rows = slm_min64(BLAS_ROWS, w->rows - row);
-        slm_blas_linear((const float *)w->data + row * w->cols, n_rows, w->cols, input->x, input->ldx, input->n_tokens,
-                        linear->y + row, linear->ldy);
-        for (int64_t t = 0; linear->bias && t < input->n_tokens; t++) {
-            for (int64_t r = 0; r < n_rows; r++) linear->y[t * linear->ldy + row + r] += linear->bias[row + r];
+static void run_items(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linear *linears,
+                      int n_linears, const slm_linear_scratch *scratch) {
+    int64_t item = slm_team_take(team), before = 0;
+    for (int i = 0; i < n_linears; i++) {
+        int64_t step = most_panels(&linears[i], input->n_tokens), n_panels = linears[i].dense->w.n_panels;
+        int64_t n_items = slm_div_up(n_panels, step);
+        for (; item - before < n_items && !slm_team_cancelled(team); item = slm_team_take(team)) {
+            int64_t first = (item - before) * step;
+            run_panels(kernels, input, &linears[i], first, slm_min64(first + step, n_panels), scratch);
         }
-    } else if (item * 16 + 16 <= linear->ldy) {
-        run_panel(kernels, input, linear, item, linear->y + item * 16, linear->ldy, scratch);
-    } else {
-        run_panel(kernels, input, linear, item, scratch->tail, 16, scratch);
-        for (int64_t t = 0; t < input->n_tokens; t++) {
-            memcpy(linear->y + t * linear->ldy + item * 16, scratch->tail + t * 16,
-                   (size_t)(w->rows - item * 16) * sizeof(float));
-        }
+        before += n_items;
     }
 }
 
 void slm_linear_run(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linear *linears, int n_linears,
                     const slm_linear_scratch *scratch) {
-    int64_t n_items = 0;
-    for (int i = 0; i < n_linears; i++) {
-        if (input->n_tokens == 1 && linears[i].w->form != SLM_FORM_BLAS) {
-            run_column(kernels, team, input, &linears[i], scratch);
-        } else {
-            n_items += item_count(linears[i].w);
-        }
-    }
-    if (!n_items) return;
-    for (int64_t item; (item = slm_team_take(team)) < n_items && !slm_team_cancelled(team);) {
-        for (int i = 0; i < n_linears; i++) {
-            if (input->n_tokens == 1 && linears[i].w->form != SLM_FORM_BLAS) continue;
-            int64_t count = item_count(linears[i].w);
-            if (item < count) {
-                run_item(kernels, input, &linears[i], item, scratch);
-                break;
-            }
-            item -= count;
-        }
+    if (input->n_tokens == 1) {
+        run_shares(kernels, team, input, linears, n_linears, scratch);
+    } else {
+        run_items(kernels, team, input, linears, n_linears, scratch);
     }
 }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * linear.h: y = x W^T + bias for all forms of W. In the default precision weights of whole numbers take int8 activations, BF16
- * ones bf16-rounded activations, the rest f32; in high precision all take f32. All threads of a team call each function; a
- * barrier stands between preparing an input and running linears on it, and between running them and reading y. */
+ * linear.h: y = x W^T + bias for all forms of W, and the gated product of two of them. In the default precision weights of whole
+ * numbers take int8 activations, BF16 ones bf16-rounded activations, the rest f32; in high precision all take f32. */
 #ifndef SLM_OPS_LINEAR_H
 #define SLM_OPS_LINEAR_H
 
@@ -17,23 +16,35 @@ typedef struct slm_input {
     slm_codes codes; /* filled where a matrix needs them */
 } slm_input;
 
+typedef struct slm_dense {
+    slm_matrix w;      /* [rows, k]; w.data NULL: there is none */
+    const float *bias; /* [rows, padded to 16 with zeros], added to the product; or NULL */
+} slm_dense;
+
+/* y = dense(x). With an activation: y = act(dense(x)), or act(gate(x)) * dense(x) where there is a gate. */
 typedef struct slm_linear {
-    const slm_matrix *w; /* [rows, k] */
-    float *y;            /* [n_tokens, ldy] */
-    int64_t ldy;         /* >= rows; with ldy >= rows rounded up to 16 the rest of the last panel is written as zeros */
-    const float *bias;   /* [rows, padded to 16 with zeros], added to the product; or NULL */
+    const slm_dense *dense;
+    const slm_dense *gate;     /* of the shape of dense; or NULL */
+    const slm_activation *act; /* NULL: none */
+    float *y;                  /* [n_tokens, ldy]; what is beyond rows stays as it is, or becomes 0 */
+    int64_t ldy;               /* >= rows */
 } slm_linear;
 
 /* What one thread needs while it runs linears. */
 typedef struct slm_linear_scratch {
-    uint8_t *codes; /* [16 * k] of the widest matrix */
-    float *d, *m;   /* [k / 16 * 16] */
-    float *tail;    /* [n_tokens, 16] */
+    uint8_t *codes;  /* [16 * k] of the widest matrix */
+    float *d, *m;    /* [k / 16 * 16] */
+    float *y, *gate; /* [slm_linear_scratch_size(n_tokens)] */
 } slm_linear_scratch;
 
-/* Makes the forms of x that the matrices need, for the tokens of this thread's share. input->codes.group, 32 or 16, becomes 16
- * where a matrix has scales for groups of 16. */
-void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *input, const slm_linear *linears, int n_linears);
+int64_t slm_linear_scratch_size(int64_t n_tokens);
+
+/* Makes the forms of x that the matrices need, of the tokens first .. last - 1. input->codes.group, 32 or 16, becomes 16 where a
+ * matrix has scales for groups of 16. */
+void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *input, const slm_linear *linears, int n_linears,
+                        int64_t first, int64_t last);
+/* All threads of the team call it, when input is prepared for all tokens; y is whole after a barrier. One token: a thread's share
+ * of the rows depends on nothing but the matrices and the team. */
 void slm_linear_run(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linear *linears, int n_linears,
                     const slm_linear_scratch *scratch);
 
