@@ -65,65 +65,76 @@ size_t slm_matrix_row_bytes(const slm_matrix *matrix) {
     return (size_t)(matrix->cols / info->block * info->block_bytes);
 }
 
-/* Of row r in one group: `bits` bits of its codes, from bit `from` up, into one plane. */
-SLM_INLINE void pack_plane(int bits, int from, const uint32_t steps[8], int r, uint8_t *plane) {
-    uint32_t mask = 0x01010101u * (0xffu >> (8 - bits)), lines[8] = {0};
-    for (int s = 0; s < 8; s += bits) {
-        for (int l = 0; l < bits; l++) lines[l] |= (steps[s + l] >> from & mask) << s;
+/* Of 32 codes, two steps of a row to a word: `bits` bits of each, from bit `from` up, into one plane of row r. */
+SLM_INLINE void pack_plane(int bits, int from, const uint64_t steps[4], int r, uint8_t *plane) {
+    uint64_t mask = 0x0101010101010101u * (0xffu >> (8 - bits)), lines[4] = {0};
+    int words = bits > 1 ? bits / 2 : 1;
+    for (int s = 0; s < 4; s++) lines[s % words] |= (steps[s] >> from & mask) << (bits == 8 ? 0 : s / words * words * 2);
+    if (bits == 1) lines[0] |= lines[0] >> 32 << 1; /* the odd steps */
+    for (int l = 0; l < bits; l++) {
+        uint32_t line = (uint32_t)(lines[l / 2] >> l % 2 * 32);
+        memcpy(plane + l * LINE + 4 * r, &line, 4);
     }
-    for (int l = 0; l < bits; l++) memcpy(plane + l * LINE + 4 * r, lines + l, 4);
 }
 
-/* The codes of row r in n groups. */
-SLM_INLINE void pack_groups(int bits, const uint8_t *codes, int64_t n, int r, uint8_t *group) {
+/* Of one block of each row: the codes of n groups. */
+SLM_INLINE void pack_groups(int bits, const slm_parts *parts, int64_t n_rows, int64_t n, uint8_t *group) {
     int low = slm_plane_bits(bits), rest = bits - low;
-    for (int64_t i = 0; i < n; i++, codes += SLM_GROUP, group += LINE * bits) {
-        uint32_t steps[8];
-        memcpy(steps, codes, sizeof steps);
-        pack_plane(low, 0, steps, r, group);
-        if (rest) pack_plane(rest, low, steps, r, group + LINE * low);
-    }
-}
-
-static void pack_codes(int bits, const uint8_t *codes, int64_t n, int r, uint8_t *group) {
-    switch (bits) {
-    case 2: pack_groups(2, codes, n, r, group); break;
-    case 3: pack_groups(3, codes, n, r, group); break;
-    case 4: pack_groups(4, codes, n, r, group); break;
-    case 5: pack_groups(5, codes, n, r, group); break;
-    case 6: pack_groups(6, codes, n, r, group); break;
-    case 8: pack_groups(8, codes, n, r, group); break;
-    }
-}
-
-/* One row of a file's blocks into row r of a panel. */
-static void pack_blocks(const slm_matrix *matrix, uint8_t *panel, int r, const uint8_t *row) {
-    const slm_type_info *info = slm_type_of(matrix->type);
-    const slm_coding *c = &matrix->coding;
-    uint16_t *d = (uint16_t *)(panel + matrix->d_at), *m = (uint16_t *)(panel + matrix->m_at);
-    uint8_t *scales = panel + matrix->scales_at, *mins = panel + matrix->mins_at, *codes = panel;
-    int64_t factors = c->two_level ? info->block / c->group : 0; /* of a block */
-    for (int64_t b = 0; b < matrix->cols / info->block; b++, row += info->block_bytes) {
-        slm_parts parts;
-        info->split(row, &parts);
-        pack_codes(c->bits, parts.codes, info->block / SLM_GROUP, r, codes);
-        codes += info->block / SLM_GROUP * LINE * c->bits;
-        d[b * ROWS + r] = parts.d;
-        if (c->mins) m[b * ROWS + r] = parts.m;
-        for (int64_t i = 0; i < factors; i++) {
-            scales[(b * factors + i) * ROWS + r] = (uint8_t)parts.scales[i];
-            if (c->mins) mins[(b * factors + i) * ROWS + r] = (uint8_t)parts.mins[i];
+    for (int64_t i = 0; i < n; i++, group += LINE * bits) {
+        for (int r = 0; r < n_rows; r++) {
+            uint64_t steps[4];
+            memcpy(steps, parts[r].codes + i * SLM_GROUP, sizeof steps);
+            pack_plane(low, 0, steps, r, group);
+            if (rest) pack_plane(rest, low, steps, r, group + LINE * low);
         }
     }
 }
 
-static void pack_floats(const slm_matrix *matrix, uint8_t *panel, int r, const uint8_t *row) {
-    size_t row_bytes = slm_matrix_row_bytes(matrix);
+static void pack_codes(int bits, const slm_parts *parts, int64_t n_rows, int64_t n, uint8_t *group) {
+    switch (bits) {
+    case 2: pack_groups(2, parts, n_rows, n, group); break;
+    case 3: pack_groups(3, parts, n_rows, n, group); break;
+    case 4: pack_groups(4, parts, n_rows, n, group); break;
+    case 5: pack_groups(5, parts, n_rows, n, group); break;
+    case 6: pack_groups(6, parts, n_rows, n, group); break;
+    case 8: pack_groups(8, parts, n_rows, n, group); break;
+    }
+}
+
+/* The first n_rows rows of a panel from a file's blocks: block after block, so that all rows write the same lines by turns. */
+static void pack_blocks(const slm_matrix *matrix, uint8_t *panel, int64_t n_rows, const uint8_t *rows) {
+    const slm_type_info *info = slm_type_of(matrix->type);
+    const slm_coding *c = &matrix->coding;
+    uint16_t *d = (uint16_t *)(panel + matrix->d_at), *m = (uint16_t *)(panel + matrix->m_at);
+    uint8_t *scales = panel + matrix->scales_at, *mins = panel + matrix->mins_at, *codes = panel;
+    int64_t n_blocks = matrix->cols / info->block, groups = info->block / SLM_GROUP;
+    int64_t factors = c->two_level ? info->block / c->group : 0; /* of a block */
+    slm_parts parts[ROWS];
+    for (int64_t b = 0; b < n_blocks; b++, codes += groups * LINE * c->bits) {
+        for (int r = 0; r < n_rows; r++) info->split(rows + (r * n_blocks + b) * info->block_bytes, &parts[r]);
+        pack_codes(c->bits, parts, n_rows, groups, codes);
+        for (int r = 0; r < n_rows; r++) d[b * ROWS + r] = parts[r].d;
+        for (int r = 0; r < n_rows && c->mins; r++) m[b * ROWS + r] = parts[r].m;
+        for (int64_t i = 0; i < factors; i++) {
+            int64_t at = (b * factors + i) * ROWS;
+            for (int r = 0; r < n_rows; r++) scales[at + r] = (uint8_t)parts[r].scales[i];
+            for (int r = 0; r < n_rows && c->mins; r++) mins[at + r] = (uint8_t)parts[r].mins[i];
+        }
+    }
+}
+
+/* The same from floats: n_rows rows of row_bytes, 64 bytes of each by turns. */
+static void pack_floats(const slm_matrix *matrix, uint8_t *panel, int64_t n_rows, const uint8_t *rows, size_t row_bytes) {
     int64_t whole = (int64_t)(row_bytes / 4);
-    for (int64_t s = 0; s < whole; s++) memcpy(panel + s * LINE + 4 * r, row + 4 * s, 4);
+    for (int64_t from = 0; from < whole; from += ROWS) {
+        int64_t to = slm_min64(from + ROWS, whole);
+        for (int r = 0; r < n_rows; r++) {
+            for (int64_t s = from; s < to; s++) memcpy(panel + s * LINE + 4 * r, rows + (size_t)r * row_bytes + 4 * s, 4);
+        }
+    }
     if (whole < matrix->lines) { /* an odd last element of 2 bytes, and its padding */
-        memset(panel + whole * LINE + 4 * r, 0, 4);
-        memcpy(panel + whole * LINE + 4 * r, row + 4 * whole, 2);
+        memset(panel + whole * LINE, 0, LINE);
+        for (int r = 0; r < n_rows; r++) memcpy(panel + whole * LINE + 4 * r, rows + (size_t)r * row_bytes + 4 * whole, 2);
     }
 }
 
@@ -133,16 +144,14 @@ void slm_matrix_pack(const slm_matrix *matrix, int64_t panel, int64_t n_panels, 
         memcpy(matrix->data + (size_t)panel * matrix->panel_bytes, file_rows, row_bytes * (size_t)n_rows);
         return;
     }
-    for (int64_t p = 0; p < n_panels; p++) {
+    for (int64_t p = 0; p < n_panels; p++, file_rows += ROWS * row_bytes) {
         uint8_t *out = matrix->data + (size_t)(panel + p) * matrix->panel_bytes;
         int64_t rows_here = slm_min64(ROWS, n_rows - p * ROWS);
         if (rows_here < ROWS) memset(out, 0, matrix->panel_bytes);
-        for (int r = 0; r < rows_here; r++, file_rows += row_bytes) {
-            if (matrix->form == SLM_FORM_CODES) {
-                pack_blocks(matrix, out, r, file_rows);
-            } else {
-                pack_floats(matrix, out, r, file_rows);
-            }
+        if (matrix->form == SLM_FORM_CODES) {
+            pack_blocks(matrix, out, rows_here, file_rows);
+        } else {
+            pack_floats(matrix, out, rows_here, file_rows, row_bytes);
         }
     }
 }
