@@ -41,11 +41,21 @@ typedef struct slm_error {
 typedef enum slm_event_kind {
     SLM_EVENT_INTERRUPT, /* at least every 5 ms of work: does the caller want to go on? */
     SLM_EVENT_PROGRESS,  /* done of total: bytes while loading, tokens while prefilling */
+    SLM_EVENT_ALLOWED,   /* before each token of a generation that asks for it: which may come next? */
 } slm_event_kind;
+
+/* Ids strictly ascending, at least one; theirs who answer, until the next event of this kind or the end of the call. */
+typedef struct slm_allowed {
+    const int32_t *ids; /* [count]; NULL, as it comes: all */
+    int64_t count;
+} slm_allowed;
 
 typedef struct slm_event {
     slm_event_kind kind;
     uint64_t done, total;
+    const int32_t *tokens; /* ALLOWED: [n_tokens] generated so far */
+    size_t n_tokens;
+    slm_allowed *allowed; /* ALLOWED: to be answered */
 } slm_event;
 
 /* Runs on the calling thread only, outside barriers. Nonzero cancels the call, which returns SLM_CANCELLED. */
@@ -512,6 +522,7 @@ typedef struct slm_generate_options {
     slm_strings stop;          /* none empty; needs a tokenizer */
     const int32_t *end_tokens; /* [n_end_tokens]; they end the text and are not part of it */
     size_t n_end_tokens;
+    bool constrained; /* raise SLM_EVENT_ALLOWED before each token, end tokens included */
 } slm_generate_options;
 
 typedef enum slm_finish {

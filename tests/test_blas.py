@@ -6,9 +6,12 @@ import os
 import subprocess
 import sys
 
+import gguf_writer
+import numpy as np
 import pytest
 import tier_worker
 
+import slm
 from slm import _core
 
 CONFIGURATIONS = {"avx512": "skx", "avx2": "haswell"}
@@ -47,3 +50,19 @@ def test_the_users_environment_is_left_alone(setting):
     assert arch == _core.cpu_info()["blas_arch"]
     found = [line for line in variables if line.startswith("BLIS_ARCH_TYPE=")]
     assert found == ([] if setting is None else [f"BLIS_ARCH_TYPE={setting}"])
+
+
+@needs_blis
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_tokens_are_chosen_among_the_logits_of_forward(threads, tmp_path):
+    """Rows go to BLIS in pieces of 128, whole, however few of them one thread or choice needs."""
+    gguf_writer.write_gguf(tmp_path / "x.gguf", *gguf_writer.tiny_llama(hidden=64))
+    with slm.load(tmp_path / "x.gguf", threads=threads) as model:
+        greedy = model.generate([1, 5, 9], max_tokens=24, ignore_eos=True).tokens
+        logits = model.forward([1, 5, 9, *greedy[:-1]]).logits
+        assert logits.shape[1] % 128
+        assert greedy == np.argmax(logits[2:], axis=1).tolist()
+        drawn = model.generate([1, 5, 9], max_tokens=24, ignore_eos=True, temperature=1.0, top_k=3, seed=1).tokens
+        logits = model.forward([1, 5, 9, *drawn[:-1]]).logits[2:]
+        for token, row in zip(drawn, logits, strict=True):
+            assert row[token] >= np.sort(row)[-3]

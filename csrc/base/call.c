@@ -17,19 +17,23 @@ void slm_clock_start(slm_clock *clock, const slm_call *call) {
     clock->cancelled = false;
 }
 
-static bool raise(slm_clock *clock, slm_event_kind kind, uint64_t done, uint64_t total, bool now) {
+static bool raise(slm_clock *clock, slm_event event, bool now) {
     if (!clock->call || clock->cancelled) return clock->cancelled;
     if (!now && slm_seconds() < clock->next) return false;
-    slm_event event = {.kind = kind, .done = done, .total = total};
     if (clock->call->event(clock->call->user, &event)) clock->cancelled = true;
     clock->next = slm_seconds() + INTERVAL;
     return clock->cancelled;
 }
 
 bool slm_clock_tick(slm_clock *clock) {
-    return raise(clock, SLM_EVENT_INTERRUPT, 0, 0, false);
+    return raise(clock, (slm_event){.kind = SLM_EVENT_INTERRUPT}, false);
 }
 
 bool slm_clock_progress(slm_clock *clock, uint64_t done, uint64_t total) {
-    return raise(clock, SLM_EVENT_PROGRESS, done, total, done == total);
+    return raise(clock, (slm_event){.kind = SLM_EVENT_PROGRESS, .done = done, .total = total}, done == total);
+}
+
+bool slm_clock_allowed(slm_clock *clock, const int32_t *tokens, size_t n_tokens, slm_allowed *allowed) {
+    slm_event event = {.kind = SLM_EVENT_ALLOWED, .tokens = tokens, .n_tokens = n_tokens, .allowed = allowed};
+    return raise(clock, event, true);
 }

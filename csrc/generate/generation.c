@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "base/arith.h"
 #include "base/call.h"
+#include "base/threads.h"
 #include "generate/random.h"
 #include "generate/sampler.h"
 #include "generate/stop.h"
@@ -15,8 +16,8 @@ struct slm_generation {
     slm_tokenizer *tokenizer;     /* NULL: no text */
     slm_generate_options options; /* its arrays are ours */
     slm_sampler sampler;
-    float *logits;  /* [vocab_size] of the last position */
-    int32_t *input; /* [n_input] tokens to run before the next one is drawn: the prompt, then the last token */
+    slm_choice choice; /* among all tokens with a meaning; or room for all logits [vocab_size] */
+    int32_t *input;    /* [n_input] tokens to run before the next one is drawn: the prompt, then the last token */
     int64_t n_input;
     slm_tokens tokens; /* generated; the first n_shown were in earlier chunks */
     size_t n_shown;
@@ -50,6 +51,17 @@ static slm_status check(const slm_generate_options *o, const slm_tokenizer *toke
     return SLM_OK;
 }
 
+/* Room for what a sampler reads, or for all logits. */
+static slm_status choice_create(slm_choice *choice, const slm_sampler *sampler, int64_t vocab_size, slm_error *error) {
+    bool greedy = sampler->temperature == 0;
+    size_t room = greedy ? SLM_MAX_THREADS : (size_t)vocab_size;
+    *choice = (slm_choice){.n_rows = sampler->n, .top = greedy ? 0 : sampler->top_k ? sampler->top_k : INT64_MAX};
+    choice->values = slm_alloc_array(room, sizeof *choice->values);
+    choice->ids = slm_alloc_array(room, sizeof *choice->ids);
+    choice->leading = slm_alloc_array(room, sizeof *choice->leading);
+    return choice->values && choice->ids && choice->leading ? SLM_OK : slm_fail_memory(error);
+}
+
 slm_status slm_generation_create(slm_session *session, slm_tokenizer *tokenizer, const int32_t *prompt, int64_t n_prompt,
                                  const slm_generate_options *options, slm_generation **out, slm_error *error) {
     slm_status status = check(options, tokenizer, error);
@@ -75,10 +87,10 @@ slm_status slm_generation_create(slm_session *session, slm_tokenizer *tokenizer,
         status =
             copy((void **)&g->options.stop.offsets, stop->offsets, stop->count ? stop->count + 1 : 0, sizeof(uint64_t), error);
     g->options.stop.count = stop->count;
-    if (!status && !(g->logits = slm_alloc_array((size_t)stats.vocab_size, sizeof *g->logits))) status = slm_fail_memory(error);
     /* Rows of the output layer past the tokenizer's vocabulary mean nothing and are never drawn. */
     int64_t n = tokenizer ? slm_min64(stats.vocab_size, slm_tokenizer_size(tokenizer)) : stats.vocab_size;
     if (!status) status = slm_sampler_create(&g->sampler, options->temperature, options->top_k, options->top_p, n, error);
+    if (!status) status = choice_create(&g->choice, &g->sampler, stats.vocab_size, error);
     if (status) {
         slm_generation_release(g);
         return status;
@@ -90,7 +102,9 @@ slm_status slm_generation_create(slm_session *session, slm_tokenizer *tokenizer,
 void slm_generation_release(slm_generation *g) {
     if (!g) return;
     slm_sampler_release(&g->sampler);
-    slm_free(g->logits);
+    slm_free(g->choice.values);
+    slm_free(g->choice.ids);
+    slm_free(g->choice.leading);
     slm_free(g->input);
     slm_free((void *)(uintptr_t)g->options.end_tokens);
     slm_free((void *)(uintptr_t)g->options.stop.bytes);
@@ -136,20 +150,59 @@ static slm_status reserve_token(slm_generation *g, slm_error *error) {
     return SLM_OK;
 }
 
+/* Asks which tokens may come next: *choice becomes one among them. */
+static slm_status ask_allowed(const slm_generation *g, slm_clock *clock, slm_choice *choice, slm_error *error) {
+    slm_allowed allowed = {0};
+    if (slm_clock_allowed(clock, g->tokens.ids, g->tokens.count, &allowed)) return slm_fail_cancelled(error);
+    if (!allowed.ids) return SLM_OK;
+    if (allowed.count < 1) return slm_fail(error, SLM_BAD_ARGUMENT, -1, "allowed tokens: expected at least one");
+    for (int64_t i = 0; i < allowed.count; i++) {
+        int64_t least = i ? (int64_t)allowed.ids[i - 1] + 1 : 0;
+        if (allowed.ids[i] < least || allowed.ids[i] >= choice->n_rows) {
+            return slm_fail(error, SLM_BAD_ARGUMENT, i, "allowed tokens: expected ids in ascending order below %lld, found %d",
+                            (long long)choice->n_rows, (int)allowed.ids[i]);
+        }
+    }
+    choice->allowed = allowed.ids;
+    choice->n_allowed = allowed.count;
+    return SLM_OK;
+}
+
+/* Runs the input and draws a token from what follows it. */
+static slm_status draw(slm_generation *g, const slm_call *call, slm_clock *clock, int32_t *token, slm_error *error) {
+    const slm_generate_options *o = &g->options;
+    slm_choice choice = g->choice;
+    slm_status status = o->constrained && o->max_tokens ? ask_allowed(g, clock, &choice, error) : SLM_OK;
+    bool forced = choice.n_allowed == 1, all = choice.top >= choice.n_rows && !choice.allowed;
+    if (!status) {
+        status = slm_session_run(g->session, g->input, g->n_input, forced ? SLM_NO_OUTPUT : SLM_LOGITS_LAST, choice.values,
+                                 all ? NULL : &choice, call, clock, error);
+    }
+    if (status) return status;
+    if (forced) {
+        *token = choice.allowed[0];
+        return SLM_OK;
+    }
+    int64_t n = all ? choice.n_rows : choice.count;
+    int64_t i = slm_sampler_draw(&g->sampler, choice.values, n, slm_random(o->seed, o->sample, g->tokens.count));
+    *token = all ? (int32_t)i : choice.ids[i];
+    return SLM_OK;
+}
+
 /* Draws one token, or finds the end. */
 static slm_status advance(slm_generation *g, const slm_call *call, slm_clock *clock, slm_error *error) {
     slm_model_stats stats;
     slm_model_describe(slm_session_model(g->session), &stats);
+    const slm_generate_options *o = &g->options;
+    int32_t token = 0;
     slm_status status = reserve_token(g, error);
-    if (!status) status = slm_session_run(g->session, g->input, g->n_input, SLM_LOGITS_LAST, g->logits, call, clock, error);
+    if (!status) status = draw(g, call, clock, &token, error);
     if (status) return status;
     g->n_input = 0;
-    const slm_generate_options *o = &g->options;
     if (!o->max_tokens) {
         g->finish = SLM_FINISH_LENGTH;
         return SLM_OK;
     }
-    int32_t token = slm_sampler_draw(&g->sampler, g->logits, slm_random(o->seed, o->sample, g->tokens.count));
     if (ends_text(g, token)) {
         g->finish = SLM_FINISH_STOP;
         return g->broken = add_text(g, NULL, 0, true, error);

@@ -61,16 +61,16 @@ static int32_t pop(const float *logits, int32_t *heap, int64_t *n) {
     return top;
 }
 
-int32_t slm_sampler_draw(const slm_sampler *s, const float *logits, double uniform) {
-    int32_t best = largest(logits, s->n);
+int64_t slm_sampler_draw(const slm_sampler *s, const float *logits, int64_t n, double uniform) {
+    int32_t best = largest(logits, n);
     if (s->temperature == 0) return best;
     double total = 0;
-    for (int64_t i = 0; i < s->n; i++) total += s->weights[i] = expf((logits[i] - logits[best]) / s->temperature);
+    for (int64_t i = 0; i < n; i++) total += s->weights[i] = expf((logits[i] - logits[best]) / s->temperature);
 
     /* No truncation: every token counts, in the order of ids. */
-    if (s->top_p == 1 && (s->top_k == 0 || s->top_k >= s->n)) {
+    if (s->top_p == 1 && (s->top_k == 0 || s->top_k > n)) {
         double target = uniform * total, mass = 0;
-        for (int32_t i = 0; i < s->n; i++) {
+        for (int32_t i = 0; i < n; i++) {
             mass += s->weights[i];
             if (mass > target) return i;
         }
@@ -78,23 +78,23 @@ int32_t slm_sampler_draw(const slm_sampler *s, const float *logits, double unifo
     }
 
     /* A heap gives tokens in falling order, as many as are kept; they gather behind it, the largest last. */
-    int64_t left = s->n;
-    for (int32_t i = 0; i < s->n; i++) s->order[i] = i;
+    int64_t left = n;
+    for (int32_t i = 0; i < n; i++) s->order[i] = i;
     for (int64_t i = left / 2; i-- > 0;) sift_down(logits, s->order, left, i);
     double kept = 0;
-    if (s->top_k && s->top_k < s->n) {
+    if (s->top_k && s->top_k <= n) {
         total = 0;
-        while (left && (s->n - left < s->top_k || logits[s->order[0]] == logits[s->order[left]])) {
+        while (left && (n - left < s->top_k || logits[s->order[0]] == logits[s->order[left]])) {
             total += s->weights[pop(logits, s->order, &left)];
         }
-        int64_t n_top = s->n - left;
-        left = s->n;
-        while (left > s->n - n_top && kept < s->top_p * total) kept += s->weights[s->order[--left]];
+        int64_t n_top = n - left;
+        left = n;
+        while (left > n - n_top && kept < s->top_p * total) kept += s->weights[s->order[--left]];
     } else {
         while (left && kept < s->top_p * total) kept += s->weights[pop(logits, s->order, &left)];
     }
     double target = uniform * kept, mass = 0;
-    for (int64_t i = s->n; i-- > left;) {
+    for (int64_t i = n; i-- > left;) {
         mass += s->weights[s->order[i]];
         if (mass > target) return s->order[i];
     }

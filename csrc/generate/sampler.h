@@ -9,9 +9,9 @@
 
 typedef struct slm_sampler {
     float temperature; /* 0: the largest logit, ties to the lowest id; nothing else is used then */
-    int32_t top_k;     /* keeps the k largest logits and all equal to the k-th; 0: off */
+    int32_t top_k;     /* keeps the k largest logits and all equal to the k-th; 0, or more than there are: off */
     float top_p;       /* then keeps a token while those before it, in falling order, hold less than this mass; 1: off */
-    int64_t n;         /* logits */
+    int64_t n;         /* logits, at most */
     float *weights;    /* [n] scratch */
     int32_t *order;    /* [n] scratch */
 } slm_sampler;
@@ -19,7 +19,8 @@ typedef struct slm_sampler {
 slm_status slm_sampler_create(slm_sampler *sampler, float temperature, int32_t top_k, float top_p, int64_t n, slm_error *error);
 void slm_sampler_release(slm_sampler *sampler);
 
-/* logits: [n] finite. uniform: in [0, 1). Always an id 0 .. n - 1. */
-int32_t slm_sampler_draw(const slm_sampler *sampler, const float *logits, double uniform);
+/* logits: [n >= 1] finite, in the order of ids: those of all tokens, or of all that top_k keeps. uniform: in [0, 1). Gives the
+ * index of one. */
+int64_t slm_sampler_draw(const slm_sampler *sampler, const float *logits, int64_t n, double uniform);
 
 #endif

@@ -64,6 +64,7 @@ typedef struct slm_kernels {
     void (*soft_cap)(float *x, float cap, int64_t n);        /* x = cap * tanh(x / cap); any n, any alignment */
     void (*round_bf16)(const float *x, int64_t n, float *y); /* to nearest even */
     bool (*all_finite)(const float *x, int64_t n);           /* any n, any alignment */
+    float (*largest)(const float *x, int64_t n);             /* of n >= 1 finite elements; any n, any alignment */
 
     /* Attention over one panel of 16 positions of K. bf16: k is [head_dim / 2][16][2], else f32 [head_dim][16].
      * scores[row * ld + position] = sum of q[row * ldq + i] * k[i][position], i ascending. */

@@ -28,14 +28,18 @@ static slm_input input_of(const slm_step *step, float *x, int64_t k, int64_t ldx
     return input;
 }
 
-/* The linears of one input. */
-static void project(const slm_step *step, slm_team *team, slm_input *input, const slm_linear *linears, int n_linears) {
-    const slm_kernels *kernels = step->model->kernels;
+/* The forms of an input that its linears need. */
+static void prepare(const slm_step *step, slm_team *team, slm_input *input, const slm_linear *linears, int n_linears) {
     int64_t begin, end;
     slm_team_range(team, input->n_tokens, &begin, &end);
-    slm_linear_prepare(kernels, team, input, linears, n_linears, begin, end);
+    slm_linear_prepare(step->model->kernels, team, input, linears, n_linears, begin, end);
     done(team);
-    slm_linear_run(kernels, team, input, linears, n_linears, &step->workspace->linear[team->index]);
+}
+
+/* The linears of one input. */
+static void project(const slm_step *step, slm_team *team, slm_input *input, const slm_linear *linears, int n_linears) {
+    prepare(step, team, input, linears, n_linears);
+    slm_linear_run(step->model->kernels, team, input, linears, n_linears, &step->workspace->linear[team->index]);
     done(team);
 }
 
@@ -229,20 +233,25 @@ static void output_norm(const slm_step *step, slm_team *team) {
     }
 }
 
-/* output = lm_head(normed). */
+/* output = lm_head(normed), or the choices among its elements. */
 static void output_logits(slm_step *step, slm_team *team) {
     const slm_model *model = step->model;
     const slm_workspace *w = step->workspace;
     int64_t vocab_size = model->config.vocab_size;
     slm_input input = input_of(step, w->normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
     input.n_tokens = step->n_outputs;
-    project(step, team, &input, &(slm_linear){.dense = &model->lm_head, .y = step->output, .ldy = vocab_size}, 1);
+    slm_linear linear = {.dense = &model->lm_head, .y = step->output, .ldy = vocab_size};
+    slm_head head = {.dense = &model->lm_head, .scale = model->config.logits_scale, .cap = model->config.logits_softcap};
+    if (step->choices) {
+        prepare(step, team, &input, &linear, 1);
+        if (!slm_head_choose(model->kernels, team, &input, &head, step->choices, &w->linear[team->index]))
+            atomic_store(&step->finite, false);
+        return;
+    }
+    project(step, team, &input, &linear, 1);
     int64_t begin, end;
     slm_team_range(team, step->n_outputs * vocab_size, &begin, &end);
-    float *logits = step->output + begin, scale = model->config.logits_scale, cap = model->config.logits_softcap;
-    for (int64_t i = 0; scale > 0 && i < end - begin; i++) logits[i] *= scale;
-    if (cap > 0) model->kernels->soft_cap(logits, cap, end - begin);
-    if (!model->kernels->all_finite(logits, end - begin)) atomic_store(&step->finite, false);
+    if (!slm_head_finish(model->kernels, &head, step->output + begin, end - begin)) atomic_store(&step->finite, false);
 }
 
 /* output = normed. */

@@ -4,6 +4,7 @@
 #define SLM_MODEL_DECODER_H
 
 #include "model/workspace.h"
+#include "ops/head.h"
 
 typedef struct slm_step {
     const slm_model *model;
@@ -14,10 +15,11 @@ typedef struct slm_step {
     int64_t n_spans;
     const int64_t *outputs; /* [n_outputs] tokens whose output is wanted, ascending */
     int64_t n_outputs;
-    bool hidden;   /* hidden states instead of logits */
-    float *output; /* [n_outputs, vocab_size or hidden_size] */
-    atomic_bool
-        finite; /* set it first; false afterwards: an element of output, or a hidden state without one, is NaN or infinite */
+    bool hidden;         /* hidden states instead of logits */
+    float *output;       /* [n_outputs, vocab_size or hidden_size] */
+    slm_choice *choices; /* [n_outputs], finished instead of output; or NULL */
+    atomic_bool finite; /* set it first; false afterwards: an element of output, one of choices, or a hidden state without one, is
+                           NaN or infinite */
 } slm_step;
 
 /* A region body: every thread of the team runs it. Cancelled, it leaves output and the step's pages unusable. */

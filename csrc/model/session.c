@@ -129,7 +129,7 @@ static void step_body(void *step, slm_team *team) {
 }
 
 slm_status slm_session_run(slm_session *session, const int32_t *tokens, int64_t n_tokens, slm_output which, float *output,
-                           const slm_call *call, slm_clock *clock, slm_error *error) {
+                           slm_choice *choice, const slm_call *call, slm_clock *clock, slm_error *error) {
     slm_model *model = session->model;
     slm_kv_cache *cache = &session->cache;
     int64_t start = session->length, chunk = call && call->prefill_chunk > 0 ? call->prefill_chunk : SLM_PREFILL_CHUNK;
@@ -158,6 +158,7 @@ slm_status slm_session_run(slm_session *session, const int32_t *tokens, int64_t 
                          .n_outputs = n_outputs,
                          .hidden = hidden,
                          .output = all ? output + at * width : output,
+                         .choices = choice,
                          .finite = true};
         slm_threads_run(threads, clock, step_body, &step);
         if (clock->cancelled || (n_tokens > 1 && slm_clock_progress(clock, (uint64_t)(at + n), (uint64_t)n_tokens))) {
@@ -181,5 +182,5 @@ slm_status slm_session_forward(slm_session *session, const int32_t *tokens, int6
                                const slm_call *call, slm_error *error) {
     slm_clock clock;
     slm_clock_start(&clock, call);
-    return slm_session_run(session, tokens, n_tokens, which, output, call, &clock, error);
+    return slm_session_run(session, tokens, n_tokens, which, output, NULL, call, &clock, error);
 }

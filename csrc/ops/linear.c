@@ -7,7 +7,6 @@
 #include "blas.h"
 
 enum {
-    BLAS_PANELS = 8,  /* of one BLIS call: fixed, so that the work of a thread does not change a bit */
     POLL_PANELS = 64, /* of one token between two looks at the clock */
 };
 
@@ -76,16 +75,23 @@ static void run_dense(const slm_kernels *kernels, const slm_input *input, const 
         kernels->add(y + t * ldy, dense->bias + first * 16, (last - first) * 16);
 }
 
+void slm_linear_panels(const slm_kernels *kernels, const slm_input *input, const slm_dense *dense, int64_t first, int64_t last,
+                       float *y, int64_t ldy, const slm_linear_scratch *scratch) {
+    int64_t step = dense->w.form == SLM_FORM_BLAS ? SLM_BLAS_PANELS : last - first;
+    for (int64_t p = first; p < last; p += step)
+        run_dense(kernels, input, dense, p, slm_min64(p + step, last), y + (p - first) * 16, ldy, scratch);
+}
+
 /* ---- rows of a linear ------------------------------------------------------------------------------------------------------ */
 
 /* Panels that are run together, for their own sake or for that of the scratch. */
 static int64_t most_panels(const slm_linear *linear, int64_t n_tokens) {
     bool blas = linear->dense->w.form == SLM_FORM_BLAS || (linear->gate && linear->gate->w.form == SLM_FORM_BLAS);
-    return blas ? BLAS_PANELS : n_tokens == 1 ? POLL_PANELS : 1;
+    return blas ? SLM_BLAS_PANELS : n_tokens == 1 ? POLL_PANELS : 1;
 }
 
 int64_t slm_linear_scratch_size(int64_t n_tokens) {
-    return slm_max64(POLL_PANELS, n_tokens * (slm_blas_available() ? BLAS_PANELS : 1)) * 16;
+    return slm_max64(POLL_PANELS, n_tokens * (slm_blas_available() ? SLM_BLAS_PANELS : 1)) * 16;
 }
 
 /* The panels first .. last - 1, most_panels at most. They go where they belong, or into scratch where rows end inside a panel or
@@ -113,7 +119,7 @@ static int64_t panel_bytes(const slm_linear *linear) {
 /* The bytes of all linears, one after the other, are cut into even shares. Panels of one linear that come before such a cut,
  * which lies so many bytes after its first one. */
 static int64_t panels_before(const slm_linear *linear, int64_t cut) {
-    int64_t unit = most_panels(linear, 1) == BLAS_PANELS ? BLAS_PANELS : 1, bytes = unit * panel_bytes(linear);
+    int64_t unit = most_panels(linear, 1) == SLM_BLAS_PANELS ? SLM_BLAS_PANELS : 1, bytes = unit * panel_bytes(linear);
     return cut <= 0 ? 0 : slm_min64(slm_div_up(cut, bytes) * unit, linear->dense->w.n_panels);
 }
 

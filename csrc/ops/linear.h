@@ -48,4 +48,11 @@ void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *i
 void slm_linear_run(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linear *linears, int n_linears,
                     const slm_linear_scratch *scratch);
 
+enum { SLM_BLAS_PANELS = 8 }; /* of one BLIS call: fixed, so that the work of a thread does not change a bit */
+
+/* dense(x) for callers that share rows out themselves: y[t * ldy + r] for row 16 * first + r up to panel last - 1, with the same
+ * bits. Of a matrix that BLIS runs, first is a multiple of SLM_BLAS_PANELS, and so is last unless it is the end. */
+void slm_linear_panels(const slm_kernels *kernels, const slm_input *input, const slm_dense *dense, int64_t first, int64_t last,
+                       float *y, int64_t ldy, const slm_linear_scratch *scratch);
+
 #endif

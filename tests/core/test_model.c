@@ -10,6 +10,8 @@
 #include "base/alloc.h"
 #include "base/half.h"
 #include "check.h"
+#include "generate/random.h"
+#include "generate/sampler.h"
 #include "slm.h"
 
 enum { VOCAB = 70, HIDDEN = 64, INNER = 96, LAYERS = 3, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 16, CONTEXT = 700, PROMPT = 600 };
@@ -329,6 +331,94 @@ static void test_generation(slm_model *model) {
     slm_session_release(session);
 }
 
+/* ---- allowed tokens -------------------------------------------------------------------------------------------------------- */
+
+typedef struct grammar {
+    int32_t ids[20][VOCAB]; /* of each step */
+    int64_t counts[20];     /* 0: all */
+    size_t asked;
+    int stop_at; /* this question is not answered but ends the call; -1: none */
+} grammar;
+
+static int answer(void *user, const slm_event *event) {
+    grammar *g = user;
+    if (event->kind != SLM_EVENT_ALLOWED) return 0;
+    CHECK(!event->allowed->ids && event->n_tokens < 20);
+    for (size_t i = 0; i < event->n_tokens && g->counts[i]; i++) { /* what was drawn was allowed */
+        int64_t at = 0;
+        while (at < g->counts[i] && g->ids[i][at] != event->tokens[i]) at++;
+        CHECK(at < g->counts[i]);
+    }
+    if ((int)g->asked == g->stop_at) return g->stop_at = -1, 1;
+    g->asked++;
+    if (g->counts[event->n_tokens])
+        *event->allowed = (slm_allowed){.ids = g->ids[event->n_tokens], .count = g->counts[event->n_tokens]};
+    return 0;
+}
+
+/* The definition: the logits of what is allowed, and a draw from these. One allowed token follows without any logits. */
+static void test_allowed(slm_model *model) {
+    static grammar g;
+    slm_error error;
+    slm_session *session = NULL, *other = NULL;
+    slm_generation *generation = NULL;
+    slm_chunk chunk;
+    slm_generate_options options = {.max_tokens = 20, .top_p = 1, .constrained = true};
+    for (int i = 0; i < 20; i++) {
+        g.counts[i] = 0;
+        for (int32_t id = 0; id < VOCAB && i % 7 != 3; id++) {
+            bool take = i % 7 == 5 ? id == (i * 5) % VOCAB : random_u32() % (1 + (uint32_t)i % 5) == 0;
+            if (take) g.ids[i][g.counts[i]++] = id;
+        }
+    }
+    for (int kind = 0; kind < 4; kind++) { /* greedy, top-k, top-p alone, nothing cut */
+        options.temperature = kind ? 2 : 0;
+        options.top_k = kind == 1 ? 7 : 0;
+        options.top_p = kind == 2 ? 0.8f : 1;
+        g.asked = 0;
+        g.stop_at = 5;
+        slm_call call = {.event = answer, .user = &g, .threads = 1 + kind % 2};
+        CHECK(slm_session_create(model, &session, &error) == SLM_OK && slm_session_create(model, &other, &error) == SLM_OK);
+        CHECK(slm_generation_create(session, NULL, prompt, 9, &options, &generation, &error) == SLM_OK);
+        CHECK(slm_generation_next(generation, true, &call, &chunk, &error) == SLM_CANCELLED);
+        CHECK(slm_generation_next(generation, true, &call, &chunk, &error) == SLM_OK && chunk.n_tokens == 20 && g.asked == 20);
+        slm_sampler sampler;
+        CHECK(slm_sampler_create(&sampler, options.temperature, options.top_k, options.top_p, VOCAB, &error) == SLM_OK);
+        for (int i = 0; i < 20 && chunk.n_tokens == 20; i++) {
+            float logits[VOCAB], some[VOCAB];
+            const int32_t *input = i ? &chunk.tokens[i - 1] : prompt;
+            CHECK(slm_session_forward(other, input, i ? 1 : 9, SLM_LOGITS_LAST, logits, NULL, &error) == SLM_OK);
+            int64_t n = g.counts[i] ? g.counts[i] : VOCAB;
+            for (int64_t j = 0; j < n; j++) some[j] = logits[g.counts[i] ? g.ids[i][j] : j];
+            int64_t at = slm_sampler_draw(&sampler, some, n, slm_random(0, 0, (uint64_t)i));
+            CHECK(chunk.tokens[i] == (g.counts[i] ? g.ids[i][at] : at));
+        }
+        slm_sampler_release(&sampler);
+        slm_generation_release(generation);
+
+        /* Wrong answers are errors that lose nothing. */
+        int32_t wrong[][2] = {{-1, 0}, {3, 3}, {4, 2}, {1, VOCAB}};
+        CHECK(slm_session_rewind(session, 0, &error) == SLM_OK);
+        CHECK(slm_generation_create(session, NULL, prompt, 9, &options, &generation, &error) == SLM_OK);
+        for (size_t i = 0; i < 4; i++) {
+            static grammar bad;
+            memcpy(bad.ids[0], wrong[i], sizeof wrong[i]);
+            bad.counts[0] = 2;
+            bad.stop_at = -1;
+            slm_call lie = {.event = answer, .user = &bad};
+            CHECK(slm_generation_next(generation, true, &lie, &chunk, &error) == SLM_BAD_ARGUMENT && error.index == (i > 0));
+            bad.counts[0] = -1;
+            CHECK(slm_generation_next(generation, true, &lie, &chunk, &error) == SLM_BAD_ARGUMENT);
+            CHECK(slm_session_length(session) == 0);
+        }
+        g.stop_at = -1;
+        CHECK(slm_generation_next(generation, true, &call, &chunk, &error) == SLM_OK && chunk.n_tokens == 20);
+        slm_generation_release(generation);
+        slm_session_release(session);
+        slm_session_release(other);
+    }
+}
+
 /* ---- what fails
  * ------------------------------------------------------------------------------------------------------------------ */
 
@@ -516,6 +606,7 @@ int main(void) {
         if (types[i] != SLM_TYPE_F32 || !*cpu.blas_arch) test_bits(model);
         test_stats(model, types[i] == SLM_TYPE_F32 ? SLM_KV_F32 : SLM_KV_BF16);
         test_generation(model);
+        test_allowed(model);
         slm_model_release(model);
         const slm_load_options high = {.context = CONTEXT, .kv = SLM_KV_BF16, .precision = SLM_PRECISION_HIGH};
         CHECK(slm_model_load(&f.config, &f.weights, &high, NULL, &model, &error) == SLM_OK);

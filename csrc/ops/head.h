@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * head.h: the output layer for choosing a token: the logits that decide, found where they are computed. Each thread keeps the
+ * largest of its own rows, so logits of the whole vocabulary are neither written nor read again. */
+#ifndef SLM_OPS_HEAD_H
+#define SLM_OPS_HEAD_H
+
+#include "ops/linear.h"
+
+typedef struct slm_head {
+    const slm_dense *dense;
+    float scale, cap; /* 0: none; logit = soft cap(scale * dense(x)) */
+} slm_head;
+
+/* Among which logits of one position, and how many of them: the same for any number of threads. */
+typedef struct slm_choice {
+    int64_t n_rows;         /* ids below it take part */
+    const int32_t *allowed; /* [n_allowed] of them, ascending; NULL: all */
+    int64_t n_allowed;
+    int64_t
+        top; /* keeps so many of the largest and all equal to the last of these; 0: the largest alone, ties to the lowest id */
+    float *values;  /* [n] what is kept; n: SLM_MAX_THREADS where top is 0, else n_rows, or n_allowed where that is less */
+    int32_t *ids;   /* [n] theirs, ascending */
+    float *leading; /* [n] scratch */
+    int64_t count;  /* kept: 0 where a logit is NaN or infinite */
+} slm_choice;
+
+/* Finishes choices[t] of token t for each token of an input that is prepared for w: the bits of slm_linear_run in the rows that
+ * take part; other rows are not computed, nor checked. All threads of the team call it, and may not read the choices before a
+ * barrier. False: one that this thread finished has a logit that is NaN or infinite. */
+bool slm_head_choose(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_head *head,
+                     slm_choice *choices, const slm_linear_scratch *scratch);
+
+/* The same logits in place: y[i] of n in any place of rows. False: one of them is NaN or infinite. */
+bool slm_head_finish(const slm_kernels *kernels, const slm_head *head, float *y, int64_t n);
+
+#endif

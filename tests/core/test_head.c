@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * test_head.c: choosing among logits where they are computed, against all logits computed and then looked through: every form of
+ * output layer, ties, scales and caps, limits, allowed ids, any number of tokens and threads; and the token loop over it. */
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/arith.h"
+#include "base/threads.h"
+#include "check.h"
+#include "generate/sampler.h"
+#include "kernels/kernels.h"
+#include "ops/head.h"
+
+enum { MOST_ROWS = 2600, MOST_COLS = 256, MOST_TOKENS = 21 };
+
+static slm_matrix w;
+static float bias[MOST_ROWS + 16];
+
+/* What all rows give, and what is chosen. */
+typedef struct run {
+    const slm_kernels *kernels;
+    slm_input input;
+    slm_head head;
+    slm_choice *choices; /* NULL: all logits */
+    float *logits;       /* [n_tokens, rows] */
+    slm_linear_scratch scratch[4];
+    atomic_bool finite;
+} run;
+
+static void body(void *arg, slm_team *team) {
+    run *r = arg;
+    slm_linear linear = {.dense = r->head.dense, .y = r->logits, .ldy = w.rows};
+    slm_input input = r->input; /* every thread lowers the group by itself */
+    int64_t begin, end;
+    slm_team_range(team, input.n_tokens, &begin, &end);
+    slm_linear_prepare(r->kernels, team, &input, &linear, 1, begin, end);
+    slm_team_barrier(team);
+    if (r->choices) {
+        if (!slm_head_choose(r->kernels, team, &input, &r->head, r->choices, &r->scratch[team->index])) r->finite = false;
+        return;
+    }
+    slm_linear_run(r->kernels, team, &input, &linear, 1, &r->scratch[team->index]);
+    slm_team_barrier(team);
+    slm_team_range(team, input.n_tokens * w.rows, &begin, &end);
+    if (!slm_head_finish(r->kernels, &r->head, r->logits + begin, end - begin)) r->finite = false;
+}
+
+/* ---- random heads -------------------------------------------------------------------------------------------------------- */
+
+/* Packs random rows; every third is the same as an earlier one, so that logits tie. bad: a row with a scale that is NaN. */
+static void make_head(slm_type type, int64_t rows, int64_t cols, int64_t bad) {
+    slm_error error;
+    CHECK(slm_matrix_describe(&w, type, rows, cols, false, &error) == SLM_OK);
+    size_t row_bytes = slm_matrix_row_bytes(&w), block = (size_t)slm_type_block_bytes(type);
+    uint8_t *file = malloc(row_bytes * (size_t)rows);
+    for (int64_t r = 0; r < rows; r++) {
+        uint8_t *row = file + row_bytes * (size_t)r;
+        if (r > 20 && r % 3 == 0) {
+            memcpy(row, file + row_bytes * (random_u32() % (uint32_t)r), row_bytes);
+            continue;
+        }
+        for (size_t i = 0; i < row_bytes; i += block) {
+            for (size_t j = 0; j < block; j++) row[i + j] = (uint8_t)random_u32();
+            float x = random_float();
+            uint16_t bf16 = slm_f32_to_bf16(x), scale = 0x2000 | (random_u32() & 0x83ff); /* f16 near 2^-7 */
+            if (type == SLM_TYPE_F32) memcpy(row + i, &x, 4);
+            if (type == SLM_TYPE_BF16) memcpy(row + i, &bf16, 2);
+            for (size_t j = 0; slm_type_block(type) > 1 && j + 1 < block; j += 2) { /* wherever its scales are: all small */
+                bool whole = type != SLM_TYPE_Q8_0 && type != SLM_TYPE_Q4_0 && type != SLM_TYPE_Q5_0;
+                if (j == 0 || whole) memcpy(row + i + j, &scale, 2), scale = 0x2000 | (random_u32() & 0x83ff);
+            }
+            if (type == SLM_TYPE_F16) scale |= 0x1000, memcpy(row + i, &scale, 2);
+        }
+    }
+    if (bad >= 0) {
+        const uint16_t nan = 0x7e00;
+        memcpy(file + row_bytes * (size_t)bad, &nan, 2);
+    }
+    w.data = aligned_alloc(64, slm_matrix_bytes(&w));
+    slm_matrix_pack(&w, 0, w.n_panels, file, rows);
+    free(file);
+}
+
+static int by_value(const void *a, const void *b) {
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x < y) - (x > y);
+}
+
+/* The definition, from all logits of one token. */
+static int64_t expect(const float *logits, const slm_choice *c, float *values, int32_t *ids) {
+    static float sorted[MOST_ROWS];
+    int64_t n = 0, n_all = c->allowed ? c->n_allowed : c->n_rows;
+    for (int64_t i = 0; i < n_all; i++) {
+        ids[i] = c->allowed ? c->allowed[i] : (int32_t)i;
+        sorted[i] = logits[ids[i]];
+    }
+    qsort(sorted, (size_t)n_all, sizeof *sorted, by_value);
+    float least = sorted[slm_min64(slm_max64(c->top, 1), n_all) - 1];
+    for (int64_t i = 0; i < n_all && (c->top || !n); i++) {
+        if (!(logits[ids[i]] >= least)) continue;
+        values[n] = logits[ids[i]];
+        ids[n++] = ids[i];
+    }
+    return n;
+}
+
+static void compare(run *r, const slm_choice *expected, const char *what) {
+    for (int64_t t = 0; t < r->input.n_tokens; t++) {
+        const slm_choice *e = &expected[t], *f = &r->choices[t];
+        bool same = e->count == f->count && !memcmp(e->values, f->values, (size_t)e->count * sizeof *e->values) &&
+                    !memcmp(e->ids, f->ids, (size_t)e->count * sizeof *e->ids);
+        if (!CHECK(same)) printf("  %s: token %lld, top %lld\n", what, (long long)t, (long long)e->top);
+    }
+}
+
+static slm_choice new_choice(int64_t n_rows, int64_t top) {
+    size_t n = MOST_ROWS;
+    return (slm_choice){.n_rows = n_rows,
+                        .top = top,
+                        .values = malloc(n * sizeof(float)),
+                        .ids = malloc(n * sizeof(int32_t)),
+                        .leading = malloc(n * sizeof(float))};
+}
+
+static void free_choice(slm_choice *c) {
+    free(c->values), free(c->ids), free(c->leading);
+}
+
+static void test_type(const slm_kernels *kernels, slm_type type, int64_t rows, int64_t cols, slm_precision precision) {
+    static _Alignas(64) float x[MOST_TOKENS * MOST_COLS], rounded[MOST_TOKENS * MOST_COLS], scaled_sums[MOST_TOKENS * 16];
+    static _Alignas(64) int8_t codes[MOST_TOKENS * MOST_COLS];
+    static int32_t sums[MOST_TOKENS * 16], allowed[MOST_ROWS];
+    static float scales[MOST_TOKENS * 16], logits[MOST_TOKENS * MOST_ROWS];
+    static _Alignas(64) uint8_t unpacked[4][16 * MOST_COLS];
+    static float d[4][16 * 16], m[4][16 * 16], y[4][MOST_TOKENS * 64];
+    make_head(type, rows, cols, -1);
+    for (int64_t i = 0; i < MOST_TOKENS * cols; i++) x[i] = random_float();
+    for (int64_t r = 0; r < rows; r++) bias[r] = r % 3 ? 0 : 1e-3f * (float)(random_u32() % 3);
+    run r = {.kernels = kernels,
+             .input = {.k = cols,
+                       .ldx = cols,
+                       .precision = precision,
+                       .x = x,
+                       .rounded = rounded,
+                       .codes = {.k = cols,
+                                 .group = SLM_GROUP,
+                                 .codes = codes,
+                                 .sums = sums,
+                                 .scales = scales,
+                                 .scaled_sums = scaled_sums}},
+             .logits = logits};
+    for (int i = 0; i < 4; i++) r.scratch[i] = (slm_linear_scratch){.codes = unpacked[i], .d = d[i], .m = m[i], .y = y[i]};
+    const int64_t tops[] = {0, 1, 2, 40, rows - 1, rows, rows + 5}, token_counts[] = {1, 1, 2, MOST_TOKENS};
+    slm_choice expected[MOST_TOKENS], found[MOST_TOKENS];
+    for (int t = 0; t < MOST_TOKENS; t++) expected[t] = new_choice(rows, 0), found[t] = new_choice(rows, 0);
+    for (int i = 0; i < 14; i++) {
+        r.input.n_tokens = token_counts[i % 4];
+        slm_dense dense = {.w = w, .bias = i % 3 ? bias : NULL};
+        r.head = (slm_head){.dense = &dense, .scale = i % 5 == 1 ? 0.25f : 0, .cap = i % 5 == 2 ? 0.5f : 0};
+        r.choices = NULL;
+        r.finite = true;
+        slm_threads_run(1 + i % 4, NULL, body, &r);
+        int64_t n_allowed = 0;
+        for (int64_t j = 0; j < rows; j++)
+            if (i % 7 == 3 ? random_u32() % 30 == 0 : j % 2 == 0) allowed[n_allowed++] = (int32_t)j;
+        for (int64_t t = 0; t < r.input.n_tokens; t++) {
+            expected[t].top = tops[(i + t) % 7];
+            expected[t].n_rows = i % 2 || rows < 20 ? rows : rows - 7 - t % 3;
+            bool some = i % 7 >= 3 && i % 7 <= 4 && t % 4 != 1 && n_allowed;
+            while (n_allowed && allowed[n_allowed - 1] >= expected[t].n_rows) n_allowed--;
+            expected[t].allowed = some ? allowed : NULL;
+            expected[t].n_allowed = some ? n_allowed : 0;
+            expected[t].count = expect(logits + t * rows, &expected[t], expected[t].values, expected[t].ids);
+        }
+        r.choices = found;
+        for (int threads = 1; threads <= 4; threads++) {
+            for (int64_t t = 0; t < r.input.n_tokens; t++) {
+                slm_choice *f = &found[t];
+                *f = (slm_choice){.n_rows = expected[t].n_rows,
+                                  .top = expected[t].top,
+                                  .allowed = expected[t].allowed,
+                                  .n_allowed = expected[t].n_allowed,
+                                  .values = f->values,
+                                  .ids = f->ids,
+                                  .leading = f->leading};
+                memset(f->values, 0x7f, MOST_ROWS * sizeof *f->values);
+                memset(f->ids, 0x7f, MOST_ROWS * sizeof *f->ids);
+                memset(f->leading, 0x7f, MOST_ROWS * sizeof *f->leading);
+            }
+            slm_threads_run(threads, NULL, body, &r);
+            CHECK(r.finite);
+            compare(&r, expected, slm_type_name(type));
+        }
+    }
+    for (int t = 0; t < MOST_TOKENS; t++) free_choice(&expected[t]), free_choice(&found[t]);
+    free(w.data);
+
+    /* A row that is not finite is found wherever it is, unless it cannot be chosen. */
+    if (slm_type_block(type) == 32 && type != SLM_TYPE_IQ4_NL) {
+        slm_dense dense = {0};
+        r.head = (slm_head){.dense = &dense};
+        for (int64_t bad = 0; bad < rows; bad += 1 + rows / 5) {
+            make_head(type, rows, cols, bad);
+            dense.w = w;
+            slm_choice one = new_choice(rows, bad % 2 ? 0 : 3);
+            int32_t other = (int32_t)((bad + 1) % rows);
+            r.choices = &one;
+            r.input.n_tokens = 1;
+            for (int i = 0; i < 3; i++) {
+                if (i == 1) one.allowed = &other, one.n_allowed = 1;
+                if (i == 2) one.allowed = NULL, one.n_rows = slm_max64(bad, 1);
+                r.finite = true;
+                slm_threads_run(1 + (int)(bad % 4), NULL, body, &r);
+                bool takes_part = i == 0 || (i == 2 && bad == 0);
+                CHECK(r.finite == !takes_part && (one.count == 0) == takes_part);
+            }
+            free_choice(&one);
+            free(w.data);
+        }
+    }
+}
+
+/* ---- drawing ------------------------------------------------------------------------------------------------------------- */
+
+/* What top_k keeps gives the same token as all logits do. */
+static void test_draw(void) {
+    static float logits[MOST_ROWS];
+    slm_error error;
+    for (int i = 0; i < 400; i++) {
+        int64_t n = 1 + random_u32() % 300;
+        int32_t top_k = 1 + (int32_t)(random_u32() % (uint32_t)n);
+        for (int64_t j = 0; j < n; j++) logits[j] = i % 2 ? random_float() * 5 : (float)(random_u32() % 8);
+        slm_choice c = new_choice(n, top_k);
+        c.count = expect(logits, &c, c.values, c.ids);
+        slm_sampler sampler;
+        CHECK(slm_sampler_create(&sampler, i % 3 ? 0.8f : 0, top_k, i % 5 ? 0.9f : 1, n, &error) == SLM_OK);
+        double uniform = random_u32() * 0x1p-32;
+        int64_t from_all = slm_sampler_draw(&sampler, logits, n, uniform);
+        CHECK(c.ids[slm_sampler_draw(&sampler, c.values, c.count, uniform)] == from_all);
+        slm_sampler_release(&sampler);
+        free_choice(&c);
+    }
+}
+
+int main(void) {
+    slm_error error;
+    CHECK(slm_init(getenv("SLM_ISA"), &error) == SLM_OK);
+    const slm_kernels *kernels = slm_kernels_active();
+    for (slm_type type = SLM_TYPE_F32; type < SLM_TYPE_COUNT; type++) {
+        const int64_t row_counts[] = {5, 70, 333, MOST_ROWS};
+        for (int i = 0; i < 4; i++) {
+            test_type(kernels, type, row_counts[i], slm_type_block(type) == 256 ? 256 : 64,
+                      i == 2 ? SLM_PRECISION_HIGH : SLM_PRECISION_DEFAULT);
+        }
+    }
+    test_draw();
+    return finish();
+}
