@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  * decoder.c: what a transformer is. Each function is one block of the architecture; each op in it works on the team's share and
  * ends where the next one needs all of its result: at a barrier. What differs between models are fields of the config, never
- * their names. Cancelled, an op skips its work, but all threads still meet at every barrier. */
+ * their names. Cancelled, an op skips its work, but all threads still meet at every barrier.
+ *
+ * The residual stream is split by tokens: a thread computes that of its own ones. A single token's is computed by every thread
+ * for itself, which takes less time than to wait for the one that has it. */
 #include "model/decoder.h"
 
 #include <string.h>
@@ -14,15 +17,35 @@ static void done(slm_team *team) {
     slm_team_barrier(team);
 }
 
-static slm_input input_of(const slm_step *step, float *x, int64_t k, int64_t ldx, int group) {
-    const slm_workspace *w = step->workspace;
+static bool is_single(const slm_step *step) {
+    return step->n_tokens == 1;
+}
+
+static const slm_stream *stream_of(const slm_step *step, const slm_team *team) {
+    return &step->workspace->streams[is_single(step) ? team->index : 0];
+}
+
+/* Which of n tokens this thread computes the stream of. */
+static void own_tokens(const slm_step *step, const slm_team *team, int64_t n, int64_t *begin, int64_t *end) {
+    *begin = 0;
+    *end = n;
+    if (!is_single(step)) slm_team_range(team, n, begin, end);
+}
+
+/* The stream is complete, of all tokens. */
+static void stream_done(const slm_step *step, slm_team *team) {
+    if (!is_single(step)) done(team);
+}
+
+static slm_input input_of(const slm_step *step, const slm_team *team, float *x, int64_t k, int64_t ldx, int group) {
+    const slm_stream *stream = stream_of(step, team);
     slm_input input = {.n_tokens = step->n_tokens,
                        .k = k,
                        .ldx = ldx,
                        .precision = step->model->precision,
                        .x = x,
-                       .rounded = w->rounded,
-                       .codes = w->codes};
+                       .rounded = stream->rounded,
+                       .codes = stream->codes};
     input.codes.k = k;
     input.codes.group = group;
     return input;
@@ -31,9 +54,9 @@ static slm_input input_of(const slm_step *step, float *x, int64_t k, int64_t ldx
 /* The forms of an input that its linears need. */
 static void prepare(const slm_step *step, slm_team *team, slm_input *input, const slm_linear *linears, int n_linears) {
     int64_t begin, end;
-    slm_team_range(team, input->n_tokens, &begin, &end);
+    own_tokens(step, team, input->n_tokens, &begin, &end);
     slm_linear_prepare(step->model->kernels, team, input, linears, n_linears, begin, end);
-    done(team);
+    stream_done(step, team);
 }
 
 /* The linears of one input. */
@@ -56,33 +79,34 @@ static int64_t position_of(const slm_step *step, int64_t token) {
 }
 
 /* The angles of a token's position in the rope table of a layer. */
-static float *angles(const slm_step *step, int64_t token, int64_t table) {
+static float *angles(const slm_step *step, const slm_team *team, int64_t token, int64_t table) {
     const slm_config *c = &step->model->config;
-    return step->workspace->rope + (token * c->n_rope_tables + table) * c->rotary_dim;
+    return stream_of(step, team)->rope + (token * c->n_rope_tables + table) * c->rotary_dim;
 }
 
 /* hidden = embed_tokens[token] and what is added to it, and the angles of the step's positions. */
 static void embed(const slm_step *step, slm_team *team) {
     const slm_model *model = step->model;
     const slm_config *c = &model->config;
-    const slm_workspace *w = step->workspace;
+    const slm_stream *stream = stream_of(step, team);
+    int64_t ld = step->workspace->hidden_ld;
     const slm_kernels *kernels = model->kernels;
     int64_t begin, end, half = c->rotary_dim / 2;
-    slm_team_range(team, step->n_tokens, &begin, &end);
+    own_tokens(step, team, step->n_tokens, &begin, &end);
     for (int64_t t = begin; t < end && !slm_team_cancelled(team); t++) {
-        float *hidden = w->hidden + t * w->hidden_ld, *normed = w->normed + t * w->hidden_ld;
+        float *hidden = stream->hidden + t * ld, *normed = stream->normed + t * ld;
         int64_t position = position_of(step, t);
         slm_matrix_row(&model->embed_tokens, step->tokens[t], hidden);
-        if (c->embedding_scale > 0) kernels->scale(hidden, c->embedding_scale, w->hidden_ld);
+        if (c->embedding_scale > 0) kernels->scale(hidden, c->embedding_scale, ld);
         if (model->position_embeddings.data) {
             slm_matrix_row(&model->position_embeddings, position, normed);
-            kernels->add(hidden, normed, w->hidden_ld);
+            kernels->add(hidden, normed, ld);
         }
-        if (model->token_type_embedding) kernels->add(hidden, model->token_type_embedding, w->hidden_ld);
+        if (model->token_type_embedding) kernels->add(hidden, model->token_type_embedding, ld);
         if (model->embedding_norm.weight) slm_norm_run(kernels, &model->embedding_norm, hidden, hidden);
         for (int64_t i = 0; i < c->n_rope_tables; i++)
             slm_rope_table(c->rope_inv_freq + i * half, half, position, c->rope_factor > 0 ? c->rope_factor : 1,
-                           angles(step, t, i));
+                           angles(step, team, t, i));
     }
 }
 
@@ -97,11 +121,12 @@ static void normalize(const slm_step *step, const slm_norm *norm, const float *x
 
 /* normed = norm(hidden), what a block reads. */
 static void block_input(const slm_step *step, slm_team *team, const slm_norm *norm) {
-    const slm_workspace *w = step->workspace;
+    const slm_stream *stream = stream_of(step, team);
+    int64_t ld = step->workspace->hidden_ld;
     int64_t begin, end;
-    slm_team_range(team, step->n_tokens, &begin, &end);
+    own_tokens(step, team, step->n_tokens, &begin, &end);
     for (int64_t t = begin; t < end && !slm_team_cancelled(team); t++) {
-        normalize(step, norm, w->hidden + t * w->hidden_ld, w->normed + t * w->hidden_ld);
+        normalize(step, norm, stream->hidden + t * ld, stream->normed + t * ld);
     }
 }
 
@@ -109,11 +134,13 @@ static void block_input(const slm_step *step, slm_team *team, const slm_norm *no
 static void block_output(const slm_step *step, slm_team *team, const slm_norm *norm) {
     const slm_config *c = &step->model->config;
     const slm_workspace *w = step->workspace;
+    const slm_stream *stream = stream_of(step, team);
     const slm_kernels *kernels = step->model->kernels;
     int64_t begin, end;
-    slm_team_range(team, step->n_tokens, &begin, &end);
+    own_tokens(step, team, step->n_tokens, &begin, &end);
     for (int64_t t = begin; t < end && !slm_team_cancelled(team); t++) {
-        float *hidden = w->hidden + t * w->hidden_ld, *delta = w->delta + t * w->hidden_ld;
+        float *hidden = stream->hidden + t * w->hidden_ld, *delta = w->delta + t * w->hidden_ld;
+        if (is_single(step)) delta = memcpy(stream->delta, delta, (size_t)w->hidden_ld * sizeof *delta); /* others read it */
         if (norm->weight && !c->norm_after_residual) slm_norm_run(kernels, norm, delta, delta);
         if (c->residual_scale > 0) kernels->scale(delta, c->residual_scale, w->hidden_ld);
         kernels->add(hidden, delta, w->hidden_ld);
@@ -134,12 +161,12 @@ static void normalize_all_heads(const slm_step *step, slm_team *team, const slm_
 }
 
 /* Heads first .. first + n_heads - 1 of one token, normalised and turned to its position. */
-static void turn(const slm_step *step, const slm_layer *layer, const slm_norm *norm, int64_t token, float *x, int64_t first,
-                 int64_t n_heads) {
+static void turn(const slm_step *step, const slm_team *team, const slm_layer *layer, const slm_norm *norm, int64_t token,
+                 float *x, int64_t first, int64_t n_heads) {
     const slm_config *c = &step->model->config;
     if (norm->weight && norm->width == c->head_dim) slm_norm_heads(step->model->kernels, norm, x, first, n_heads);
     for (int64_t i = 0; layer->rope_table >= 0 && i < n_heads; i++)
-        slm_rope(x + i * c->head_dim, angles(step, token, layer->rope_table), c->rotary_dim / 2, c->rope_style);
+        slm_rope(x + i * c->head_dim, angles(step, team, token, layer->rope_table), c->rotary_dim / 2, c->rope_style);
 }
 
 /* Key and value of one head of a token enter the pages of a layer. */
@@ -161,10 +188,10 @@ static void rotate_and_cache(const slm_step *step, slm_team *team, int64_t index
     for (int64_t i = begin; i < end && !slm_team_cancelled(team); i++) {
         int64_t t = i / c->num_key_value_heads, head = i % c->num_key_value_heads;
         float *k = w->k + t * w->kv_ld + head * c->head_dim;
-        turn(step, layer, &layer->k_norm, t, k, head, 1);
+        turn(step, team, layer, &layer->k_norm, t, k, head, 1);
         enter_cache(step, index, head, t, k, w->v + t * w->kv_ld + head * c->head_dim);
         float *q = w->q + t * w->q_ld + head * group * c->head_dim;
-        turn(step, layer, &layer->q_norm, t, q, head * group, group);
+        turn(step, team, layer, &layer->q_norm, t, q, head * group, group);
         for (int64_t j = 0; j < group * c->head_dim; j++) {
             q[j] *= c->attention_scale;
             if (step->model->kv_shape.bf16) q[j] = slm_bf16_round(q[j]);
@@ -179,7 +206,7 @@ static void attention_block(const slm_step *step, slm_team *team, int64_t index)
     const slm_workspace *w = step->workspace;
     int64_t head_dim = model->config.head_dim, n_heads = model->config.num_attention_heads;
 
-    slm_input input = input_of(step, w->normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
+    slm_input input = input_of(step, team, stream_of(step, team)->normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
     project(step, team, &input,
             (slm_linear[]){{.dense = &layer->q_proj, .y = w->q, .ldy = w->q_ld},
                            {.dense = &layer->k_proj, .y = w->k, .ldy = w->kv_ld},
@@ -205,7 +232,7 @@ static void attention_block(const slm_step *step, slm_team *team, int64_t index)
                                .ldo = w->q_ld};
     slm_attention_run(model->kernels, team, &attention, &w->attention[team->index]);
     done(team);
-    input = input_of(step, w->attended, n_heads * head_dim, w->q_ld, SLM_GROUP);
+    input = input_of(step, team, w->attended, n_heads * head_dim, w->q_ld, SLM_GROUP);
     project(step, team, &input, &(slm_linear){.dense = &layer->o_proj, .y = w->delta, .ldy = w->hidden_ld}, 1);
 }
 
@@ -215,21 +242,22 @@ static void mlp_block(const slm_step *step, slm_team *team, int64_t index) {
     const slm_layer *layer = &model->layers[index];
     const slm_workspace *w = step->workspace;
 
-    slm_input input = input_of(step, w->normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
+    slm_input input = input_of(step, team, stream_of(step, team)->normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
     slm_linear product = {.dense = &layer->up_proj, .act = &model->config.hidden_act, .y = w->product, .ldy = w->inner_ld};
     if (layer->gate_proj.w.data) product.gate = &layer->gate_proj;
     project(step, team, &input, &product, 1);
-    input = input_of(step, w->product, model->config.intermediate_size, w->inner_ld, layer->down_proj_group);
+    input = input_of(step, team, w->product, model->config.intermediate_size, w->inner_ld, layer->down_proj_group);
     project(step, team, &input, &(slm_linear){.dense = &layer->down_proj, .y = w->delta, .ldy = w->hidden_ld}, 1);
 }
 
 /* normed = norm(hidden) of the tokens whose output is wanted, and of no others. */
 static void output_norm(const slm_step *step, slm_team *team) {
-    const slm_workspace *w = step->workspace;
+    const slm_stream *stream = stream_of(step, team);
+    int64_t ld = step->workspace->hidden_ld;
     int64_t begin, end;
-    slm_team_range(team, step->n_outputs, &begin, &end);
+    own_tokens(step, team, step->n_outputs, &begin, &end);
     for (int64_t i = begin; i < end && !slm_team_cancelled(team); i++) {
-        normalize(step, &step->model->norm, w->hidden + step->outputs[i] * w->hidden_ld, w->normed + i * w->hidden_ld);
+        normalize(step, &step->model->norm, stream->hidden + step->outputs[i] * ld, stream->normed + i * ld);
     }
 }
 
@@ -238,7 +266,7 @@ static void output_logits(slm_step *step, slm_team *team) {
     const slm_model *model = step->model;
     const slm_workspace *w = step->workspace;
     int64_t vocab_size = model->config.vocab_size;
-    slm_input input = input_of(step, w->normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
+    slm_input input = input_of(step, team, stream_of(step, team)->normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
     input.n_tokens = step->n_outputs;
     slm_linear linear = {.dense = &model->lm_head, .y = step->output, .ldy = vocab_size};
     slm_head head = {.dense = &model->lm_head, .scale = model->config.logits_scale, .cap = model->config.logits_softcap};
@@ -260,7 +288,7 @@ static void output_hidden(slm_step *step, slm_team *team) {
     int64_t begin, end, width = step->model->config.hidden_size;
     slm_team_range(team, step->n_outputs, &begin, &end);
     for (int64_t i = begin; i < end; i++) {
-        memcpy(step->output + i * width, w->normed + i * w->hidden_ld, (size_t)width * sizeof(float));
+        memcpy(step->output + i * width, stream_of(step, team)->normed + i * w->hidden_ld, (size_t)width * sizeof(float));
     }
     if (!step->model->kernels->all_finite(step->output + begin * width, (end - begin) * width))
         atomic_store(&step->finite, false);
@@ -268,11 +296,12 @@ static void output_hidden(slm_step *step, slm_team *team) {
 
 /* Where output is not of all tokens, NaN would hide in the cache until a later one sees it. */
 static void check_hidden(slm_step *step, slm_team *team) {
-    const slm_workspace *w = step->workspace;
+    const slm_stream *stream = stream_of(step, team);
+    int64_t ld = step->workspace->hidden_ld;
     int64_t begin, end;
-    slm_team_range(team, step->n_tokens, &begin, &end);
+    own_tokens(step, team, step->n_tokens, &begin, &end);
     for (int64_t t = begin; t < end && !slm_team_cancelled(team); t++) {
-        if (!step->model->kernels->all_finite(w->hidden + t * w->hidden_ld, w->hidden_ld)) atomic_store(&step->finite, false);
+        if (!step->model->kernels->all_finite(stream->hidden + t * ld, ld)) atomic_store(&step->finite, false);
     }
 }
 
@@ -291,7 +320,7 @@ void slm_decoder_step(slm_step *step, slm_team *team) {
         block_output(step, team, &layer->mlp_output_norm);
     }
     if (step->n_outputs) {
-        done(team); /* tokens go to other threads now */
+        stream_done(step, team); /* tokens go to other threads now */
         output_norm(step, team);
         step->hidden ? output_hidden(step, team) : output_logits(step, team);
     }

@@ -4,7 +4,7 @@
 #include "base/alloc.h"
 #include "base/arith.h"
 
-enum { SHARED_BLOCKS = 16, THREAD_BLOCKS = 9 };
+enum { SHARED_BLOCKS = 8, THREAD_BLOCKS = 18 };
 
 /* Zeroed: padding must read as zero. Where the workspace is only measured, something that is not NULL. */
 static void *take(slm_workspace *w, int64_t count, int64_t other, size_t size) {
@@ -37,23 +37,27 @@ static slm_status lay_out(slm_workspace *w, const slm_model *model, int64_t max_
                          .inner_ld = padded(c->intermediate_size)};
     int64_t widest = slm_max64(w->hidden_ld, slm_max64(w->q_ld, w->inner_ld)), groups = slm_div_up(widest, 16);
     int64_t width = model->kv_shape.width;
-    bool ok = (w->hidden = take(w, n, w->hidden_ld, sizeof(float))) && (w->normed = take(w, n, w->hidden_ld, sizeof(float))) &&
-              (w->q = take(w, n, w->q_ld, sizeof(float))) && (w->k = take(w, n, w->kv_ld, sizeof(float))) &&
+    bool ok = (w->q = take(w, n, w->q_ld, sizeof(float))) && (w->k = take(w, n, w->kv_ld, sizeof(float))) &&
               (w->v = take(w, n, w->kv_ld, sizeof(float))) && (w->attended = take(w, n, w->q_ld, sizeof(float))) &&
               (w->product = take(w, n, w->inner_ld, sizeof(float))) && (w->delta = take(w, n, w->hidden_ld, sizeof(float))) &&
-              (w->rope = take(w, n, slm_max64(1, c->rotary_dim * c->n_rope_tables), sizeof(float))) &&
-              (w->rounded = take(w, n, widest, sizeof(float))) && (w->codes.codes = take(w, n, widest, 1)) &&
-              (w->codes.sums = take(w, n, groups, sizeof(int32_t))) && (w->codes.scales = take(w, n, groups, sizeof(float))) &&
-              (w->codes.scaled_sums = take(w, n, groups, sizeof(float))) && (w->spans = take(w, n, 1, sizeof *w->spans)) &&
-              (w->outputs = take(w, n, 1, sizeof *w->outputs));
+              (w->spans = take(w, n, 1, sizeof *w->spans)) && (w->outputs = take(w, n, 1, sizeof *w->outputs));
+    w->streams = slm_alloc_zero((size_t)threads, sizeof *w->streams);
     w->linear = slm_alloc_zero((size_t)threads, sizeof *w->linear);
     w->attention = slm_alloc_zero((size_t)threads, sizeof *w->attention);
-    ok = ok && w->linear && w->attention;
+    ok = ok && w->streams && w->linear && w->attention;
     for (int i = 0; ok && i < threads; i++) {
         slm_linear_scratch *l = &w->linear[i];
         slm_attention_scratch *a = &w->attention[i];
-        ok = (l->codes = take(w, widest, 16, 1)) && (l->d = take(w, groups, 16, sizeof(float))) &&
-             (l->m = take(w, groups, 16, sizeof(float))) && (l->y = take(w, slm_linear_scratch_size(n), 1, sizeof(float))) &&
+        slm_stream *s = &w->streams[i];
+        int64_t m = i ? 1 : n;
+        ok = (s->hidden = take(w, m, w->hidden_ld, sizeof(float))) && (s->normed = take(w, m, w->hidden_ld, sizeof(float))) &&
+             (s->delta = take(w, 1, w->hidden_ld, sizeof(float))) &&
+             (s->rope = take(w, m, slm_max64(1, c->rotary_dim * c->n_rope_tables), sizeof(float))) &&
+             (s->rounded = take(w, m, widest, sizeof(float))) && (s->codes.codes = take(w, m, widest, 1)) &&
+             (s->codes.sums = take(w, m, groups, sizeof(int32_t))) && (s->codes.scales = take(w, m, groups, sizeof(float))) &&
+             (s->codes.scaled_sums = take(w, m, groups, sizeof(float))) && (l->codes = take(w, widest, 16, 1)) &&
+             (l->d = take(w, groups, 16, sizeof(float))) && (l->m = take(w, groups, 16, sizeof(float))) &&
+             (l->y = take(w, slm_linear_scratch_size(n), 1, sizeof(float))) &&
              (l->gate = take(w, slm_linear_scratch_size(n), 1, sizeof(float))) &&
              (a->q = take(w, SLM_ATTENTION_ROWS, width, sizeof(float))) &&
              (a->scores = take(w, SLM_ATTENTION_ROWS, SLM_SEGMENT_POSITIONS, sizeof(float))) &&
@@ -82,6 +86,7 @@ slm_status slm_workspace_measure(const slm_model *model, int64_t max_tokens, int
 void slm_workspace_release(slm_workspace *w) {
     for (int i = 0; i < w->n_blocks; i++) slm_free(w->blocks[i]);
     slm_free(w->blocks);
+    slm_free(w->streams);
     slm_free(w->linear);
     slm_free(w->attention);
     *w = (slm_workspace){0};

@@ -7,20 +7,26 @@
 #include "ops/attention.h"
 #include "ops/linear.h"
 
+/* The residual stream of tokens, and what blocks and linears read of it. */
+typedef struct slm_stream {
+    float *hidden;   /* [n_tokens, hidden_ld] */
+    float *normed;   /* [n_tokens, hidden_ld] */
+    float *delta;    /* [hidden_ld] of a single token, to be scaled or normalised */
+    float *rope;     /* [n_tokens, n_rope_tables, rotary_dim / 2, 2] cosines and sines */
+    float *rounded;  /* [n_tokens, widest ld] */
+    slm_codes codes; /* room for [n_tokens, widest k] */
+} slm_stream;
+
 typedef struct slm_workspace {
     int64_t max_tokens; /* 0: nothing allocated */
     int threads;
     int64_t hidden_ld, q_ld, kv_ld, inner_ld; /* widths rounded up to 16 */
-    float *hidden;                            /* [max_tokens, hidden_ld] the residual stream */
-    float *normed;                            /* [max_tokens, hidden_ld] */
+    slm_stream *streams;                      /* [threads] room for max_tokens in the first one, for one token in the others */
     float *q;                                 /* [max_tokens, q_ld] */
     float *k, *v;                             /* [max_tokens, kv_ld] */
     float *attended;                          /* [max_tokens, q_ld] */
     float *product;                           /* [max_tokens, inner_ld] what down_proj reads */
     float *delta;                             /* [max_tokens, hidden_ld] what a block adds to the stream */
-    float *rope;                              /* [max_tokens, n_rope_tables, rotary_dim / 2, 2] cosines and sines */
-    float *rounded;                           /* [max_tokens, widest ld] */
-    slm_codes codes;                          /* room for [max_tokens, widest k] */
     slm_kv_span *spans;                       /* room for [max_tokens] */
     int64_t *outputs;                         /* room for [max_tokens] */
     slm_linear_scratch *linear;               /* [threads] */
