@@ -114,8 +114,9 @@ def test_high_precision_with_bf16_weights(name, tmp_path):
     core = loader.open_model(write_folder(tmp_path / "bf16", case.config, rounded, kinds), precision="high", **options).core
     whole = core.session().forward(case.ids, "all")
     assert relative_error(whole, expected) < 2e-5
-    for chunk, threads in ((1, 1), (5, 2), (33, 1)):
+    for chunk, threads in ((1, 3), (5, 2), (33, 1)):
         np.testing.assert_array_equal(core.session().forward(case.ids, "all", threads, chunk), whole)
+        np.testing.assert_array_equal(core.session().forward(case.ids, "last", threads, chunk), whole[-1:])
 
 
 @every_family
@@ -138,8 +139,9 @@ def test_chunks_do_not_change_a_bit(name, tmp_path):
     case = CASES[name]
     core = loader.open_model(write_gguf(tmp_path / "model.gguf", case, "F16"), kv="bf16").core
     whole = core.session().forward(case.ids, "all")
-    for chunk, threads in ((1, 1), (5, 2), (33, 1)):
+    for chunk, threads in ((1, 3), (5, 2), (33, 1)):
         np.testing.assert_array_equal(core.session().forward(case.ids, "all", threads, chunk), whole)
+        np.testing.assert_array_equal(core.session().forward(case.ids, "last", threads, chunk), whole[-1:])
 
 
 @every_gguf

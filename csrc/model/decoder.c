@@ -17,6 +17,18 @@ static void done(slm_team *team) {
     slm_team_barrier(team);
 }
 
+/* Tokens that take part in a block: row i of what it computes belongs to token at[i] of the step. */
+typedef struct row_set {
+    int64_t n;
+    const int64_t *at; /* [n] ascending; NULL: 0 .. n - 1 */
+    const slm_kv_span *spans;
+    int64_t n_spans;
+} row_set;
+
+static int64_t token_at(const row_set *rows, int64_t i) {
+    return rows->at ? rows->at[i] : i;
+}
+
 static bool is_single(const slm_step *step) {
     return step->n_tokens == 1;
 }
@@ -25,8 +37,8 @@ static const slm_stream *stream_of(const slm_step *step, const slm_team *team) {
     return &step->workspace->streams[is_single(step) ? team->index : 0];
 }
 
-/* Which of n tokens this thread computes the stream of. */
-static void own_tokens(const slm_step *step, const slm_team *team, int64_t n, int64_t *begin, int64_t *end) {
+/* Which of n rows this thread computes the stream of. */
+static void own_rows(const slm_step *step, const slm_team *team, int64_t n, int64_t *begin, int64_t *end) {
     *begin = 0;
     *end = n;
     if (!is_single(step)) slm_team_range(team, n, begin, end);
@@ -37,9 +49,10 @@ static void stream_done(const slm_step *step, slm_team *team) {
     if (!is_single(step)) done(team);
 }
 
-static slm_input input_of(const slm_step *step, const slm_team *team, float *x, int64_t k, int64_t ldx, int group) {
+static slm_input input_of(const slm_step *step, const slm_team *team, int64_t n_tokens, float *x, int64_t k, int64_t ldx,
+                          int group) {
     const slm_stream *stream = stream_of(step, team);
-    slm_input input = {.n_tokens = step->n_tokens,
+    slm_input input = {.n_tokens = n_tokens,
                        .k = k,
                        .ldx = ldx,
                        .precision = step->model->precision,
@@ -54,7 +67,7 @@ static slm_input input_of(const slm_step *step, const slm_team *team, float *x, 
 /* The forms of an input that its linears need. */
 static void prepare(const slm_step *step, slm_team *team, slm_input *input, const slm_linear *linears, int n_linears) {
     int64_t begin, end;
-    own_tokens(step, team, input->n_tokens, &begin, &end);
+    own_rows(step, team, input->n_tokens, &begin, &end);
     slm_linear_prepare(step->model->kernels, team, input, linears, n_linears, begin, end);
     stream_done(step, team);
 }
@@ -92,7 +105,7 @@ static void embed(const slm_step *step, slm_team *team) {
     int64_t ld = step->workspace->hidden_ld;
     const slm_kernels *kernels = model->kernels;
     int64_t begin, end, half = c->rotary_dim / 2;
-    own_tokens(step, team, step->n_tokens, &begin, &end);
+    own_rows(step, team, step->n_tokens, &begin, &end);
     for (int64_t t = begin; t < end && !slm_team_cancelled(team); t++) {
         float *hidden = stream->hidden + t * ld, *normed = stream->normed + t * ld;
         int64_t position = position_of(step, t);
@@ -110,36 +123,32 @@ static void embed(const slm_step *step, slm_team *team) {
     }
 }
 
-/* y = norm(x), of one token of the stream. */
-static void normalize(const slm_step *step, const slm_norm *norm, const float *x, float *y) {
-    if (norm->weight) {
-        slm_norm_run(step->model->kernels, norm, x, y);
-    } else {
-        memcpy(y, x, (size_t)step->workspace->hidden_ld * sizeof *y);
-    }
-}
-
 /* normed = norm(hidden), what a block reads. */
-static void block_input(const slm_step *step, slm_team *team, const slm_norm *norm) {
+static void block_input(const slm_step *step, slm_team *team, const row_set *rows, const slm_norm *norm) {
     const slm_stream *stream = stream_of(step, team);
-    int64_t ld = step->workspace->hidden_ld;
-    int64_t begin, end;
-    own_tokens(step, team, step->n_tokens, &begin, &end);
-    for (int64_t t = begin; t < end && !slm_team_cancelled(team); t++) {
-        normalize(step, norm, stream->hidden + t * ld, stream->normed + t * ld);
+    int64_t begin, end, ld = step->workspace->hidden_ld;
+    own_rows(step, team, rows->n, &begin, &end);
+    for (int64_t i = begin; i < end && !slm_team_cancelled(team); i++) {
+        const float *hidden = stream->hidden + token_at(rows, i) * ld;
+        float *normed = stream->normed + i * ld;
+        if (norm->weight) {
+            slm_norm_run(step->model->kernels, norm, hidden, normed);
+        } else {
+            memcpy(normed, hidden, (size_t)ld * sizeof *normed);
+        }
     }
 }
 
 /* hidden += delta, what a block gives; the block's output norm is taken of delta or of the sum. */
-static void block_output(const slm_step *step, slm_team *team, const slm_norm *norm) {
+static void block_output(const slm_step *step, slm_team *team, const row_set *rows, const slm_norm *norm) {
     const slm_config *c = &step->model->config;
     const slm_workspace *w = step->workspace;
     const slm_stream *stream = stream_of(step, team);
     const slm_kernels *kernels = step->model->kernels;
     int64_t begin, end;
-    own_tokens(step, team, step->n_tokens, &begin, &end);
-    for (int64_t t = begin; t < end && !slm_team_cancelled(team); t++) {
-        float *hidden = stream->hidden + t * w->hidden_ld, *delta = w->delta + t * w->hidden_ld;
+    own_rows(step, team, rows->n, &begin, &end);
+    for (int64_t i = begin; i < end && !slm_team_cancelled(team); i++) {
+        float *hidden = stream->hidden + token_at(rows, i) * w->hidden_ld, *delta = w->delta + i * w->hidden_ld;
         if (is_single(step)) delta = memcpy(stream->delta, delta, (size_t)w->hidden_ld * sizeof *delta); /* others read it */
         if (norm->weight && !c->norm_after_residual) slm_norm_run(kernels, norm, delta, delta);
         if (c->residual_scale > 0) kernels->scale(delta, c->residual_scale, w->hidden_ld);
@@ -177,36 +186,66 @@ static void enter_cache(const slm_step *step, int64_t layer, int64_t head, int64
                       v);
 }
 
-/* Turns queries and keys to their positions; keys and values enter the cache, queries get its rounding and the scale of the
- * scores. */
-static void rotate_and_cache(const slm_step *step, slm_team *team, int64_t index) {
+bool slm_step_is_finite(const slm_step *step, int64_t token) {
+    const slm_workspace *w = step->workspace;
+    const slm_kernels *kernels = step->model->kernels;
+    return kernels->all_finite(w->streams[0].hidden + token * w->hidden_ld, w->hidden_ld) &&
+           kernels->all_finite(w->k + token * w->kv_ld, w->kv_ld) && kernels->all_finite(w->v + token * w->kv_ld, w->kv_ld);
+}
+
+/* In the last layer, which the other layers lead to: where output is not of all tokens, NaN would hide in the cache until a later
+ * token sees it. */
+static void check_silent(slm_step *step, slm_team *team) {
+    int64_t begin, end;
+    slm_team_range(team, step->n_outputs < step->n_tokens ? step->n_tokens : 0, &begin, &end);
+    for (int64_t t = begin; t < end && !slm_team_cancelled(team); t++) {
+        if (!slm_step_is_finite(step, t)) atomic_store(&step->finite, false);
+    }
+}
+
+/* Keys are turned to their positions and enter the cache with their values. */
+static void cache_keys(const slm_step *step, slm_team *team, int64_t index) {
     const slm_config *c = &step->model->config;
     const slm_layer *layer = &step->model->layers[index];
     const slm_workspace *w = step->workspace;
-    int64_t begin, end, group = c->num_attention_heads / c->num_key_value_heads;
+    int64_t begin, end;
     slm_team_range(team, step->n_tokens * c->num_key_value_heads, &begin, &end);
     for (int64_t i = begin; i < end && !slm_team_cancelled(team); i++) {
         int64_t t = i / c->num_key_value_heads, head = i % c->num_key_value_heads;
         float *k = w->k + t * w->kv_ld + head * c->head_dim;
         turn(step, team, layer, &layer->k_norm, t, k, head, 1);
         enter_cache(step, index, head, t, k, w->v + t * w->kv_ld + head * c->head_dim);
-        float *q = w->q + t * w->q_ld + head * group * c->head_dim;
-        turn(step, team, layer, &layer->q_norm, t, q, head * group, group);
-        for (int64_t j = 0; j < group * c->head_dim; j++) {
+    }
+}
+
+/* queries = those of some tokens, turned to their positions, scaled as scores are to be, rounded as keys are. */
+static void turn_queries(const slm_step *step, slm_team *team, const row_set *rows, int64_t index, float *queries) {
+    const slm_config *c = &step->model->config;
+    const slm_layer *layer = &step->model->layers[index];
+    const slm_workspace *w = step->workspace;
+    int64_t begin, end, n_heads = c->num_attention_heads;
+    slm_team_range(team, rows->n * n_heads, &begin, &end);
+    for (int64_t i = begin; i < end && !slm_team_cancelled(team); i++) {
+        int64_t t = token_at(rows, i / n_heads), head = i % n_heads;
+        float *q = queries + i / n_heads * w->q_ld + head * c->head_dim;
+        memmove(q, w->q + t * w->q_ld + head * c->head_dim, (size_t)c->head_dim * sizeof *q);
+        turn(step, team, layer, &layer->q_norm, t, q, head, 1);
+        for (int64_t j = 0; j < c->head_dim; j++) {
             q[j] *= c->attention_scale;
             if (step->model->kv_shape.bf16) q[j] = slm_bf16_round(q[j]);
         }
     }
 }
 
-/* delta = o_proj(softmax(q k^T) v) of normed. */
-static void attention_block(const slm_step *step, slm_team *team, int64_t index) {
+/* Keys and values of all tokens enter the cache; delta = o_proj(softmax(q k^T) v) of some. */
+static void attention_block(slm_step *step, slm_team *team, const row_set *rows, int64_t index) {
     const slm_model *model = step->model;
     const slm_layer *layer = &model->layers[index];
     const slm_workspace *w = step->workspace;
     int64_t head_dim = model->config.head_dim, n_heads = model->config.num_attention_heads;
+    float *normed = stream_of(step, team)->normed;
 
-    slm_input input = input_of(step, team, stream_of(step, team)->normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
+    slm_input input = input_of(step, team, step->n_tokens, normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
     project(step, team, &input,
             (slm_linear[]){{.dense = &layer->q_proj, .y = w->q, .ldy = w->q_ld},
                            {.dense = &layer->k_proj, .y = w->k, .ldy = w->kv_ld},
@@ -216,49 +255,44 @@ static void attention_block(const slm_step *step, slm_team *team, int64_t index)
         normalize_all_heads(step, team, layer);
         done(team);
     }
-    rotate_and_cache(step, team, index);
+    /* Some tokens: their queries are gathered where there is room. */
+    float *queries = rows->at ? w->attended : w->q, *attended = rows->at ? w->q : w->attended;
+    cache_keys(step, team, index);
+    turn_queries(step, team, rows, index, queries);
     done(team);
+    if (index == model->config.num_hidden_layers - 1) check_silent(step, team);
+    if (!rows->n) return;
     slm_attention attention = {.shape = &model->kv_shape,
                                .layer = index,
-                               .spans = step->spans,
-                               .n_spans = step->n_spans,
+                               .spans = rows->spans,
+                               .n_spans = rows->n_spans,
                                .n_heads = n_heads,
                                .window = model->sliding_windows[index],
                                .bidirectional = model->config.bidirectional,
                                .soft_cap = model->config.attention_softcap,
-                               .q = w->q,
+                               .q = queries,
                                .ldq = w->q_ld,
-                               .out = w->attended,
+                               .out = attended,
                                .ldo = w->q_ld};
     slm_attention_run(model->kernels, team, &attention, &w->attention[team->index]);
     done(team);
-    input = input_of(step, team, w->attended, n_heads * head_dim, w->q_ld, SLM_GROUP);
+    input = input_of(step, team, rows->n, attended, n_heads * head_dim, w->q_ld, SLM_GROUP);
     project(step, team, &input, &(slm_linear){.dense = &layer->o_proj, .y = w->delta, .ldy = w->hidden_ld}, 1);
 }
 
 /* delta = down_proj(act(gate_proj(normed)) * up_proj(normed)), or down_proj(act(up_proj(normed))). */
-static void mlp_block(const slm_step *step, slm_team *team, int64_t index) {
+static void mlp_block(const slm_step *step, slm_team *team, const row_set *rows, int64_t index) {
     const slm_model *model = step->model;
     const slm_layer *layer = &model->layers[index];
     const slm_workspace *w = step->workspace;
 
-    slm_input input = input_of(step, team, stream_of(step, team)->normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
+    float *normed = stream_of(step, team)->normed;
+    slm_input input = input_of(step, team, rows->n, normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
     slm_linear product = {.dense = &layer->up_proj, .act = &model->config.hidden_act, .y = w->product, .ldy = w->inner_ld};
     if (layer->gate_proj.w.data) product.gate = &layer->gate_proj;
     project(step, team, &input, &product, 1);
-    input = input_of(step, team, w->product, model->config.intermediate_size, w->inner_ld, layer->down_proj_group);
+    input = input_of(step, team, rows->n, w->product, model->config.intermediate_size, w->inner_ld, layer->down_proj_group);
     project(step, team, &input, &(slm_linear){.dense = &layer->down_proj, .y = w->delta, .ldy = w->hidden_ld}, 1);
-}
-
-/* normed = norm(hidden) of the tokens whose output is wanted, and of no others. */
-static void output_norm(const slm_step *step, slm_team *team) {
-    const slm_stream *stream = stream_of(step, team);
-    int64_t ld = step->workspace->hidden_ld;
-    int64_t begin, end;
-    own_tokens(step, team, step->n_outputs, &begin, &end);
-    for (int64_t i = begin; i < end && !slm_team_cancelled(team); i++) {
-        normalize(step, &step->model->norm, stream->hidden + step->outputs[i] * ld, stream->normed + i * ld);
-    }
 }
 
 /* output = lm_head(normed), or the choices among its elements. */
@@ -266,8 +300,8 @@ static void output_logits(slm_step *step, slm_team *team) {
     const slm_model *model = step->model;
     const slm_workspace *w = step->workspace;
     int64_t vocab_size = model->config.vocab_size;
-    slm_input input = input_of(step, team, stream_of(step, team)->normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
-    input.n_tokens = step->n_outputs;
+    float *normed = stream_of(step, team)->normed;
+    slm_input input = input_of(step, team, step->n_outputs, normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
     slm_linear linear = {.dense = &model->lm_head, .y = step->output, .ldy = vocab_size};
     slm_head head = {.dense = &model->lm_head, .scale = model->config.logits_scale, .cap = model->config.logits_softcap};
     if (step->choices) {
@@ -294,35 +328,52 @@ static void output_hidden(slm_step *step, slm_team *team) {
         atomic_store(&step->finite, false);
 }
 
-/* Where output is not of all tokens, NaN would hide in the cache until a later one sees it. */
-static void check_hidden(slm_step *step, slm_team *team) {
-    const slm_stream *stream = stream_of(step, team);
-    int64_t ld = step->workspace->hidden_ld;
-    int64_t begin, end;
-    own_tokens(step, team, step->n_tokens, &begin, &end);
-    for (int64_t t = begin; t < end && !slm_team_cancelled(team); t++) {
-        if (!step->model->kernels->all_finite(stream->hidden + t * ld, ld)) atomic_store(&step->finite, false);
+/* All spans of the tokens whose output is wanted, as rows of their own. */
+static int64_t output_spans(const slm_step *step, slm_kv_span *spans) {
+    int64_t n = 0;
+    const slm_kv_span *last = NULL;
+    for (int64_t i = 0; i < step->n_outputs; i++) {
+        int64_t token = step->outputs[i];
+        const slm_kv_span *span = span_of(step, token);
+        if (span == last && token == step->outputs[i - 1] + 1) {
+            spans[n - 1].n_tokens++;
+        } else {
+            spans[n++] =
+                (slm_kv_span){.pages = span->pages, .first_token = i, .n_tokens = 1, .first_position = position_of(step, token)};
+        }
+        last = span;
     }
+    return n;
 }
 
 void slm_decoder_step(slm_step *step, slm_team *team) {
     const slm_model *model = step->model;
+    slm_workspace *w = step->workspace;
+    int64_t n_layers = model->config.num_hidden_layers;
+    row_set all = {.n = step->n_tokens, .spans = step->spans, .n_spans = step->n_spans};
+    row_set wanted = {.n = step->n_outputs, .at = step->outputs, .spans = w->output_spans};
+    /* Of the other tokens the last layer has to give keys and values, no more. */
+    bool fewer = wanted.n < all.n && !model->config.bidirectional;
+    if (fewer && team->index == 0) w->n_output_spans = output_spans(step, w->output_spans);
     embed(step, team);
-    for (int64_t i = 0; i < model->config.num_hidden_layers; i++) {
+    if (fewer) done(team);
+    wanted.n_spans = w->n_output_spans;
+    for (int64_t i = 0; i < n_layers; i++) {
         const slm_layer *layer = &model->layers[i];
+        const row_set *rows = fewer && i == n_layers - 1 ? &wanted : &all;
         bool parallel = model->config.parallel_residual, shared = parallel && !layer->post_attention_layernorm.weight;
-        block_input(step, team, &layer->input_layernorm);
-        attention_block(step, team, i);
-        if (parallel && !shared) block_input(step, team, &layer->post_attention_layernorm);
-        block_output(step, team, &layer->attn_output_norm);
-        if (!parallel) block_input(step, team, &layer->post_attention_layernorm);
-        mlp_block(step, team, i);
-        block_output(step, team, &layer->mlp_output_norm);
+        block_input(step, team, &all, &layer->input_layernorm);
+        attention_block(step, team, rows, i);
+        if (!rows->n) return;
+        if (parallel && !shared) block_input(step, team, rows, &layer->post_attention_layernorm);
+        if (shared && rows != &all) block_input(step, team, rows, &layer->input_layernorm);
+        block_output(step, team, rows, &layer->attn_output_norm);
+        if (!parallel) block_input(step, team, rows, &layer->post_attention_layernorm);
+        mlp_block(step, team, rows, i);
+        block_output(step, team, rows, &layer->mlp_output_norm);
     }
-    if (step->n_outputs) {
-        stream_done(step, team); /* tokens go to other threads now */
-        output_norm(step, team);
-        step->hidden ? output_hidden(step, team) : output_logits(step, team);
-    }
-    if (step->n_outputs < step->n_tokens) check_hidden(step, team);
+    if (!wanted.n) return;
+    stream_done(step, team); /* rows go to other threads now */
+    block_input(step, team, &wanted, &model->norm);
+    step->hidden ? output_hidden(step, team) : output_logits(step, team);
 }

@@ -18,11 +18,14 @@ typedef struct slm_step {
     bool hidden;         /* hidden states instead of logits */
     float *output;       /* [n_outputs, vocab_size or hidden_size] */
     slm_choice *choices; /* [n_outputs], finished instead of output; or NULL */
-    atomic_bool finite; /* set it first; false afterwards: an element of output, one of choices, or a hidden state without one, is
-                           NaN or infinite */
+    atomic_bool finite;  /* set it first; false afterwards: an element of output, one of choices, or what a token without output
+                            leaves in the cache, is NaN or infinite */
 } slm_step;
 
 /* A region body: every thread of the team runs it. Cancelled, it leaves output and the step's pages unusable. */
 void slm_decoder_step(slm_step *step, slm_team *team);
+/* After the step: are a token's residual stream (before the last layer, if its output was not wanted) and its keys and values of
+ * the last layer finite? */
+bool slm_step_is_finite(const slm_step *step, int64_t token);
 
 #endif

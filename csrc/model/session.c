@@ -114,9 +114,8 @@ static slm_status ensure_workspace(slm_session *session, int64_t n_tokens, int t
 static slm_status fail_not_a_number(const slm_step *step, slm_error *error) {
     const slm_config *c = &step->model->config;
     const slm_kernels *kernels = step->model->kernels;
-    const slm_workspace *w = step->workspace;
     int64_t width = step->hidden ? c->hidden_size : c->vocab_size, silent = step->n_tokens - step->n_outputs, t = 0;
-    while (t < step->n_tokens - 1 && kernels->all_finite(w->streams->hidden + t * w->hidden_ld, w->hidden_ld) &&
+    while (t < step->n_tokens - 1 && slm_step_is_finite(step, t) &&
            (t < silent || kernels->all_finite(step->output + (t - silent) * width, width))) {
         t++;
     }

@@ -28,10 +28,12 @@ typedef struct slm_workspace {
     float *product;                           /* [max_tokens, inner_ld] what down_proj reads */
     float *delta;                             /* [max_tokens, hidden_ld] what a block adds to the stream */
     slm_kv_span *spans;                       /* room for [max_tokens] */
-    int64_t *outputs;                         /* room for [max_tokens] */
-    slm_linear_scratch *linear;               /* [threads] */
-    slm_attention_scratch *attention;         /* [threads] */
-    void **blocks;                            /* what to free */
+    slm_kv_span *output_spans;                /* [n_output_spans], room for [max_tokens] */
+    int64_t n_output_spans;
+    int64_t *outputs;                 /* room for [max_tokens] */
+    slm_linear_scratch *linear;       /* [threads] */
+    slm_attention_scratch *attention; /* [threads] */
+    void **blocks;                    /* what to free */
     int n_blocks;
     size_t bytes; /* of all blocks */
 } slm_workspace;
