@@ -23,8 +23,8 @@ typedef struct slm_codes {
 /* A panel made ready for many columns: one byte a code, a scale for each group of the activations. */
 typedef struct slm_strip {
     int64_t k;
-    int group; /* of the activations */
-    int offset;
+    int group;            /* of the activations */
+    int offset;           /* 128 with 8 bits */
     int code_bits;        /* codes are below 2^code_bits: 4, 5, 6 or 8 */
     const uint8_t *codes; /* [k / 4 steps][16 rows][4] */
     const float *d;       /* [k / group][16] */
@@ -38,9 +38,11 @@ typedef struct slm_kernels {
      * Writes the row of one token. NaN or infinity in a group makes its scale NaN. */
     void (*quantize)(const float *x, int64_t token, const slm_codes *out);
 
-    /* One token: y[16 * (p - first) + r] for the panels first <= p < last of a matrix of codes whose group is no smaller than
-     * that of x. Per group of x: y = fma(dot - offset * sum, d * scale, y), then with minimums y = fma(m, scaled_sum, y). */
-    void (*gemv)(const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token, float *y);
+    /* Few tokens, codes straight from the panels: y[i * ldy + 16 * (p - first) + r] of token + i, 0 <= i < n_tokens, for the
+     * panels first <= p < last of a matrix of codes whose group is no smaller than that of x. Per group of x:
+     * y = fma(dot - offset * sum, d * scale, y), then with minimums y = fma(m, scaled_sum, y). */
+    void (*gemv)(const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token, int64_t n_tokens, float *y,
+                 int64_t ldy);
     /* group: of the activations. codes: [16 * k] bytes, d and m: [k / group * 16] f32, to be filled and pointed to by *strip. */
     void (*unpack)(const slm_matrix *w, int64_t panel, int group, uint8_t *codes, float *d, float *m, slm_strip *strip);
     /* y[(t - first) * ldy + r] for tokens first <= t < last: the same bits as gemv. */

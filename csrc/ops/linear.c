@@ -7,6 +7,7 @@
 #include "blas.h"
 
 enum {
+    FEW_TOKENS = 16,  /* the most that take codes straight from the panels, read as one stream: beyond, a strip is as fast */
     POLL_PANELS = 64, /* of one token between two looks at the clock */
 };
 
@@ -66,8 +67,8 @@ static void run_dense(const slm_kernels *kernels, const slm_input *input, const 
     if (w->form == SLM_FORM_BLAS) {
         int64_t row = first * 16, n_rows = slm_min64(last * 16, w->rows) - row;
         slm_blas_linear((const float *)w->data + row * w->cols, n_rows, w->cols, input->x, input->ldx, input->n_tokens, y, ldy);
-    } else if (takes_codes(input, w) && input->n_tokens == 1) {
-        kernels->gemv(w, first, last, &input->codes, 0, y);
+    } else if (takes_codes(input, w) && input->n_tokens <= FEW_TOKENS) {
+        kernels->gemv(w, first, last, &input->codes, 0, input->n_tokens, y, ldy);
     } else {
         for (int64_t p = first; p < last; p++) multiply_panel(kernels, input, w, p, y + (p - first) * 16, ldy, scratch);
     }
@@ -84,10 +85,13 @@ void slm_linear_panels(const slm_kernels *kernels, const slm_input *input, const
 
 /* ---- rows of a linear ------------------------------------------------------------------------------------------------------ */
 
+static bool runs_blas(const slm_linear *linear) {
+    return linear->dense->w.form == SLM_FORM_BLAS || (linear->gate && linear->gate->w.form == SLM_FORM_BLAS);
+}
+
 /* Panels that are run together, for their own sake or for that of the scratch. */
 static int64_t most_panels(const slm_linear *linear, int64_t n_tokens) {
-    bool blas = linear->dense->w.form == SLM_FORM_BLAS || (linear->gate && linear->gate->w.form == SLM_FORM_BLAS);
-    return blas ? SLM_BLAS_PANELS : n_tokens == 1 ? POLL_PANELS : 1;
+    return runs_blas(linear) ? SLM_BLAS_PANELS : n_tokens <= FEW_TOKENS ? POLL_PANELS / n_tokens : 1;
 }
 
 int64_t slm_linear_scratch_size(int64_t n_tokens) {
@@ -110,7 +114,7 @@ static void run_panels(const slm_kernels *kernels, const slm_input *input, const
     for (int64_t t = 0; t < n_tokens; t++) memcpy(out + t * linear->ldy, y + t * width, (size_t)n_rows * sizeof *y);
 }
 
-/* ---- one token: fixed shares ----------------------------------------------------------------------------------------------- */
+/* ---- few tokens: fixed shares ---------------------------------------------------------------------------------------------- */
 
 static int64_t panel_bytes(const slm_linear *linear) {
     return (int64_t)linear->dense->w.panel_bytes + (linear->gate ? (int64_t)linear->gate->w.panel_bytes : 0);
@@ -119,7 +123,7 @@ static int64_t panel_bytes(const slm_linear *linear) {
 /* The bytes of all linears, one after the other, are cut into even shares. Panels of one linear that come before such a cut,
  * which lies so many bytes after its first one. */
 static int64_t panels_before(const slm_linear *linear, int64_t cut) {
-    int64_t unit = most_panels(linear, 1) == SLM_BLAS_PANELS ? SLM_BLAS_PANELS : 1, bytes = unit * panel_bytes(linear);
+    int64_t unit = runs_blas(linear) ? SLM_BLAS_PANELS : 1, bytes = unit * panel_bytes(linear);
     return cut <= 0 ? 0 : slm_min64(slm_div_up(cut, bytes) * unit, linear->dense->w.n_panels);
 }
 
@@ -132,7 +136,7 @@ static void run_shares(const slm_kernels *kernels, slm_team *team, const slm_inp
         const slm_linear *linear = &linears[i];
         int64_t first = panels_before(linear, begin - before), last = panels_before(linear, end - before), step;
         for (; first < last && !slm_team_cancelled(team); first += step) {
-            step = slm_min64(most_panels(linear, 1), last - first);
+            step = slm_min64(most_panels(linear, input->n_tokens), last - first);
             run_panels(kernels, input, linear, first, first + step, scratch);
         }
         before += linear->dense->w.n_panels * panel_bytes(linear);
@@ -157,7 +161,7 @@ static void run_items(const slm_kernels *kernels, slm_team *team, const slm_inpu
 
 void slm_linear_run(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linear *linears, int n_linears,
                     const slm_linear_scratch *scratch) {
-    if (input->n_tokens == 1) {
+    if (input->n_tokens <= FEW_TOKENS) {
         run_shares(kernels, team, input, linears, n_linears, scratch);
     } else {
         run_items(kernels, team, input, linears, n_linears, scratch);

@@ -43,8 +43,8 @@ int64_t slm_linear_scratch_size(int64_t n_tokens);
  * matrix has scales for groups of 16. */
 void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *input, const slm_linear *linears, int n_linears,
                         int64_t first, int64_t last);
-/* All threads of the team call it, when input is prepared for all tokens; y is whole after a barrier. One token: a thread's share
- * of the rows depends on nothing but the matrices and the team. */
+/* All threads of the team call it, when input is prepared for all tokens; y is whole after a barrier. Few tokens: a thread's
+ * share of the rows depends on nothing but the matrices and the team. */
 void slm_linear_run(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linear *linears, int n_linears,
                     const slm_linear_scratch *scratch);
 

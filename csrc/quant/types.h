@@ -19,7 +19,7 @@ enum {
 typedef struct slm_coding {
     int bits;             /* codes are 0 .. 2^bits - 1 */
     int group;            /* elements that share d and m: 32 or 16 */
-    int offset;           /* of the codes, or of what the table makes of them */
+    int offset;           /* of the codes, or of what the table makes of them: 128 with 8 bits or a table, 0 with mins */
     bool mins;            /* there are m */
     bool two_level;       /* d and m of a group are products */
     const uint8_t *table; /* [16] what 4-bit codes stand for; NULL: for themselves */

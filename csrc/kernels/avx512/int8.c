@@ -12,7 +12,7 @@
 SLM_TARGET_BEGIN(SLM_AVX512)
 
 /* How far ahead of the panel's stream to prefetch, in bytes. */
-enum { AHEAD = 4096 };
+enum { AHEAD = 8192 };
 
 SLM_INLINE __m512i broadcast4(const int8_t *p) {
     int32_t four;
@@ -49,41 +49,85 @@ SLM_INLINE __m512 group_scales(slm_coding c, const uint8_t *f16, const uint8_t *
     return _mm512_mul_ps(scales, _mm512_cvtepi32_ps(factors));
 }
 
-/* ---- one column --------------------------------------------------------------------------------------------------------- */
+/* ---- tiles ------------------------------------------------------------------------------------------------------------------
+ */
 
-/* One group of x: group h of those in 32 columns from line on, the at-th of all. */
-SLM_INLINE __m512 add_group(slm_coding c, int group, int h, const slm_matrix *w, const uint8_t *panel, const uint8_t *line,
-                            const slm_codes *x, int64_t at, int64_t own, int64_t first_group, __m512 acc) {
-    const int8_t *codes = x->codes + (first_group + at - h) * group;
-    __m512i dot = _mm512_set1_epi32(-c.offset * x->sums[first_group + at]);
-    for (int s = h * group / 4; s < (h + 1) * group / 4; s++)
-        dot = _mm512_dpbusd_epi32(dot, step_codes(c, line, s), broadcast4(codes + 4 * s));
-    __m512 d = group_scales(c, panel + w->d_at, panel + w->scales_at, own);
-    acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(d, _mm512_set1_ps(x->scales[first_group + at])), acc);
-    if (!c.mins) return acc;
-    __m512 m = group_scales(c, panel + w->m_at, panel + w->mins_at, own);
-    return _mm512_fmadd_ps(m, _mm512_set1_ps(x->scaled_sums[first_group + at]), acc);
+enum { MOST_TOKENS = 12 }; /* of a tile: as many int32 sums and f32 ones stay in registers */
+
+/* Where group g of x finds its weights: a panel's own coding, or a strip with a byte a code and f32 scales. */
+typedef struct source {
+    bool strip;
+    slm_coding coding; /* strip: only the mins count */
+    int offset;
+    const uint8_t *codes, *d, *m, *scales, *mins;
+} source;
+
+SLM_INLINE __m512i source_codes(const source *w, int group, int64_t g, int s) {
+    if (w->strip) return _mm512_load_si512(w->codes + (g * group / 4 + s) * 64);
+    int64_t of_32 = g * group / SLM_GROUP;
+    return step_codes(w->coding, w->codes + of_32 * 64 * w->coding.bits, s);
 }
+
+SLM_INLINE __m512 source_scales(const source *w, int group, const uint8_t *base, const uint8_t *s8, int64_t g) {
+    if (w->strip) return _mm512_loadu_ps(base + g * 64);
+    return group_scales(w->coding, base, s8, g * group / w->coding.group);
+}
+
+/* 16 rows x T tokens; h: which half of 32 columns group g of x is, when there are two. */
+SLM_INLINE void add_group(int T, const source *w, int group, int h, int64_t g, const slm_codes *x, int64_t token, __m512 *acc) {
+    int64_t n_groups = x->k / group, at = token * n_groups + g;
+    const int8_t *codes = x->codes + token * x->k + g * group;
+    __m512i dot[MOST_TOKENS];
+    for (int t = 0; t < T; t++) dot[t] = _mm512_set1_epi32(-w->offset * x->sums[at + t * n_groups]);
+    for (int s = 0; s < group / 4; s++) {
+        __m512i step = source_codes(w, group, g, w->strip ? s : h * group / 4 + s);
+        for (int t = 0; t < T; t++) dot[t] = _mm512_dpbusd_epi32(dot[t], step, broadcast4(codes + t * x->k + 4 * s));
+    }
+    __m512 d = source_scales(w, group, w->d, w->scales, g);
+    for (int t = 0; t < T; t++) {
+        __m512 scale = _mm512_mul_ps(d, _mm512_set1_ps(x->scales[at + t * n_groups]));
+        acc[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[t]), scale, acc[t]);
+    }
+    if (!w->coding.mins) return;
+    __m512 m = source_scales(w, group, w->m, w->mins, g);
+    for (int t = 0; t < T; t++) acc[t] = _mm512_fmadd_ps(m, _mm512_set1_ps(x->scaled_sums[at + t * n_groups]), acc[t]);
+}
+
+/* ahead: where to prefetch while the weights stream, or NULL. */
+SLM_INLINE void tile(int T, const source *w, int group, const slm_codes *x, int64_t token, const uint8_t *ahead, float *y,
+                     int64_t ldy) {
+    int lines = w->coding.bits + (w->coding.mins ? 1 : 0); /* of 32 columns, scales included */
+    __m512 acc[MOST_TOKENS];
+    for (int t = 0; t < T; t++) acc[t] = _mm512_setzero_ps();
+    for (int64_t g = 0; g < x->k / group; g += SLM_GROUP / group) {
+        if (ahead) {
+            for (int i = 0; i < lines; i++) _mm_prefetch((const char *)ahead + 64 * i, _MM_HINT_T0);
+            ahead += 64 * lines;
+        }
+        add_group(T, w, group, 0, g, x, token, acc);
+        if (group == 16) add_group(T, w, group, 1, g + 1, x, token, acc);
+    }
+    for (int t = 0; t < T; t++) _mm512_storeu_ps(y + t * ldy, acc[t]);
+}
+
+/* ---- from a panel: few tokens -------------------------------------------------------------------------------------------- */
 
 /* group: of x. */
 SLM_INLINE void gemv(slm_coding c, int group, const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token,
-                     float *y) {
-    int64_t x_first = token * (w->cols / group), ahead_lines = c.bits + (c.mins ? 1 : 0);
+                     int64_t n_tokens, float *y, int64_t ldy) {
     for (int64_t p = first; p < last; p++, y += 16) {
-        const uint8_t *panel = slm_matrix_panel(w, p), *line = panel;
-        const char *ahead = (const char *)panel + AHEAD;
-        __m512 acc = _mm512_setzero_ps();
-        for (int64_t g = 0; g < w->cols / SLM_GROUP; g++, line += 64 * c.bits) {
-            for (int64_t i = 0; i < ahead_lines; i++) _mm_prefetch(ahead + 64 * i, _MM_HINT_T0);
-            ahead += 64 * ahead_lines;
-            if (group == 32) {
-                acc = add_group(c, 32, 0, w, panel, line, x, g, g, x_first, acc);
-            } else {
-                acc = add_group(c, 16, 0, w, panel, line, x, 2 * g, c.group == 16 ? 2 * g : g, x_first, acc);
-                acc = add_group(c, 16, 1, w, panel, line, x, 2 * g + 1, c.group == 16 ? 2 * g + 1 : g, x_first, acc);
-            }
-        }
-        _mm512_storeu_ps(y, acc);
+        const uint8_t *panel = slm_matrix_panel(w, p), *ahead = panel + AHEAD;
+        source from = {.coding = c,
+                       .offset = c.offset,
+                       .codes = panel,
+                       .d = panel + w->d_at,
+                       .m = panel + w->m_at,
+                       .scales = panel + w->scales_at,
+                       .mins = panel + w->mins_at};
+        int64_t i = 0;
+        for (; i + 4 <= n_tokens; i += 4, ahead = NULL) tile(4, &from, group, x, token + i, ahead, y + i * ldy, ldy);
+        for (; i + 2 <= n_tokens; i += 2, ahead = NULL) tile(2, &from, group, x, token + i, ahead, y + i * ldy, ldy);
+        if (i < n_tokens) tile(1, &from, group, x, token + i, ahead, y + i * ldy, ldy);
     }
 }
 
@@ -91,55 +135,33 @@ SLM_INLINE void gemv(slm_coding c, int group, const slm_matrix *w, int64_t first
 #define CASE(TYPE, NAME, BLOCK, BYTES, ...)                                                                                      \
     case SLM_TYPE_##TYPE: {                                                                                                      \
         const slm_coding c = {__VA_ARGS__};                                                                                      \
-        if (x->group == 16) gemv(c, 16, w, first, last, x, token, y);                                                            \
-        if (x->group == 32 && c.group == 32) gemv(c, 32, w, first, last, x, token, y);                                           \
+        if (x->group == 16) gemv(c, 16, w, first, last, x, token, n_tokens, y, ldy);                                             \
+        if (x->group == 32 && c.group == 32) gemv(c, 32, w, first, last, x, token, n_tokens, y, ldy);                            \
         break;                                                                                                                   \
     }
 
-void slm_gemv_int8_avx512(const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token, float *y) {
+void slm_gemv_int8_avx512(const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token, int64_t n_tokens,
+                          float *y, int64_t ldy) {
     switch (w->type) {
         SLM_BLOCK_TYPES(CASE)
     default: break;
     }
 }
 
-/* ---- many columns -------------------------------------------------------------------------------------------------------- */
-
-/* 16 rows x T tokens: T int32 and T f32 accumulators stay in registers. */
-SLM_INLINE void tile(int T, bool mins, int group, const slm_strip *w, const slm_codes *x, int64_t token, float *y, int64_t ldy) {
-    int64_t n_groups = w->k / group;
-    const int8_t *codes = x->codes + token * x->k;
-    const int32_t *sums = x->sums + token * n_groups;
-    const float *scales = x->scales + token * n_groups, *scaled_sums = x->scaled_sums + token * n_groups;
-    __m512 acc[12];
-    for (int t = 0; t < T; t++) acc[t] = _mm512_setzero_ps();
-    for (int64_t g = 0; g < n_groups; g++) {
-        __m512i dot[12];
-        for (int t = 0; t < T; t++) dot[t] = _mm512_set1_epi32(-w->offset * sums[t * n_groups + g]);
-        for (int s = 0; s < group / 4; s++) {
-            __m512i step = _mm512_load_si512(w->codes + (g * group / 4 + s) * 64);
-            for (int t = 0; t < T; t++)
-                dot[t] = _mm512_dpbusd_epi32(dot[t], step, broadcast4(codes + t * x->k + g * group + 4 * s));
-        }
-        __m512 d = _mm512_loadu_ps(w->d + g * 16);
-        for (int t = 0; t < T; t++) {
-            acc[t] =
-                _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[t]), _mm512_mul_ps(d, _mm512_set1_ps(scales[t * n_groups + g])), acc[t]);
-        }
-        if (mins) {
-            __m512 m = _mm512_loadu_ps(w->m + g * 16);
-            for (int t = 0; t < T; t++) acc[t] = _mm512_fmadd_ps(m, _mm512_set1_ps(scaled_sums[t * n_groups + g]), acc[t]);
-        }
-    }
-    for (int t = 0; t < T; t++) _mm512_storeu_ps(y + t * ldy, acc[t]);
-}
+/* ---- from a strip: many tokens ------------------------------------------------------------------------------------------- */
 
 SLM_INLINE void gemm(bool mins, int group, const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y,
                      int64_t ldy) {
+    source from = {.strip = true,
+                   .coding = {.mins = mins},
+                   .offset = w->offset,
+                   .codes = w->codes,
+                   .d = (const uint8_t *)w->d,
+                   .m = (const uint8_t *)w->m};
     int64_t t = first;
-    for (; t + 12 <= last; t += 12) tile(12, mins, group, w, x, t, y + (t - first) * ldy, ldy);
-    for (; t + 4 <= last; t += 4) tile(4, mins, group, w, x, t, y + (t - first) * ldy, ldy);
-    for (; t < last; t++) tile(1, mins, group, w, x, t, y + (t - first) * ldy, ldy);
+    for (; t + 12 <= last; t += 12) tile(12, &from, group, x, t, NULL, y + (t - first) * ldy, ldy);
+    for (; t + 4 <= last; t += 4) tile(4, &from, group, x, t, NULL, y + (t - first) * ldy, ldy);
+    for (; t < last; t++) tile(1, &from, group, x, t, NULL, y + (t - first) * ldy, ldy);
 }
 
 void slm_gemm_int8_avx512(const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y, int64_t ldy) {

@@ -58,11 +58,12 @@ static void add_group(const uint8_t rows[ROWS][SLM_GROUP], int offset, const flo
     }
 }
 
-void slm_gemv_int8_scalar(const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token, float *y) {
+void slm_gemv_int8_scalar(const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token, int64_t n_tokens,
+                          float *y, int64_t ldy) {
     const slm_coding *c = &w->coding;
     for (int64_t p = first; p < last; p++, y += ROWS) {
         const uint8_t *panel = slm_matrix_panel(w, p);
-        memset(y, 0, ROWS * sizeof *y);
+        for (int64_t i = 0; i < n_tokens; i++) memset(y + i * ldy, 0, ROWS * sizeof *y);
         for (int64_t g = 0; g < w->cols / SLM_GROUP; g++) {
             uint8_t rows[ROWS][SLM_GROUP];
             float d[2 * ROWS], m[2 * ROWS];
@@ -71,7 +72,7 @@ void slm_gemv_int8_scalar(const slm_matrix *w, int64_t first, int64_t last, cons
                 slm_row_scales(w, panel, column / c->group, i % ROWS, &d[i], &m[i]);
             }
             rows_of_group(c, panel + g * 64 * c->bits, rows);
-            add_group(rows, c->offset, d, c->mins ? m : NULL, x, g, token, token + 1, y, 0);
+            add_group(rows, c->offset, d, c->mins ? m : NULL, x, g, token, token + n_tokens, y, ldy);
         }
     }
 }
