@@ -61,6 +61,22 @@ def test_pages_held_are_those_that_a_query_can_reach(window, chunk, length, tmp_
         assert core.stats()["kv_bytes"] < CONTEXT * page_bytes / PAGE / 5
 
 
+@pytest.mark.parametrize("window", [1, 1000, CONTEXT])
+def test_few_tokens_after_many_are_shared_out_by_segments_and_give_the_same_bits(window, tmp_path):
+    """2400 positions are ten segments of attention: eight tokens run them in three waves, one token in one."""
+    with window_model(tmp_path, window=window) as model:
+        core, ids = model._core, tokens_of(2411)
+        session = core.session()
+        session.forward(ids[:2390], "none", 1, 500)
+        whole = session.fork().forward(ids[2390:], "all", 1)
+        for threads in (1, 2, 3):
+            for n in (1, 2, 8):
+                fork = session.fork()
+                for at in range(0, 21, n):
+                    step = fork.forward(ids[2390 + at : min(2390 + at + n, 2411)], "all", threads)
+                    np.testing.assert_array_equal(step, whole[at : at + n])
+
+
 def test_a_rewind_past_a_window_is_refused_and_changes_nothing(model):
     core, ids = model._core, tokens_of(700)
     whole = core.session().forward(ids, "all")

@@ -273,7 +273,8 @@ static void attention_block(slm_step *step, slm_team *team, const row_set *rows,
                                .q = queries,
                                .ldq = w->q_ld,
                                .out = attended,
-                               .ldo = w->q_ld};
+                               .ldo = w->q_ld,
+                               .partials = &w->partials};
     slm_attention_run(model->kernels, team, &attention, &w->attention[team->index]);
     done(team);
     input = input_of(step, team, rows->n, attended, n_heads * head_dim, w->q_ld, SLM_GROUP);

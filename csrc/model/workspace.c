@@ -4,7 +4,7 @@
 #include "base/alloc.h"
 #include "base/arith.h"
 
-enum { SHARED_BLOCKS = 9, THREAD_BLOCKS = 18 };
+enum { SHARED_BLOCKS = 12, THREAD_BLOCKS = 18 };
 
 /* Zeroed: padding must read as zero. Where the workspace is only measured, something that is not NULL. */
 static void *take(slm_workspace *w, int64_t count, int64_t other, size_t size) {
@@ -36,12 +36,14 @@ static slm_status lay_out(slm_workspace *w, const slm_model *model, int64_t max_
                          .kv_ld = padded(c->num_key_value_heads * c->head_dim),
                          .inner_ld = padded(c->intermediate_size)};
     int64_t widest = slm_max64(w->hidden_ld, slm_max64(w->q_ld, w->inner_ld)), groups = slm_div_up(widest, 16);
-    int64_t width = model->kv_shape.width;
+    int64_t width = model->kv_shape.width, partials = SLM_ATTENTION_PARTIALS * c->num_attention_heads;
     bool ok = (w->q = take(w, n, w->q_ld, sizeof(float))) && (w->k = take(w, n, w->kv_ld, sizeof(float))) &&
               (w->v = take(w, n, w->kv_ld, sizeof(float))) && (w->attended = take(w, n, w->q_ld, sizeof(float))) &&
               (w->product = take(w, n, w->inner_ld, sizeof(float))) && (w->delta = take(w, n, w->hidden_ld, sizeof(float))) &&
               (w->spans = take(w, n, 1, sizeof *w->spans)) && (w->output_spans = take(w, n, 1, sizeof *w->output_spans)) &&
-              (w->outputs = take(w, n, 1, sizeof *w->outputs));
+              (w->outputs = take(w, n, 1, sizeof *w->outputs)) && (w->partials.max = take(w, partials, 1, sizeof(float))) &&
+              (w->partials.sum = take(w, partials, 1, sizeof(float))) &&
+              (w->partials.out = take(w, partials, width, sizeof(float)));
     w->streams = slm_alloc_zero((size_t)threads, sizeof *w->streams);
     w->linear = slm_alloc_zero((size_t)threads, sizeof *w->linear);
     w->attention = slm_alloc_zero((size_t)threads, sizeof *w->attention);

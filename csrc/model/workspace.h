@@ -33,7 +33,8 @@ typedef struct slm_workspace {
     int64_t *outputs;                 /* room for [max_tokens] */
     slm_linear_scratch *linear;       /* [threads] */
     slm_attention_scratch *attention; /* [threads] */
-    void **blocks;                    /* what to free */
+    slm_attention_partials partials;
+    void **blocks; /* what to free */
     int n_blocks;
     size_t bytes; /* of all blocks */
 } slm_workspace;

@@ -10,7 +10,17 @@
 #include "kernels/kernels.h"
 #include "ops/kv_page.h"
 
-enum { SLM_SEGMENT_POSITIONS = 256, SLM_ATTENTION_ROWS = 32 /* queries that share one read of K and V */ };
+enum {
+    SLM_SEGMENT_POSITIONS = 256,
+    SLM_ATTENTION_ROWS = 48,    /* queries that share one read of K and V */
+    SLM_ATTENTION_PARTIALS = 40 /* per head, of one token; of n tokens a share each */
+};
+
+/* What single segments gave single heads, where a step of few tokens splits them over threads. n = PARTIALS * n_heads */
+typedef struct slm_attention_partials {
+    float *max, *sum; /* [n] */
+    float *out;       /* [n, width] */
+} slm_attention_partials;
 
 typedef struct slm_attention {
     const slm_kv_shape *shape;
@@ -25,6 +35,7 @@ typedef struct slm_attention {
     int64_t ldq;
     float *out; /* [n_tokens, ldo]: heads of head_dim */
     int64_t ldo;
+    const slm_attention_partials *partials;
 } slm_attention;
 
 typedef struct slm_attention_scratch { /* of one thread */
@@ -34,7 +45,7 @@ typedef struct slm_attention_scratch { /* of one thread */
     float *out;                        /* [ROWS, width] */
 } slm_attention_scratch;
 
-/* All threads of the team call it; barriers before (K and V written) and after (out read). */
+/* All threads of the team call it, with the same spans; barriers before (K and V written) and after (out read). */
 void slm_attention_run(const slm_kernels *kernels, slm_team *team, const slm_attention *attention,
                        const slm_attention_scratch *scratch);
 

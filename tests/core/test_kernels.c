@@ -305,10 +305,11 @@ static void test_vectors(const slm_kernels *tier) {
 /* ---- attention --------------------------------------------------------------------------------------------------------------
  */
 
+/* The kernels may run rows together and panels together: each count of both. */
 static void test_attention(const slm_kernels *tier, bool bf16, int64_t head_dim) {
     enum { ROWS = 7, POSITIONS = 64 };
-    static float k[POSITIONS][128], v[POSITIONS][128], q[ROWS * 128], scores[2][ROWS * POSITIONS], out[2][ROWS * 128], max[2],
-        sum[2];
+    static float k[POSITIONS][128], v[POSITIONS][128], q[ROWS * 128], scores[2][ROWS * POSITIONS], out[2][ROWS * 128],
+        alone[ROWS * 128], max[2], sum[2];
     static _Alignas(64) uint8_t k_panels[POSITIONS * 128 * 4], v_pairs[POSITIONS * 128 * 4];
     int64_t width = (head_dim + 15) / 16 * 16;
     memset(v_pairs, 0, sizeof v_pairs);
@@ -328,13 +329,18 @@ static void test_attention(const slm_kernels *tier, bool bf16, int64_t head_dim)
     for (int64_t i = 0; i < ROWS * width; i++) q[i] = slm_bf16_round(random_float());
     const slm_kernels *both[2] = {&slm_kernels_scalar, tier};
     size_t panel = (size_t)head_dim * 16 * (bf16 ? 2 : 4);
-    for (int t = 0; t < 2; t++) {
-        for (int64_t p = 0; p < POSITIONS / 16; p++) {
-            both[t]->attention_scores(q, width, ROWS, k_panels + (size_t)p * panel, bf16, head_dim, scores[t] + p * 16,
-                                      POSITIONS);
+    for (int t = 0; t < 2; t++)
+        both[t]->attention_scores(q, width, ROWS, k_panels, bf16, head_dim, POSITIONS / 16, scores[t], POSITIONS);
+    CHECK(same(scores[0], scores[1], sizeof scores[0]));
+    for (int64_t rows = 1; rows <= ROWS; rows++) {
+        for (int64_t n = 1, p = POSITIONS / 16 - 1; p >= 0; p--, n++) {
+            memset(alone, 0, sizeof alone);
+            tier->attention_scores(q, width, rows, k_panels + (size_t)p * panel, bf16, head_dim, n, alone, POSITIONS);
+            for (int64_t r = 0; r < rows; r++)
+                CHECK(same(alone + r * POSITIONS, scores[0] + r * POSITIONS + p * 16, (size_t)n * 64));
+            for (int64_t i = rows * POSITIONS; i < ROWS * 128; i++) CHECK(alone[i] == 0);
         }
     }
-    CHECK(same(scores[0], scores[1], sizeof scores[0]));
     double exact = 0;
     for (int64_t i = 0; i < head_dim; i++) exact += (double)q[2 * width + i] * k[37][i];
     CHECK(fabs(exact - scores[1][2 * POSITIONS + 37]) < 1e-4);
@@ -350,6 +356,19 @@ static void test_attention(const slm_kernels *tier, bool bf16, int64_t head_dim)
     CHECK(same(scores[0], scores[1], sizeof scores[0]) && same(max, max + 1, 4) && same(sum, sum + 1, 4) &&
           same(out[0], out[1], sizeof out[0]));
     for (int64_t p = valid; p < padded; p++) CHECK(scores[1][POSITIONS + p] == 0);
+    for (int64_t rows = 1; rows <= ROWS; rows++) {
+        memset(alone, 0, sizeof alone);
+        tier->attention_values(scores[0], POSITIONS, rows, v_pairs, bf16, n - 1, width, alone, width); /* ends within a pair */
+        const uint8_t *last = v_pairs + (n - 2) * width * (bf16 ? 2 : 4);
+        if (!bf16) last += width * 4;
+        float pair[ROWS * 64] = {0};
+        for (int64_t r = 0; r < rows; r++) {
+            pair[r * 64] = bf16 ? 0 : scores[0][r * POSITIONS + n - 1];
+            pair[r * 64 + 1] = scores[0][r * POSITIONS + n - 1];
+        }
+        tier->attention_values(pair, 64, rows, last, bf16, bf16 ? 2 : 1, width, alone, width);
+        CHECK(same(alone, out[0], (size_t)(rows * width) * sizeof *alone));
+    }
 
     float merged[2][256], running_max[2], running_sum[2], fresh[256];
     for (int i = 0; i < 256; i++) fresh[i] = random_float();

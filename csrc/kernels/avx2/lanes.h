@@ -132,3 +132,5 @@ SLM_INLINE float lanes_max_of(lanes a) {
     c = _mm_max_ps(c, _mm_movehl_ps(c, c));
     return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
 }
+
+enum { PRODUCT_CHAINS = 4 /* accumulators of product_tile that registers hold */ };

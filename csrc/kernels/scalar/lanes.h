@@ -113,3 +113,5 @@ SLM_INLINE float lanes_max_of(lanes a) {
     }
     return a.v[0];
 }
+
+enum { PRODUCT_CHAINS = 4 /* accumulators of product_tile that registers hold */ };
