@@ -511,6 +511,13 @@ slm_status slm_utf8_push(slm_utf8_stream *stream, const char *bytes, size_t size
 
 /* ---- generation: the token loop --------------------------------------------------------------------------------------- */
 
+/* Guesses of what will be drawn, which a step checks all at once. They change the time, and not one token. */
+typedef enum slm_draft {
+    SLM_DRAFT_NONE,
+    SLM_DRAFT_LOOKUP, /* what followed the last tokens where they stood before; while at least 30 % of the last guesses were right
+                       */
+} slm_draft;
+
 typedef struct slm_generate_options {
     int64_t max_tokens; /* >= 0 */
     bool ignore_eos;
@@ -523,6 +530,7 @@ typedef struct slm_generate_options {
     const int32_t *end_tokens; /* [n_end_tokens]; they end the text and are not part of it */
     size_t n_end_tokens;
     bool constrained; /* raise SLM_EVENT_ALLOWED before each token, end tokens included */
+    slm_draft draft;
 } slm_generate_options;
 
 typedef enum slm_finish {
@@ -538,18 +546,43 @@ typedef struct slm_chunk {
     const int32_t *tokens; /* generated since the last chunk, without the end token */
     size_t n_tokens;
     slm_finish finish;
-    double prefill_seconds; /* of the whole generation so far: until the first token */
-    double decode_seconds;  /* and after it */
+    double prefill_seconds;        /* of the whole generation so far: until the first token */
+    double decode_seconds;         /* and after it */
+    int64_t n_shared;              /* tokens of the prompt that another one of its batch has run for it */
+    int64_t n_drafted, n_accepted; /* tokens that were guessed so far, and those of them that were drawn */
 } slm_chunk;
 
 typedef struct slm_generation slm_generation;
 
-/* Copies prompt and options; borrows the session, which must outlive it and be used by nobody else meanwhile. The prompt is run
- * by the first slm_generation_next; n_prompt >= 1. tokenizer may be NULL: no text. */
+/* Copies prompt and options; borrows the session, which must outlive it and be used by nobody else meanwhile. The first n_held <
+ * n_prompt tokens of the prompt are the last ones that the session holds; the others are run by the first slm_generation_next.
+ * tokenizer may be NULL: no text. */
 slm_status slm_generation_create(slm_session *session, slm_tokenizer *tokenizer, const int32_t *prompt, int64_t n_prompt,
-                                 const slm_generate_options *options, slm_generation **generation, slm_error *error);
+                                 int64_t n_held, const slm_generate_options *options, slm_generation **generation,
+                                 slm_error *error);
 /* Runs until there is text to show (whole: until the end). Cancelled: what was generated stays and a later call goes on. */
 slm_status slm_generation_next(slm_generation *generation, bool whole, const slm_call *call, slm_chunk *chunk, slm_error *error);
 void slm_generation_release(slm_generation *generation); /* NULL is fine */
+
+/* Many prompts at once: the next tokens of up to SLM_BATCH_MOST texts are the columns of the same linears. What prompts have in
+ * common at their beginning is run once. Each gives what it would alone, but where weights are F32 and run by BLIS. */
+typedef struct slm_batch slm_batch;
+typedef struct slm_prompt {
+    const int32_t *tokens; /* [n_tokens], at least one */
+    int64_t n_tokens;
+} slm_prompt;
+
+enum { SLM_BATCH_MOST = 32 };
+
+/* Copies prompts and options. Fewer texts run at once where their keys and values, if all came to max_tokens, would take more
+ * bytes than those of one session that is full, and than the weights. error.index: the prompt. */
+slm_status slm_batch_create(slm_model *model, slm_tokenizer *tokenizer, const slm_prompt *prompts, size_t n_prompts,
+                            const slm_generate_options *options, slm_batch **batch, slm_error *error);
+/* Runs all of them to their ends. Cancelled: what was generated stays and a later call goes on. The message of an error names the
+ * prompt. */
+slm_status slm_batch_run(slm_batch *batch, const slm_call *call, slm_error *error);
+/* What has come of prompt i. Seconds are those by the clock, from its first step on, in which the others ran too. */
+void slm_batch_chunk(slm_batch *batch, size_t i, slm_chunk *chunk);
+void slm_batch_release(slm_batch *batch); /* NULL is fine */
 
 #endif

@@ -17,6 +17,9 @@ Piece = tuple[str, int, int, int, int] | tuple[str, int, int, int, int, int]
 # A list: pieces whose rows (of a vector: elements) follow each other, in tensors of layers only.
 # None or no such field: the tensor does not exist
 Tensor = Piece | list[Piece] | None
+# What has come of a prompt: text, token ids, finish reason; prefill and decode seconds, prompt tokens that another prompt of its
+# batch has run, drafted tokens and those of them that were drawn, all so far
+Chunk = tuple[str, list[int], Literal["stop", "length"] | None, float, float, int, int, int]
 Strings = tuple[bytes, NDArray[np.uint64]]  # joined bytes; offsets [count + 1]: string i is bytes[offsets[i]:offsets[i + 1]]
 
 class CpuInfo(TypedDict):
@@ -94,6 +97,23 @@ class Model:
 
     def stats(self) -> Stats: ...
     def session(self) -> Session: ...
+    def generate(
+        self,
+        tokenizer: Tokenizer | None,
+        prompts: Sequence[Sequence[int] | NDArray[np.integer]],
+        max_tokens: int,
+        ignore_eos: bool,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        seed: int,
+        sample: int,
+        stop: Sequence[bytes],
+        end_tokens: Sequence[int],
+        draft: Literal["none", "lookup"] = "none",
+        threads: int = 0,
+    ) -> list[Chunk]:
+        """All prompts to their ends, together; a KeyboardInterrupt loses them. An error's message names the prompt."""
 
 class Session:
     """One KV state: a table of pages."""
@@ -147,15 +167,16 @@ class Session:
         sample: int,
         stop: Sequence[bytes],
         end_tokens: Sequence[int],
-    ) -> Generation: ...
+        draft: Literal["none", "lookup"] = "none",
+        n_held: int = 0,
+    ) -> Generation:
+        """Continue a prompt, of which the first n_held tokens are the last ones that the session holds."""
 
 class Generation:
     """The token loop over one session, which it keeps alive and occupies until it ends or is closed."""
 
-    def next(
-        self, whole: bool, threads: int = 0, prefill_chunk: int = 0
-    ) -> tuple[str, list[int], Literal["stop", "length"] | None, float, float]:
-        """Run to the next piece of text (whole: to the end): text, token ids, finish reason, prefill and decode seconds so far.
+    def next(self, whole: bool, threads: int = 0, prefill_chunk: int = 0) -> Chunk:
+        """Run to the next piece of text (whole: to the end).
 
         After a KeyboardInterrupt what was generated so far stays and the next call goes on.
         """

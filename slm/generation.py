@@ -1,22 +1,80 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A running generation, whole or as a stream."""
+"""A running generation, whole or as a stream; and batches of them."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from slm.options import GenerateOptions
 from slm.output import Chunk, FinishReason, Output, Timings, Usage
+from slm.overflow import Fitted
 from slm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from slm import _core
 
 
+def core_arguments(tokenizer: Tokenizer | None, end_ids: Sequence[int], options: GenerateOptions) -> dict[str, Any]:
+    """What Session.generate and Model.generate of the core take beside the prompt."""
+    if options.stop and tokenizer is None:
+        raise ValueError("stop is given, and the model has no tokenizer to make text with")
+    assert options.seed is not None  # checked options have one
+    return {
+        "tokenizer": None if tokenizer is None else tokenizer._core,
+        "max_tokens": options.max_tokens,
+        "ignore_eos": options.ignore_eos,
+        "temperature": options.temperature,
+        "top_k": options.top_k,
+        "top_p": options.top_p,
+        "seed": options.seed,
+        "sample": 0,
+        "stop": [stop.encode() for stop in options.stop],
+        "end_tokens": end_ids,
+        "draft": options.draft or "none",
+    }
+
+
+class Result:
+    """What has come of one prompt so far: of n_prompt tokens, n_cached of which need not run; n_cut others were left out."""
+
+    def __init__(self, n_prompt: int, n_cached: int, n_cut: int) -> None:
+        self.n_prompt, self.n_cached, self.n_cut = n_prompt, n_cached, n_cut
+        self.texts: list[str] = []
+        self.tokens: list[int] = []
+        self.finish_reason: FinishReason | None = None
+        self.seconds = (0.0, 0.0)
+        self.n_shared = self.n_drafted = self.n_accepted = 0
+
+    def add(self, piece: "_core.Chunk") -> Chunk:
+        text, tokens, self.finish_reason, prefill, decode, self.n_shared, self.n_drafted, self.n_accepted = piece
+        self.texts.append(text)
+        self.tokens += tokens
+        self.seconds = prefill, decode
+        return Chunk(text, tokens, self.finish_reason)
+
+    @property
+    def timings(self) -> Timings:
+        return Timings(*self.seconds, self.n_prompt - self.n_cached - self.n_shared, max(0, len(self.tokens) - 1))
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(self.n_prompt, len(self.tokens), self.n_cut, self.n_drafted, self.n_accepted)
+
+    def output(self, seed: int) -> Output:
+        assert self.finish_reason is not None  # it has run to the end
+        return Output(
+            "".join(self.texts),
+            self.tokens,
+            finish_reason=self.finish_reason,
+            usage=self.usage,
+            timings=self.timings,
+            seed=seed,
+        )
+
+
 class Run:
     """One generation on a core session: what was asked, and what has come of it so far.
 
-    prompt: the ids to run behind the n_cached positions that the session holds; slm.overflow has let them pass, and left out
-    n_cut others.
+    prompt: all ids, of which the session holds the first n_cached; slm.overflow has let them pass, and left out n_cut others.
     """
 
     def __init__(
@@ -31,53 +89,38 @@ class Run:
         n_cached: int = 0,
         n_cut: int = 0,
     ) -> None:
-        if options.stop and tokenizer is None:
-            raise ValueError("stop is given, and the model has no tokenizer to make text with")
-        assert options.seed is not None  # checked options have one
-        self._generation = core.generate(
-            None if tokenizer is None else tokenizer._core,
-            prompt,
-            options.max_tokens,
-            options.ignore_eos,
-            options.temperature,
-            options.top_k,
-            options.top_p,
-            options.seed,
-            0,
-            [stop.encode() for stop in options.stop],
-            end_ids,
-        )
+        arguments = core_arguments(tokenizer, end_ids, options)
+        self._generation = core.generate(prompt=prompt, n_held=n_cached, **arguments)
         self._threads = threads
-        self.n_cached, self._n_prompt, self._n_cut = n_cached, n_cached + len(prompt), n_cut
-        self._seed = options.seed
-        self.texts: list[str] = []
-        self.tokens: list[int] = []
-        self.finish_reason: FinishReason | None = None
-        self._seconds = (0.0, 0.0)
+        self._seed: int = arguments["seed"]
+        self._result = Result(len(prompt), n_cached, n_cut)
 
     def advance(self, whole: bool) -> Chunk:
         """Run to the next piece of text, or to the end."""
-        text, tokens, finish_reason, prefill_seconds, decode_seconds = self._generation.next(whole, self._threads)
-        self.texts.append(text)
-        self.tokens += tokens
-        self.finish_reason = finish_reason
-        self._seconds = prefill_seconds, decode_seconds
-        return Chunk(text, tokens, finish_reason)
+        return self._result.add(self._generation.next(whole, self._threads))
 
     def close(self) -> None:
         self._generation.close()
 
     @property
     def text(self) -> str:
-        return "".join(self.texts)
+        return "".join(self._result.texts)
+
+    @property
+    def tokens(self) -> list[int]:
+        return self._result.tokens
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        return self._result.finish_reason
 
     @property
     def timings(self) -> Timings:
-        return Timings(*self._seconds, self._n_prompt - self.n_cached, max(0, len(self.tokens) - 1))
+        return self._result.timings
 
     @property
     def usage(self) -> Usage:
-        return Usage(self._n_prompt, len(self.tokens), self._n_cut)
+        return self._result.usage
 
     def finish(self) -> Output:
         """Run to the end and free the session."""
@@ -85,15 +128,26 @@ class Run:
             self.advance(whole=True)
         finally:
             self.close()
-        assert self.finish_reason is not None  # it has run to the end
-        return Output(
-            self.text,
-            self.tokens,
-            finish_reason=self.finish_reason,
-            usage=self.usage,
-            timings=self.timings,
-            seed=self._seed,
-        )
+        return self._result.output(self._seed)
+
+
+def run_batch(
+    core: "_core.Model",
+    tokenizer: Tokenizer | None,
+    end_ids: Sequence[int],
+    prompts: Sequence[Fitted],
+    options: GenerateOptions,
+    threads: int,
+) -> list[Output]:
+    """All prompts to their ends, together; the outputs are in their order."""
+    arguments = core_arguments(tokenizer, end_ids, options)
+    outputs = []
+    pieces = core.generate(prompts=[prompt.ids for prompt in prompts], threads=threads, **arguments)
+    for prompt, piece in zip(prompts, pieces, strict=True):
+        result = Result(len(prompt.ids), 0, prompt.n_cut)
+        result.add(piece)
+        outputs.append(result.output(arguments["seed"]))
+    return outputs
 
 
 class Stream(Iterator[Chunk]):

@@ -16,11 +16,14 @@ class Usage:
     """Counts of tokens. prompt_tokens: all positions before the first generated token, cached ones among them.
 
     cut_tokens: by how many the prompt was shortened because it did not fit; 0 unless overflow= allows that.
+    drafted_tokens: how many tokens were guessed, accepted_tokens: how many of those were right; 0 unless draft= asks for guesses.
     """
 
     prompt_tokens: int
     completion_tokens: int
     cut_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -31,7 +34,9 @@ class Usage:
 class Timings:
     """Seconds of one generation: prefill until the first token, decode for the rest.
 
-    prefill_tokens: prompt tokens that were computed (a session keeps the others); decode_tokens: generated tokens but the first.
+    prefill_tokens: prompt tokens that were computed (a session keeps the others, in a batch another prompt may have run them);
+    decode_tokens: generated tokens but the first. In a batch seconds are by the clock from where the prompt entered it, and the
+    others run in them too: the batch makes all their tokens in the time that its call takes.
     """
 
     prefill_seconds: float

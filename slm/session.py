@@ -164,7 +164,7 @@ class Session:
         del self._tokens[kept:]
         self._turn_ends = [min(end, kept) for end in self._turn_ends]
         run = {"threads": model.threads, "n_cached": held, "n_cut": n_cut}
-        self._turn = turn = Run(self._core, tokenizer, model.end_ids, ids[held:], options, **run)
+        self._turn = turn = Run(self._core, tokenizer, model.end_ids, ids, options, **run)
         self._turn_start = kept
         self._tokens += ids[kept:]
         self._messages.append(message)

@@ -38,7 +38,13 @@ def test_output_record():
     assert output.usage.total_tokens == 8
     assert (output.timings.prefill_tokens_per_second, output.timings.decode_tokens_per_second) == (10.0, 8.0)
     assert Timings(0.0, 0.0, 0, 0).decode_tokens_per_second == 0.0
-    assert dataclasses.asdict(output)["usage"] == {"prompt_tokens": 5, "completion_tokens": 3, "cut_tokens": 0}
+    assert dataclasses.asdict(output)["usage"] == {
+        "prompt_tokens": 5,
+        "completion_tokens": 3,
+        "cut_tokens": 0,
+        "drafted_tokens": 0,
+        "accepted_tokens": 0,
+    }
     assert output.logprobs is None
     for record in (output, output.usage, output.timings, slm.Chunk("a", [1])):
         assert not hasattr(record, "__dict__")

@@ -114,7 +114,7 @@ def test_generation_in_chunks_or_whole(build, model, form, temperature, top_k, t
         generation = session.generate(None, model.ids[cached:SPLIT], 30, True, temperature, top_k, top_p, 7, 0, [], [])
         found: list[int] = []
         while True:
-            _, new, finish, _, _ = generation.next(whole, threads, chunk)
+            _, new, finish, *_ = generation.next(whole, threads, chunk)
             found += new
             if finish is not None:
                 assert finish == "length"

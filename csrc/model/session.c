@@ -5,11 +5,14 @@
 #include "base/arith.h"
 #include "model/decoder.h"
 
+/* A workspace for so many tokens stays with the session: decode, of a batch and with drafts too, allocates nothing but pages. */
+enum { KEPT_TOKENS = 32 };
+
 struct slm_session {
     slm_model *model;
     slm_kv_cache cache;
     int64_t length;
-    slm_workspace workspace; /* kept between calls for one token: decode allocates nothing else than pages */
+    slm_workspace workspace;
 };
 
 slm_status slm_session_create(slm_model *model, slm_session **out, slm_error *error) {
@@ -55,6 +58,10 @@ size_t slm_session_kv_bytes(const slm_session *session) {
     return slm_kv_held(&session->cache);
 }
 
+size_t slm_session_kv_most(const slm_model *model, int64_t n_positions) {
+    return slm_kv_most(&model->kv_shape, model->sliding_windows, n_positions, SLM_PREFILL_CHUNK);
+}
+
 int64_t slm_session_rewind_limit(const slm_session *session) {
     return slm_kv_rewind_limit(&session->cache);
 }
@@ -75,35 +82,32 @@ slm_status slm_session_rewind(slm_session *session, int64_t n_tokens, slm_error 
     return SLM_OK;
 }
 
-static bool is_hidden(slm_output which) {
-    return which == SLM_HIDDEN_LAST || which == SLM_HIDDEN_ALL;
-}
-
-static slm_status check(const slm_session *session, const int32_t *tokens, int64_t n_tokens, slm_output which, slm_error *error) {
+static slm_status check(const slm_part *part, bool hidden, slm_error *error) {
+    const slm_session *session = part->session;
     int64_t vocab_size = session->model->config.vocab_size, context = session->model->context;
     bool bidirectional = session->model->config.bidirectional;
-    if (bidirectional && (which == SLM_LOGITS_LAST || which == SLM_LOGITS_ALL))
+    if (bidirectional && part->n_outputs && !hidden)
         return slm_fail(error, SLM_UNSUPPORTED, -1, "the model embeds text, it does not generate: it has no logits");
     if (bidirectional && session->length) {
         return slm_fail(error, SLM_BAD_ARGUMENT, -1, "the model sees a text whole, so it takes one at position 0, not at %lld",
                         (long long)session->length);
     }
-    if (n_tokens < 1)
-        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "tokens: expected at least one, found %lld", (long long)n_tokens);
-    if (n_tokens > context - session->length) {
+    if (part->n_tokens < 1)
+        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "tokens: expected at least one, found %lld", (long long)part->n_tokens);
+    if (part->n_tokens > context - session->length) {
         return slm_fail(error, SLM_CONTEXT_FULL, -1, "%lld tokens after %lld do not fit into a context of %lld",
-                        (long long)n_tokens, (long long)session->length, (long long)context);
+                        (long long)part->n_tokens, (long long)session->length, (long long)context);
     }
-    for (int64_t i = 0; i < n_tokens; i++) {
-        if (tokens[i] < 0 || tokens[i] >= vocab_size) {
+    for (int64_t i = 0; i < part->n_tokens; i++) {
+        if (part->tokens[i] < 0 || part->tokens[i] >= vocab_size) {
             return slm_fail(error, SLM_BAD_ARGUMENT, i, "tokens[%lld]: expected 0 to %lld, found %d", (long long)i,
-                            (long long)vocab_size - 1, (int)tokens[i]);
+                            (long long)vocab_size - 1, (int)part->tokens[i]);
         }
     }
     return SLM_OK;
 }
 
-/* A workspace for steps of n tokens. One for a single token stays with the session, wider ones go after the call. */
+/* A workspace for steps of n tokens. One for few tokens stays with the session, wider ones go after the call. */
 static slm_status ensure_workspace(slm_session *session, int64_t n_tokens, int threads, slm_error *error) {
     slm_workspace *w = &session->workspace;
     if (w->max_tokens >= n_tokens && w->threads >= threads) return SLM_OK;
@@ -111,15 +115,20 @@ static slm_status ensure_workspace(slm_session *session, int64_t n_tokens, int t
     return slm_workspace_create(w, session->model, n_tokens, threads, error);
 }
 
-static slm_status fail_not_a_number(const slm_step *step, slm_error *error) {
+static bool output_is_finite(const slm_step *step, int64_t i) {
     const slm_config *c = &step->model->config;
-    const slm_kernels *kernels = step->model->kernels;
-    int64_t width = step->hidden ? c->hidden_size : c->vocab_size, silent = step->n_tokens - step->n_outputs, t = 0;
-    while (t < step->n_tokens - 1 && slm_step_is_finite(step, t) &&
-           (t < silent || kernels->all_finite(step->output + (t - silent) * width, width))) {
-        t++;
+    int64_t width = step->hidden ? c->hidden_size : c->vocab_size;
+    return step->choices ? step->choices[i].count : step->model->kernels->all_finite(step->output + i * width, width);
+}
+
+static slm_status fail_not_a_number(const slm_step *step, int64_t *span, slm_error *error) {
+    int64_t t = 0;
+    for (int64_t i = 0; t < step->n_tokens - 1 && slm_step_is_finite(step, t); t++) {
+        if (i < step->n_outputs && step->outputs[i] == t && !output_is_finite(step, i++)) break;
     }
-    int64_t position = step->spans[0].first_position + t;
+    *span = 0;
+    while (t >= step->spans[*span].first_token + step->spans[*span].n_tokens) ++*span;
+    int64_t position = step->spans[*span].first_position + t - step->spans[*span].first_token;
     return slm_fail(error, SLM_NOT_A_NUMBER, position, "the model gave NaN or infinity at position %lld", (long long)position);
 }
 
@@ -127,59 +136,102 @@ static void step_body(void *step, slm_team *team) {
     slm_decoder_step(step, team);
 }
 
-slm_status slm_session_run(slm_session *session, const int32_t *tokens, int64_t n_tokens, slm_output which, float *output,
-                           slm_choice *choice, const slm_call *call, slm_clock *clock, slm_error *error) {
+/* How far the parts have come: before token `at` of part `part`. */
+typedef struct cursor {
+    int64_t part, at;
+} cursor;
+
+/* Fills a step with the next tokens of parts and takes the cursor behind them. */
+static slm_status fill_step(slm_step *step, const slm_part *parts, int64_t n_parts, int64_t most, cursor *c, slm_error *error) {
+    slm_workspace *w = step->workspace;
+    while (c->part < n_parts && step->n_tokens < most) {
+        const slm_part *part = &parts[c->part];
+        int64_t n = slm_min64(most - step->n_tokens, part->n_tokens - c->at), first = part->session->length + c->at;
+        slm_status status = slm_kv_reserve(&part->session->cache, first, first + n, error);
+        if (status) return status;
+        w->spans[step->n_spans++] = (slm_kv_span){
+            .pages = part->session->cache.pages, .first_token = step->n_tokens, .n_tokens = n, .first_position = first};
+        for (int64_t i = 0; i < n; i++) {
+            if (c->at + i >= part->n_tokens - part->n_outputs) w->outputs[step->n_outputs++] = step->n_tokens + i;
+            w->tokens[step->n_tokens + i] = part->tokens[c->at + i];
+        }
+        step->n_tokens += n;
+        c->at += n;
+        if (c->at == part->n_tokens) *c = (cursor){.part = c->part + 1};
+    }
+    return SLM_OK;
+}
+
+slm_status slm_session_run(const slm_part *parts, int64_t n_parts, bool hidden, float *output, slm_choice *choices,
+                           const slm_call *call, slm_clock *clock, int64_t *failed, slm_error *error) {
+    slm_session *session = parts[0].session; /* its workspace serves all */
     slm_model *model = session->model;
-    slm_kv_cache *cache = &session->cache;
-    int64_t start = session->length, chunk = call && call->prefill_chunk > 0 ? call->prefill_chunk : SLM_PREFILL_CHUNK;
-    if (model->config.bidirectional) chunk = n_tokens; /* keys and values of all tokens come before the first attention */
-    bool all = which == SLM_LOGITS_ALL || which == SLM_HIDDEN_ALL, hidden = is_hidden(which);
-    int64_t width = hidden ? model->config.hidden_size : model->config.vocab_size;
+    int64_t n_tokens = 0, n_drafts = 0, done = 0, width = hidden ? model->config.hidden_size : model->config.vocab_size;
     int threads = slm_threads_wanted(call ? call->threads : 0);
-    slm_status status = check(session, tokens, n_tokens, which, error);
-    if (!status) status = ensure_workspace(session, slm_min64(chunk, n_tokens), threads, error);
-    for (int64_t at = 0; !status && at < n_tokens; at += chunk) {
-        int64_t n = slm_min64(chunk, n_tokens - at);
-        bool last = at + n == n_tokens;
-        status = slm_kv_reserve(cache, start + at, start + at + n, error);
-        if (status) break;
+    slm_status status = SLM_OK;
+    *failed = -1;
+    for (int64_t i = 0; i < n_parts && !status; i++) {
+        status = check(&parts[i], hidden, error);
+        if (status) *failed = i;
+        n_tokens += parts[i].n_tokens;
+        n_drafts += parts[i].n_drafts;
+    }
+    if (status) return status;
+    int64_t chunk = call && call->prefill_chunk > 0 ? call->prefill_chunk : SLM_PREFILL_CHUNK;
+    if (model->config.bidirectional) chunk = n_tokens; /* keys and values of all tokens come before the first attention */
+    status = ensure_workspace(session, slm_min64(chunk, n_tokens), threads, error);
+    cursor next = {0};
+    while (!status && next.part < n_parts) {
+        const slm_part *first = &parts[next.part];
+        int64_t at = next.at, span;
         slm_workspace *w = &session->workspace;
-        int64_t n_outputs = all ? n : which != SLM_NO_OUTPUT && last;
-        for (int64_t i = 0; i < n_outputs; i++) w->outputs[i] = n - n_outputs + i;
-        w->spans[0] = (slm_kv_span){.pages = cache->pages, .n_tokens = n, .first_position = start + at};
         slm_step step = {.model = model,
                          .workspace = w,
-                         .tokens = tokens + at,
-                         .n_tokens = n,
+                         .tokens = w->tokens,
                          .spans = w->spans,
-                         .n_spans = 1,
                          .outputs = w->outputs,
-                         .n_outputs = n_outputs,
                          .hidden = hidden,
-                         .output = all ? output + at * width : output,
-                         .choices = choice,
+                         .output = output,
+                         .choices = choices,
                          .finite = true};
+        status = fill_step(&step, parts, n_parts, chunk, &next, error);
+        if (status) break;
         slm_threads_run(threads, clock, step_body, &step);
-        if (clock->cancelled || (n_tokens > 1 && slm_clock_progress(clock, (uint64_t)(at + n), (uint64_t)n_tokens))) {
+        done += step.n_tokens;
+        if (output) output += step.n_outputs * width;
+        if (choices) choices += step.n_outputs;
+        bool decode = n_tokens - n_drafts == n_parts;
+        if (clock->cancelled || (!decode && slm_clock_progress(clock, (uint64_t)done, (uint64_t)n_tokens))) {
             status = slm_fail_cancelled(error);
         } else if (!atomic_load(&step.finite)) {
-            status = fail_not_a_number(&step, error);
-        } else {
-            slm_kv_drop(cache, last ? start + n_tokens : start, start + at + n);
+            status = fail_not_a_number(&step, &span, error);
+            *failed = first - parts + span;
+        }
+        for (int64_t i = 0; !status && i < step.n_spans; i++, at = 0) {
+            int64_t start = first[i].session->length, sure = start + first[i].n_tokens - first[i].n_drafts;
+            slm_kv_drop(&first[i].session->cache, start, slm_min64(start + at + step.spans[i].n_tokens, sure));
         }
     }
-    if (status) {
-        slm_kv_discard(cache, start);
-    } else {
-        session->length = start + n_tokens;
+    for (int64_t i = 0; i < n_parts; i++) {
+        slm_session *s = parts[i].session;
+        if (status) {
+            slm_kv_discard(&s->cache, s->length);
+        } else {
+            s->length += parts[i].n_tokens;
+            slm_kv_drop(&s->cache, s->length - parts[i].n_drafts, s->length - parts[i].n_drafts);
+        }
     }
-    if (session->workspace.max_tokens > 1) slm_workspace_release(&session->workspace);
+    if (session->workspace.max_tokens > KEPT_TOKENS) slm_workspace_release(&session->workspace);
     return status;
 }
 
 slm_status slm_session_forward(slm_session *session, const int32_t *tokens, int64_t n_tokens, slm_output which, float *output,
                                const slm_call *call, slm_error *error) {
     slm_clock clock;
+    int64_t failed;
+    bool all = which == SLM_LOGITS_ALL || which == SLM_HIDDEN_ALL, hidden = which == SLM_HIDDEN_LAST || which == SLM_HIDDEN_ALL;
+    slm_part part = {
+        .session = session, .tokens = tokens, .n_tokens = n_tokens, .n_outputs = all ? n_tokens : which != SLM_NO_OUTPUT};
     slm_clock_start(&clock, call);
-    return slm_session_run(session, tokens, n_tokens, which, output, NULL, call, &clock, error);
+    return slm_session_run(&part, 1, hidden, output, NULL, call, &clock, &failed, error);
 }

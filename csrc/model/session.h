@@ -7,10 +7,23 @@
 #include "model/model.h"
 #include "ops/head.h"
 
-/* slm_session_forward under a clock that the caller has started. choice: NULL, or what SLM_LOGITS_LAST finishes instead of
- * output.
- */
-slm_status slm_session_run(slm_session *session, const int32_t *tokens, int64_t n_tokens, slm_output which, float *output,
-                           slm_choice *choice, const slm_call *call, slm_clock *clock, slm_error *error);
+/* Tokens that a session takes, and whose output is wanted. */
+typedef struct slm_part {
+    slm_session *session;
+    const int32_t *tokens; /* [n_tokens] */
+    int64_t n_tokens;
+    int64_t n_outputs; /* of the last so many of them */
+    int64_t n_drafts;  /* the last so many, but not all, may be taken back by slm_session_rewind and leave no trace */
+} slm_part;
+
+/* Runs the parts of n_parts > 0 different sessions of one model, together and in steps of as many tokens as the call says: the
+ * columns of the same linears. output: [n_outputs of all parts, vocab_size, or with `hidden` hidden_size], in the order of parts;
+ * or choices, as many, which are finished instead. All sessions go on by their tokens, or on failure none of them. *failed: the
+ * part that an error is about; -1: all. */
+slm_status slm_session_run(const slm_part *parts, int64_t n_parts, bool hidden, float *output, slm_choice *choices,
+                           const slm_call *call, slm_clock *clock, int64_t *failed, slm_error *error);
+
+/* The most bytes that keys and values of `n_positions` take. */
+size_t slm_session_kv_most(const slm_model *model, int64_t n_positions);
 
 #endif

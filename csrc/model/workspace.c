@@ -4,7 +4,7 @@
 #include "base/alloc.h"
 #include "base/arith.h"
 
-enum { SHARED_BLOCKS = 12, THREAD_BLOCKS = 18 };
+enum { SHARED_BLOCKS = 13, THREAD_BLOCKS = 18 };
 
 /* Zeroed: padding must read as zero. Where the workspace is only measured, something that is not NULL. */
 static void *take(slm_workspace *w, int64_t count, int64_t other, size_t size) {
@@ -40,8 +40,9 @@ static slm_status lay_out(slm_workspace *w, const slm_model *model, int64_t max_
     bool ok = (w->q = take(w, n, w->q_ld, sizeof(float))) && (w->k = take(w, n, w->kv_ld, sizeof(float))) &&
               (w->v = take(w, n, w->kv_ld, sizeof(float))) && (w->attended = take(w, n, w->q_ld, sizeof(float))) &&
               (w->product = take(w, n, w->inner_ld, sizeof(float))) && (w->delta = take(w, n, w->hidden_ld, sizeof(float))) &&
-              (w->spans = take(w, n, 1, sizeof *w->spans)) && (w->output_spans = take(w, n, 1, sizeof *w->output_spans)) &&
-              (w->outputs = take(w, n, 1, sizeof *w->outputs)) && (w->partials.max = take(w, partials, 1, sizeof(float))) &&
+              (w->tokens = take(w, n, 1, sizeof *w->tokens)) && (w->spans = take(w, n, 1, sizeof *w->spans)) &&
+              (w->output_spans = take(w, n, 1, sizeof *w->output_spans)) && (w->outputs = take(w, n, 1, sizeof *w->outputs)) &&
+              (w->partials.max = take(w, partials, 1, sizeof(float))) &&
               (w->partials.sum = take(w, partials, 1, sizeof(float))) &&
               (w->partials.out = take(w, partials, width, sizeof(float)));
     w->streams = slm_alloc_zero((size_t)threads, sizeof *w->streams);

@@ -27,6 +27,7 @@ typedef struct slm_workspace {
     float *attended;                          /* [max_tokens, q_ld] */
     float *product;                           /* [max_tokens, inner_ld] what down_proj reads */
     float *delta;                             /* [max_tokens, hidden_ld] what a block adds to the stream */
+    int32_t *tokens;                          /* room for [max_tokens] */
     slm_kv_span *spans;                       /* room for [max_tokens] */
     slm_kv_span *output_spans;                /* [n_output_spans], room for [max_tokens] */
     int64_t n_output_spans;

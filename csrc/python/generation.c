@@ -1,6 +1,103 @@
 /* SPDX-License-Identifier: Apache-2.0
- * generation.c: slm._core.Generation: the token loop over one session, pulled chunk by chunk. */
+ * generation.c: slm._core.Generation: the token loop over one session, pulled chunk by chunk; and batches, which run whole. */
+#include <string.h>
+
 #include "python/objects.h"
+
+/* ---- arguments of both kinds of generate ------------------------------------------------------------------------------- */
+
+/* What a call to generate is given. Zero it first; free_arguments. */
+typedef struct arguments {
+    slm_tokenizer *tokenizer; /* borrowed; NULL: none */
+    PyObject *prompt, *last;  /* borrowed: the argument `prompt` or `prompts`, and the one of the method's own, or NULL */
+    slm_generate_options options;
+    int32_t *end_tokens;
+    PyObject *stop_bytes, *stop_offsets;
+} arguments;
+
+/* The stop strings as one block of bytes and its offsets, both `bytes` objects for the caller to release. */
+static bool read_stop(PyObject *sequence, slm_strings *stop, PyObject **bytes, PyObject **offsets) {
+    PyObject *list = PySequence_List(sequence), *empty = list ? PyBytes_FromStringAndSize(NULL, 0) : NULL;
+    Py_ssize_t n = list ? PyList_Size(list) : 0;
+    for (Py_ssize_t i = 0; empty && i < n; i++) {
+        if (PyBytes_Check(PyList_GetItem(list, i))) continue;
+        PyErr_Format(PyExc_TypeError, "stop[%zd]: expected bytes, found %R", i, (PyObject *)Py_TYPE(PyList_GetItem(list, i)));
+        Py_CLEAR(empty);
+    }
+    *bytes = empty ? PyObject_CallMethod(empty, "join", "O", list) : NULL;
+    *offsets = *bytes ? PyBytes_FromStringAndSize(NULL, (n + 1) * (Py_ssize_t)sizeof(uint64_t)) : NULL;
+    uint64_t *at = *offsets ? (uint64_t *)(void *)PyBytes_AsString(*offsets) : NULL, total = 0;
+    for (Py_ssize_t i = 0; at && i <= n; i++) {
+        at[i] = total;
+        if (i < n) total += (uint64_t)PyBytes_Size(PyList_GetItem(list, i));
+    }
+    Py_XDECREF(empty);
+    Py_XDECREF(list);
+    if (!at) return false;
+    *stop = (slm_strings){.bytes = PyBytes_AsString(*bytes), .offsets = at, .count = (size_t)n};
+    return true;
+}
+
+static bool read_draft(const char *name, slm_draft *draft) {
+    *draft = strcmp(name, "lookup") ? SLM_DRAFT_NONE : SLM_DRAFT_LOOKUP;
+    if (*draft || !strcmp(name, "none")) return true;
+    PyErr_Format(PyExc_ValueError, "draft: expected 'none' or 'lookup', found '%.32s'", name);
+    return false;
+}
+
+/* False with an exception. */
+static bool read_arguments(const slm_py_state *state, PyObject *args, PyObject *kwargs, char *prompt, char *last, arguments *a) {
+    char *names[] = {"tokenizer", prompt,   "max_tokens", "ignore_eos", "temperature", "top_k", "top_p",
+                     "seed",      "sample", "stop",       "end_tokens", "draft",       last,    NULL};
+    PyObject *tokenizer, *max_tokens, *top_k_object, *seed, *sample, *stop, *end_tokens;
+    slm_generate_options *o = &a->options;
+    const char *draft = "none";
+    int ignore_eos;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOpfOfOOOO|sO", names, &tokenizer, &a->prompt, &max_tokens, &ignore_eos,
+                                     &o->temperature, &top_k_object, &o->top_p, &seed, &sample, &stop, &end_tokens, &draft,
+                                     &a->last)) {
+        return false;
+    }
+    int64_t n_end, top_k;
+    if (!slm_py_int(max_tokens, "max_tokens", 0, INT64_MAX, &o->max_tokens) ||
+        !slm_py_int(top_k_object, "top_k", 0, INT32_MAX, &top_k) || !slm_py_uint64(seed, "seed", &o->seed) ||
+        !slm_py_uint64(sample, "sample", &o->sample) || !read_draft(draft, &o->draft) ||
+        (tokenizer != Py_None && !(a->tokenizer = slm_py_tokenizer(state, tokenizer))) ||
+        !(a->end_tokens = slm_py_tokens(end_tokens, "end_tokens", &n_end)) ||
+        !read_stop(stop, &o->stop, &a->stop_bytes, &a->stop_offsets)) {
+        return false;
+    }
+    o->ignore_eos = ignore_eos;
+    o->top_k = (int32_t)top_k;
+    o->end_tokens = a->end_tokens;
+    o->n_end_tokens = (size_t)n_end;
+    return true;
+}
+
+static void free_arguments(arguments *a) {
+    slm_py_free(a->end_tokens);
+    Py_XDECREF(a->stop_bytes);
+    Py_XDECREF(a->stop_offsets);
+}
+
+static PyObject *chunk_object(const slm_chunk *chunk) {
+    static const char *const finishes[] = {[SLM_FINISH_NONE] = NULL, [SLM_FINISH_STOP] = "stop", [SLM_FINISH_LENGTH] = "length"};
+    PyObject *result = NULL, *tokens = PyList_New((Py_ssize_t)chunk->n_tokens);
+    for (size_t i = 0; tokens && i < chunk->n_tokens; i++) {
+        PyObject *id = PyLong_FromLong(chunk->tokens[i]);
+        if (!id || PyList_SetItem(tokens, (Py_ssize_t)i, id)) Py_CLEAR(tokens);
+    }
+    PyObject *text = tokens ? PyUnicode_DecodeUTF8(chunk->text ? chunk->text : "", (Py_ssize_t)chunk->text_size, "strict") : NULL;
+    if (text) {
+        result = Py_BuildValue("(OOzddLLL)", text, tokens, finishes[chunk->finish], chunk->prefill_seconds, chunk->decode_seconds,
+                               (long long)chunk->n_shared, (long long)chunk->n_drafted, (long long)chunk->n_accepted);
+    }
+    Py_XDECREF(text);
+    Py_XDECREF(tokens);
+    return result;
+}
+
+/* ---- a generation --------------------------------------------------------------------------------------------------------- */
 
 typedef struct slm_py_generation {
     PyObject_HEAD slm_generation *generation; /* NULL when closed */
@@ -8,7 +105,8 @@ typedef struct slm_py_generation {
     bool occupies, running;
 } slm_py_generation;
 
-PyObject *slm_py_wrap_generation(slm_py_state *state, slm_generation *generation, slm_py_session *session) {
+/* Takes over the generation, also on failure; marks the session busy until the generation ends. */
+static PyObject *wrap(slm_py_state *state, slm_generation *generation, slm_py_session *session) {
     allocfunc allocate = (allocfunc)PyType_GetSlot(state->Generation, Py_tp_alloc);
     slm_py_generation *self = (slm_py_generation *)allocate(state->Generation, 0);
     if (!self) {
@@ -21,6 +119,29 @@ PyObject *slm_py_wrap_generation(slm_py_state *state, slm_generation *generation
     return (PyObject *)self;
 }
 
+PyObject *slm_py_session_generate(PyObject *object, PyObject *args, PyObject *kwargs) {
+    slm_py_session *self = (slm_py_session *)object;
+    slm_py_state *state = slm_py_state_of(Py_TYPE(object));
+    PyObject *result = NULL;
+    arguments a = {0};
+    int32_t *prompt = NULL;
+    int64_t n_prompt, n_held = 0;
+    slm_generation *generation = NULL;
+    slm_error error;
+    if (read_arguments(state, args, kwargs, "prompt", "n_held", &a) && (prompt = slm_py_tokens(a.prompt, "prompt", &n_prompt)) &&
+        (!a.last || slm_py_int(a.last, "n_held", 0, INT64_MAX, &n_held)) && slm_py_claim(state, self)) {
+        /* From claim to wrap nothing runs Python: another thread must not come between. */
+        if (slm_generation_create(self->session, a.tokenizer, prompt, n_prompt, n_held, &a.options, &generation, &error)) {
+            slm_py_raise(state, &error);
+        } else {
+            result = wrap(state, generation, self);
+        }
+    }
+    slm_py_free(prompt);
+    free_arguments(&a);
+    return result;
+}
+
 static void vacate(slm_py_generation *self) {
     if (self->occupies) self->session->busy = false;
     self->occupies = false;
@@ -28,7 +149,6 @@ static void vacate(slm_py_generation *self) {
 
 static PyObject *generation_next(PyObject *object, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"whole", "threads", "prefill_chunk", NULL};
-    static const char *const finishes[] = {[SLM_FINISH_NONE] = NULL, [SLM_FINISH_STOP] = "stop", [SLM_FINISH_LENGTH] = "length"};
     slm_py_generation *self = (slm_py_generation *)object;
     slm_py_state *state = slm_py_state_of(Py_TYPE(object));
     int whole;
@@ -54,17 +174,7 @@ static PyObject *generation_next(PyObject *object, PyObject *args, PyObject *kwa
         if (status) slm_py_raise(state, &error);
     } else {
         if (chunk.finish != SLM_FINISH_NONE) vacate(self);
-        PyObject *tokens = PyList_New((Py_ssize_t)chunk.n_tokens);
-        for (size_t i = 0; tokens && i < chunk.n_tokens; i++) {
-            PyObject *id = PyLong_FromLong(chunk.tokens[i]);
-            if (!id || PyList_SetItem(tokens, (Py_ssize_t)i, id)) Py_CLEAR(tokens);
-        }
-        PyObject *text =
-            tokens ? PyUnicode_DecodeUTF8(chunk.text ? chunk.text : "", (Py_ssize_t)chunk.text_size, "strict") : NULL;
-        if (text)
-            result = Py_BuildValue("(OOzdd)", text, tokens, finishes[chunk.finish], chunk.prefill_seconds, chunk.decode_seconds);
-        Py_XDECREF(text);
-        Py_XDECREF(tokens);
+        result = chunk_object(&chunk);
     }
     Py_DECREF(object);
     return result;
@@ -92,9 +202,75 @@ static void generation_dealloc(PyObject *object) {
     Py_DECREF(type);
 }
 
+/* ---- a batch -------------------------------------------------------------------------------------------------------------- */
+
+/* Prompts from a sequence of sequences of ids; *count of them are there to be freed also on failure, where it is false with an
+ * exception. */
+static bool read_prompts(PyObject *list, slm_prompt *prompts, Py_ssize_t *count) {
+    for (Py_ssize_t n = PyList_Size(list); *count < n; ++*count) {
+        char name[32];
+        PyOS_snprintf(name, sizeof name, "prompts[%zd]", *count);
+        slm_prompt *p = &prompts[*count];
+        int32_t *tokens = slm_py_tokens(PyList_GetItem(list, *count), name, &p->n_tokens);
+        if (!tokens) return false;
+        p->tokens = tokens;
+    }
+    return true;
+}
+
+PyObject *slm_py_model_generate(PyObject *object, PyObject *args, PyObject *kwargs) {
+    slm_py_state *state = slm_py_state_of(Py_TYPE(object));
+    slm_model *model = ((slm_py_model *)object)->model;
+    arguments a = {0};
+    slm_py_call call = {0};
+    slm_error error;
+    slm_batch *batch = NULL;
+    PyObject *result = NULL, *list = NULL;
+    slm_prompt *prompts = NULL;
+    Py_ssize_t n = 0, count = 0;
+    if (!model) return PyErr_Format(state->ClosedError, "the model was not initialised");
+    if (!read_arguments(state, args, kwargs, "prompts", "threads", &a) || !slm_py_call_options(a.last, NULL, &call.call) ||
+        !(list = PySequence_List(a.prompt))) {
+        goto end;
+    }
+    n = PyList_Size(list);
+    prompts = PyMem_Calloc((size_t)n + 1, sizeof *prompts);
+    if (!prompts) {
+        PyErr_NoMemory();
+        goto end;
+    }
+    if (!read_prompts(list, prompts, &count)) goto end;
+    if (slm_batch_create(model, a.tokenizer, prompts, (size_t)n, &a.options, &batch, &error)) {
+        slm_py_raise(state, &error);
+        goto end;
+    }
+    slm_py_call_begin(&call, state);
+    slm_status status = slm_batch_run(batch, &call.call, &error);
+    if (!slm_py_call_end(&call) || status) {
+        if (status) slm_py_raise(state, &error);
+        goto end;
+    }
+    result = PyList_New(n);
+    for (Py_ssize_t i = 0; result && i < n; i++) {
+        slm_chunk chunk;
+        slm_batch_chunk(batch, (size_t)i, &chunk);
+        PyObject *item = chunk_object(&chunk);
+        if (!item || PyList_SetItem(result, i, item)) Py_CLEAR(result);
+    }
+end:
+    slm_batch_release(batch);
+    for (Py_ssize_t i = 0; i < count; i++) slm_py_free((void *)(uintptr_t)prompts[i].tokens);
+    PyMem_Free(prompts);
+    Py_XDECREF(list);
+    free_arguments(&a);
+    return result;
+}
+
 static PyMethodDef methods[] = {
     {"next", (PyCFunction)(void (*)(void))generation_next, METH_VARARGS | METH_KEYWORDS,
-     "next(whole, threads=0, prefill_chunk=0)\n--\n\nText, token ids, finish reason, prefill and decode seconds so far."},
+     "next(whole, threads=0, prefill_chunk=0)\n--\n\nText, token ids, finish reason; prefill and decode seconds, prompt tokens "
+     "that "
+     "others have run, drafted tokens and those of them that were drawn, all so far."},
     {"close", generation_close, METH_NOARGS, "close()\n--\n\nStop here; the session is free again."},
     {NULL, NULL, 0, NULL},
 };

@@ -473,6 +473,9 @@ static PyMethodDef methods[] = {
      "The memory that a model made of the same arguments will take. Reads no weights."},
     {"stats", model_stats, METH_NOARGS, "stats()\n--\n\nBytes held and read, context, vocabulary size, KV type."},
     {"session", model_session, METH_NOARGS, "session()\n--\n\nA new, empty session."},
+    {"generate", (PyCFunction)(void (*)(void))slm_py_model_generate, METH_VARARGS | METH_KEYWORDS,
+     "generate(tokenizer, prompts, max_tokens, ignore_eos, temperature, top_k, top_p, seed, sample, stop, end_tokens, "
+     "draft='none', threads=0)\n--\n\nWhat Generation.next(True) gives for each prompt; they run together."},
     {NULL, NULL, 0, NULL},
 };
 

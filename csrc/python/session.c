@@ -16,7 +16,7 @@ PyObject *slm_py_wrap_session(slm_py_state *state, slm_session *session) {
     return (PyObject *)self;
 }
 
-static bool claim(const slm_py_state *state, slm_py_session *self) {
+bool slm_py_claim(const slm_py_state *state, const slm_py_session *self) {
     if (self->busy) PyErr_SetString(state->BusyError, "the session is already running a call or a generation that has not ended");
     return !self->busy;
 }
@@ -29,13 +29,14 @@ static PyObject *session_length(PyObject *self, void *unused) {
 static PyObject *session_kv_bytes(PyObject *object, void *unused) {
     (void)unused;
     slm_py_session *self = (slm_py_session *)object;
-    return claim(slm_py_state_of(Py_TYPE(object)), self) ? PyLong_FromSize_t(slm_session_kv_bytes(self->session)) : NULL;
+    return slm_py_claim(slm_py_state_of(Py_TYPE(object)), self) ? PyLong_FromSize_t(slm_session_kv_bytes(self->session)) : NULL;
 }
 
 static PyObject *session_rewind_limit(PyObject *object, void *unused) {
     (void)unused;
     slm_py_session *self = (slm_py_session *)object;
-    return claim(slm_py_state_of(Py_TYPE(object)), self) ? PyLong_FromLongLong(slm_session_rewind_limit(self->session)) : NULL;
+    return slm_py_claim(slm_py_state_of(Py_TYPE(object)), self) ? PyLong_FromLongLong(slm_session_rewind_limit(self->session))
+                                                                : NULL;
 }
 
 static PyObject *session_fork(PyObject *object, PyObject *unused) {
@@ -44,7 +45,7 @@ static PyObject *session_fork(PyObject *object, PyObject *unused) {
     slm_py_state *state = slm_py_state_of(Py_TYPE(object));
     slm_session *fork = NULL;
     slm_error error;
-    if (!claim(state, self)) return NULL;
+    if (!slm_py_claim(state, self)) return NULL;
     if (slm_session_fork(self->session, &fork, &error)) return slm_py_raise(state, &error);
     return slm_py_wrap_session(state, fork);
 }
@@ -54,7 +55,7 @@ static PyObject *session_rewind(PyObject *object, PyObject *argument) {
     slm_py_state *state = slm_py_state_of(Py_TYPE(object));
     slm_error error;
     int64_t n_tokens;
-    if (!slm_py_int(argument, "n_tokens", 0, self->length, &n_tokens) || !claim(state, self)) return NULL;
+    if (!slm_py_int(argument, "n_tokens", 0, self->length, &n_tokens) || !slm_py_claim(state, self)) return NULL;
     if (slm_session_rewind(self->session, n_tokens, &error)) return slm_py_raise(state, &error);
     self->length = n_tokens;
     Py_RETURN_NONE;
@@ -111,7 +112,7 @@ static PyObject *session_forward(PyObject *object, PyObject *args, PyObject *kwa
     slm_error error;
     if (which != SLM_NO_OUTPUT) array = output_array(self->session, which, n_tokens, &output);
     /* From here to busy = true nothing may run Python: another thread must not come between. */
-    if ((which == SLM_NO_OUTPUT || array) && claim(state, self)) {
+    if ((which == SLM_NO_OUTPUT || array) && slm_py_claim(state, self)) {
         self->busy = true;
         slm_py_call_begin(&call, state);
         slm_status status = slm_session_forward(self->session, tokens, n_tokens, which, output, &call.call, &error);
@@ -131,72 +132,6 @@ static PyObject *session_forward(PyObject *object, PyObject *args, PyObject *kwa
     return array;
 }
 
-/* The stop strings as one block of bytes and its offsets, both `bytes` objects for the caller to release. */
-static bool read_stop(PyObject *sequence, slm_strings *stop, PyObject **bytes, PyObject **offsets) {
-    PyObject *list = PySequence_List(sequence), *empty = list ? PyBytes_FromStringAndSize(NULL, 0) : NULL;
-    Py_ssize_t n = list ? PyList_Size(list) : 0;
-    for (Py_ssize_t i = 0; empty && i < n; i++) {
-        if (PyBytes_Check(PyList_GetItem(list, i))) continue;
-        PyErr_Format(PyExc_TypeError, "stop[%zd]: expected bytes, found %R", i, (PyObject *)Py_TYPE(PyList_GetItem(list, i)));
-        Py_CLEAR(empty);
-    }
-    *bytes = empty ? PyObject_CallMethod(empty, "join", "O", list) : NULL;
-    *offsets = *bytes ? PyBytes_FromStringAndSize(NULL, (n + 1) * (Py_ssize_t)sizeof(uint64_t)) : NULL;
-    uint64_t *at = *offsets ? (uint64_t *)(void *)PyBytes_AsString(*offsets) : NULL, total = 0;
-    for (Py_ssize_t i = 0; at && i <= n; i++) {
-        at[i] = total;
-        if (i < n) total += (uint64_t)PyBytes_Size(PyList_GetItem(list, i));
-    }
-    Py_XDECREF(empty);
-    Py_XDECREF(list);
-    if (!at) return false;
-    *stop = (slm_strings){.bytes = PyBytes_AsString(*bytes), .offsets = at, .count = (size_t)n};
-    return true;
-}
-
-static PyObject *session_generate(PyObject *object, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"tokenizer", "prompt", "max_tokens", "ignore_eos", "temperature", "top_k",
-                            "top_p",     "seed",   "sample",     "stop",       "end_tokens",  NULL};
-    slm_py_session *self = (slm_py_session *)object;
-    slm_py_state *state = slm_py_state_of(Py_TYPE(object));
-    PyObject *tokenizer_object, *prompt_object, *max_tokens, *top_k_object, *seed, *sample, *stop_object, *end_object;
-    PyObject *stop_bytes = NULL, *stop_offsets = NULL, *result = NULL;
-    int ignore_eos;
-    slm_generate_options options = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOpfOfOOOO", names, &tokenizer_object, &prompt_object, &max_tokens,
-                                     &ignore_eos, &options.temperature, &top_k_object, &options.top_p, &seed, &sample,
-                                     &stop_object, &end_object)) {
-        return NULL;
-    }
-    options.ignore_eos = ignore_eos;
-    slm_tokenizer *tokenizer = NULL;
-    int64_t n_prompt, n_end, top_k;
-    int32_t *prompt = NULL, *end = NULL;
-    slm_generation *generation = NULL;
-    slm_error error;
-    if (slm_py_int(max_tokens, "max_tokens", 0, INT64_MAX, &options.max_tokens) &&
-        slm_py_int(top_k_object, "top_k", 0, INT32_MAX, &top_k) && slm_py_uint64(seed, "seed", &options.seed) &&
-        slm_py_uint64(sample, "sample", &options.sample) &&
-        (tokenizer_object == Py_None || (tokenizer = slm_py_tokenizer(state, tokenizer_object))) &&
-        (prompt = slm_py_tokens(prompt_object, "prompt", &n_prompt)) && (end = slm_py_tokens(end_object, "end_tokens", &n_end)) &&
-        read_stop(stop_object, &options.stop, &stop_bytes, &stop_offsets) && claim(state, self)) {
-        /* From claim to wrap nothing runs Python: another thread must not come between. */
-        options.top_k = (int32_t)top_k;
-        options.end_tokens = end;
-        options.n_end_tokens = (size_t)n_end;
-        if (slm_generation_create(self->session, tokenizer, prompt, n_prompt, &options, &generation, &error)) {
-            slm_py_raise(state, &error);
-        } else {
-            result = slm_py_wrap_generation(state, generation, self);
-        }
-    }
-    slm_py_free(prompt);
-    slm_py_free(end);
-    Py_XDECREF(stop_bytes);
-    Py_XDECREF(stop_offsets);
-    return result;
-}
-
 static void session_dealloc(PyObject *self) {
     PyTypeObject *type = Py_TYPE(self);
     slm_session_release(((slm_py_session *)self)->session);
@@ -211,9 +146,10 @@ static PyMethodDef methods[] = {
     {"rewind", session_rewind, METH_O, "rewind(n_tokens)\n--\n\nKeep the first n_tokens positions."},
     {"forward", KEYWORDS(session_forward),
      "forward(tokens, output='last', threads=0, prefill_chunk=0)\n--\n\nAppend tokens; their logits or hidden states."},
-    {"generate", KEYWORDS(session_generate),
-     "generate(tokenizer, prompt, max_tokens, ignore_eos, temperature, top_k, top_p, seed, sample, stop, end_tokens)\n--\n\n"
-     "A generation that occupies this session."},
+    {"generate", KEYWORDS(slm_py_session_generate),
+     "generate(tokenizer, prompt, max_tokens, ignore_eos, temperature, top_k, top_p, seed, sample, stop, end_tokens, "
+     "draft='none', "
+     "n_held=0)\n--\n\nA generation that occupies this session."},
     {NULL, NULL, 0, NULL},
 };
 

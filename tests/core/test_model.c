@@ -12,6 +12,7 @@
 #include "check.h"
 #include "generate/random.h"
 #include "generate/sampler.h"
+#include "model/session.h"
 #include "slm.h"
 
 enum { VOCAB = 70, HIDDEN = 64, INNER = 96, LAYERS = 3, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 16, CONTEXT = 700, PROMPT = 600 };
@@ -268,7 +269,7 @@ static void test_generation(slm_model *model) {
     slm_chunk chunk;
     int32_t greedy[20];
     CHECK(slm_session_create(model, &session, &error) == SLM_OK);
-    CHECK(slm_generation_create(session, NULL, prompt, 9, &options, &generation, &error) == SLM_OK);
+    CHECK(slm_generation_create(session, NULL, prompt, 9, 0, &options, &generation, &error) == SLM_OK);
     for (int i = 0; i < 20; i++) {
         CHECK(slm_generation_next(generation, false, NULL, &chunk, &error) == SLM_OK && chunk.n_tokens == 1);
         CHECK(chunk.finish == (i == 19 ? SLM_FINISH_LENGTH : SLM_FINISH_NONE));
@@ -296,7 +297,7 @@ static void test_generation(slm_model *model) {
     for (int ignore = 0; ignore < 2 && !repeats; ignore++) {
         options.ignore_eos = ignore;
         CHECK(slm_session_rewind(session, 0, &error) == SLM_OK);
-        CHECK(slm_generation_create(session, NULL, prompt, 9, &options, &generation, &error) == SLM_OK);
+        CHECK(slm_generation_create(session, NULL, prompt, 9, 0, &options, &generation, &error) == SLM_OK);
         CHECK(slm_generation_next(generation, true, NULL, &chunk, &error) == SLM_OK);
         CHECK(chunk.n_tokens == (ignore ? 20 : 7) && chunk.finish == (ignore ? SLM_FINISH_LENGTH : SLM_FINISH_STOP));
         CHECK(!memcmp(chunk.tokens, greedy, chunk.n_tokens * sizeof *greedy));
@@ -310,7 +311,7 @@ static void test_generation(slm_model *model) {
         slm_call stop = {.event = always_stop, .user = &events};
         options = (slm_generate_options){.max_tokens = 20, .temperature = 1.5f, .top_k = 50, .top_p = 0.95f, .seed = 7 + i / 2};
         CHECK(slm_session_rewind(session, 0, &error) == SLM_OK);
-        CHECK(slm_generation_create(session, NULL, prompt, 9, &options, &generation, &error) == SLM_OK);
+        CHECK(slm_generation_create(session, NULL, prompt, 9, 0, &options, &generation, &error) == SLM_OK);
         CHECK(slm_generation_next(generation, true, &stop, &chunk, &error) == SLM_CANCELLED && events == 1);
         CHECK(slm_session_length(session) == 0);
         CHECK(slm_generation_next(generation, true, NULL, &chunk, &error) == SLM_OK && chunk.n_tokens == 20);
@@ -323,7 +324,7 @@ static void test_generation(slm_model *model) {
     /* The end of the context ends a generation; a prompt that does not fit is refused. */
     options = (slm_generate_options){.max_tokens = 1000, .top_p = 1};
     CHECK(slm_session_rewind(session, 0, &error) == SLM_OK);
-    CHECK(slm_generation_create(session, NULL, prompt, PROMPT, &options, &generation, &error) == SLM_OK);
+    CHECK(slm_generation_create(session, NULL, prompt, PROMPT, 0, &options, &generation, &error) == SLM_OK);
     CHECK(slm_generation_next(generation, true, NULL, &chunk, &error) == SLM_OK && chunk.finish == SLM_FINISH_LENGTH);
     CHECK(chunk.n_tokens == CONTEXT - PROMPT + 1 && slm_session_length(session) == CONTEXT);
     slm_generation_release(generation);
@@ -379,7 +380,7 @@ static void test_allowed(slm_model *model) {
         g.stop_at = 5;
         slm_call call = {.event = answer, .user = &g, .threads = 1 + kind % 2};
         CHECK(slm_session_create(model, &session, &error) == SLM_OK && slm_session_create(model, &other, &error) == SLM_OK);
-        CHECK(slm_generation_create(session, NULL, prompt, 9, &options, &generation, &error) == SLM_OK);
+        CHECK(slm_generation_create(session, NULL, prompt, 9, 0, &options, &generation, &error) == SLM_OK);
         CHECK(slm_generation_next(generation, true, &call, &chunk, &error) == SLM_CANCELLED);
         CHECK(slm_generation_next(generation, true, &call, &chunk, &error) == SLM_OK && chunk.n_tokens == 20 && g.asked == 20);
         slm_sampler sampler;
@@ -399,7 +400,7 @@ static void test_allowed(slm_model *model) {
         /* Wrong answers are errors that lose nothing. */
         int32_t wrong[][2] = {{-1, 0}, {3, 3}, {4, 2}, {1, VOCAB}};
         CHECK(slm_session_rewind(session, 0, &error) == SLM_OK);
-        CHECK(slm_generation_create(session, NULL, prompt, 9, &options, &generation, &error) == SLM_OK);
+        CHECK(slm_generation_create(session, NULL, prompt, 9, 0, &options, &generation, &error) == SLM_OK);
         for (size_t i = 0; i < 4; i++) {
             static grammar bad;
             memcpy(bad.ids[0], wrong[i], sizeof wrong[i]);
@@ -416,6 +417,57 @@ static void test_allowed(slm_model *model) {
         slm_generation_release(generation);
         slm_session_release(session);
         slm_session_release(other);
+    }
+}
+
+/* ---- several sessions in one step
+ * ---------------------------------------------------------------------------------------------------------------- */
+
+/* Tokens of three sessions together, some behind others, in steps of any width: each session's logits and its cache are
+ * the same bits as alone; stopped before the end, all are as before. */
+static void test_parts(slm_model *model) {
+    static float expected[3][20 * VOCAB], found[60 * VOCAB];
+    const int64_t held[] = {0, 70, 3}, counts[] = {20, 1, 13}, n_outputs[] = {1, 1, 13};
+    slm_error error;
+    for (int64_t chunk = 0; chunk < 9; chunk++) {
+        slm_part parts[3];
+        float after[2][VOCAB];
+        slm_clock clock;
+        int64_t failed;
+        int events = 0;
+        slm_call call = {.threads = 1 + (int)chunk % 3, .prefill_chunk = chunk};
+        slm_call stop = {.event = always_stop, .user = &events, .prefill_chunk = 11};
+        for (int i = 0; i < 3; i++) {
+            slm_session *session = NULL;
+            CHECK(slm_session_create(model, &session, &error) == SLM_OK);
+            if (held[i]) CHECK(!slm_session_forward(session, prompt, held[i], SLM_NO_OUTPUT, NULL, NULL, &error));
+            parts[i] =
+                (slm_part){.session = session, .tokens = prompt + held[i] + i, .n_tokens = counts[i], .n_outputs = n_outputs[i]};
+            slm_session *alone = NULL;
+            CHECK(slm_session_fork(session, &alone, &error) == SLM_OK);
+            CHECK(!slm_session_forward(alone, parts[i].tokens, counts[i], SLM_LOGITS_ALL, expected[i], NULL, &error));
+            slm_session_release(alone);
+        }
+        slm_clock_start(&clock, &stop);
+        CHECK(slm_session_run(parts, 3, false, found, NULL, &stop, &clock, &failed, &error) == SLM_CANCELLED);
+        for (int i = 0; i < 3; i++) CHECK(slm_session_length(parts[i].session) == held[i]);
+        slm_clock_start(&clock, &call);
+        CHECK(slm_session_run(parts, 3, false, found, NULL, &call, &clock, &failed, &error) == SLM_OK);
+        const float *row = found;
+        for (int i = 0; i < 3; i++) {
+            const float *last = expected[i] + (counts[i] - n_outputs[i]) * VOCAB;
+            CHECK(!memcmp(row, last, (size_t)(n_outputs[i] * VOCAB) * sizeof *row));
+            row += n_outputs[i] * VOCAB;
+            slm_session *again = NULL;
+            CHECK(slm_session_create(model, &again, &error) == SLM_OK);
+            if (held[i]) CHECK(!slm_session_forward(again, prompt, held[i], SLM_NO_OUTPUT, NULL, NULL, &error));
+            CHECK(!slm_session_forward(again, parts[i].tokens, counts[i], SLM_NO_OUTPUT, NULL, NULL, &error));
+            CHECK(!slm_session_forward(again, prompt, 1, SLM_LOGITS_LAST, after[0], NULL, &error));
+            CHECK(!slm_session_forward(parts[i].session, prompt, 1, SLM_LOGITS_LAST, after[1], NULL, &error));
+            CHECK(!memcmp(after[0], after[1], sizeof after[0]));
+            slm_session_release(again);
+            slm_session_release(parts[i].session);
+        }
     }
 }
 
@@ -436,8 +488,14 @@ static slm_status everything(const files *f, const slm_load_options *load, float
     if (!status) status = slm_session_create(model, &session, error);
     if (!status) status = slm_session_forward(session, prompt, 70, SLM_LOGITS_ALL, logits, &call, error);
     if (!status) status = slm_session_fork(session, &fork, error);
-    if (!status) status = slm_generation_create(fork, NULL, prompt, 5, &options, &generation, error);
+    if (!status) status = slm_generation_create(fork, NULL, prompt, 5, 0, &options, &generation, error);
     if (!status) status = slm_generation_next(generation, true, &call, &chunk, error);
+    const slm_prompt prompts[] = {{.tokens = prompt, .n_tokens = 40}, {.tokens = prompt, .n_tokens = 39}};
+    slm_batch *batch = NULL;
+    options.draft = SLM_DRAFT_LOOKUP;
+    if (!status) status = slm_batch_create(model, NULL, prompts, 2, &options, &batch, error);
+    if (!status) status = slm_batch_run(batch, &call, error);
+    slm_batch_release(batch);
     slm_generation_release(generation);
     slm_session_release(fork);
     slm_session_release(session);
@@ -541,7 +599,8 @@ static void test_not_a_number(void) {
     slm_model_release(model);
     close(f.fd);
 
-    /* One token's embedding is not finite: after it failed, the others give what they give in a session that never saw it. */
+    /* One token's embedding is not finite: after it failed, the others give what they give in a session that never saw
+     * it. */
     write_files(&f, SLM_TYPE_Q8_0, false);
     CHECK(pwrite(f.fd, &nan, 2, (off_t)f.weights.embed_tokens.offset + 34 * 2 * 7) == 2);
     CHECK(slm_model_load(&f.config, &f.weights, &plain, NULL, &model, &error) == SLM_OK);
@@ -605,6 +664,7 @@ int main(void) {
         /* BLIS promises bits for any number of threads only. */
         if (types[i] != SLM_TYPE_F32 || !*cpu.blas_arch) test_bits(model);
         test_stats(model, types[i] == SLM_TYPE_F32 ? SLM_KV_F32 : SLM_KV_BF16);
+        if (types[i] != SLM_TYPE_F32 || !*cpu.blas_arch) test_parts(model);
         test_generation(model);
         test_allowed(model);
         slm_model_release(model);

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "generate/sequence.h"
+
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/arith.h"
+#include "base/threads.h"
+#include "generate/random.h"
+#include "generate/stop.h"
+
+static slm_status copy(void **out, const void *from, size_t count, size_t size, slm_error *error) {
+    *out = slm_alloc_array(count, size);
+    if (!*out) return slm_fail_memory(error);
+    if (count) memcpy(*out, from, count * size);
+    return SLM_OK;
+}
+
+static slm_status check(const slm_generate_options *o, const slm_tokenizer *tokenizer, slm_error *error) {
+    if (o->max_tokens < 0) {
+        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "max_tokens: expected a number >= 0, found %lld", (long long)o->max_tokens);
+    }
+    if (o->stop.count && !tokenizer)
+        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "stop: a model without tokenizer has no text to stop at");
+    for (size_t i = 0; i < o->stop.count; i++) {
+        if (o->stop.offsets[i] >= o->stop.offsets[i + 1]) {
+            return slm_fail(error, SLM_BAD_ARGUMENT, (int64_t)i, "stop[%zu]: expected a string that is not empty", i);
+        }
+    }
+    return SLM_OK;
+}
+
+/* Room for what a sampler reads of each row: for all logits where it cuts nothing off and nothing else says which. */
+static slm_status make_room(slm_rules *rules, int64_t n_rows, int64_t vocab_size, slm_error *error) {
+    const slm_sampler *s = &rules->sampler;
+    bool greedy = s->temperature == 0, all = !greedy && (!s->top_k || s->top_k >= s->n);
+    size_t room = greedy ? SLM_MAX_THREADS : (size_t)vocab_size, bytes = sizeof(float), n;
+    if (!all || rules->options.constrained) bytes += sizeof(int32_t) + sizeof(float);
+    rules->choices = slm_alloc_array((size_t)n_rows, sizeof *rules->choices);
+    rules->room = slm_mul_size((size_t)n_rows, room, &n) ? slm_alloc_array(n, bytes) : NULL;
+    if (!rules->choices || !rules->room) return slm_fail_memory(error);
+    float *values = rules->room;
+    if (all) rules->logits = values;
+    for (int64_t i = 0; i < n_rows; i++) {
+        slm_choice *c = &rules->choices[i];
+        *c = (slm_choice){.n_rows = s->n,
+                          .top = greedy     ? 0
+                                 : s->top_k ? s->top_k
+                                            : INT64_MAX,
+                          .values = values + (size_t)i * room};
+        if (bytes == sizeof(float)) continue;
+        c->ids = (int32_t *)(void *)(values + n) + (size_t)i * room;
+        c->leading = values + 2 * n + (size_t)i * room;
+    }
+    return SLM_OK;
+}
+
+slm_status slm_rules_create(slm_rules *rules, const slm_model *model, slm_tokenizer *tokenizer,
+                            const slm_generate_options *options, int64_t n_rows, slm_error *error) {
+    slm_status status = check(options, tokenizer, error);
+    if (status) return status;
+    slm_model_stats stats;
+    slm_model_describe(model, &stats);
+    *rules = (slm_rules){.options = *options, .context = stats.context};
+    slm_generate_options *o = &rules->options;
+    const slm_strings *stop = &options->stop;
+    o->stop = (slm_strings){.count = stop->count};
+    o->end_tokens = NULL;
+    status = copy((void **)&o->end_tokens, options->end_tokens, options->n_end_tokens, sizeof(int32_t), error);
+    if (!status) {
+        status = copy((void **)&o->stop.bytes, stop->bytes, stop->count ? (size_t)stop->offsets[stop->count] : 0, 1, error);
+    }
+    if (!status) {
+        size_t n = stop->count ? stop->count + 1 : 0;
+        status = copy((void **)&o->stop.offsets, stop->offsets, n, sizeof(uint64_t), error);
+    }
+    /* Rows of the output layer past the tokenizer's vocabulary mean nothing and are never drawn. */
+    int64_t n = tokenizer ? slm_min64(stats.vocab_size, slm_tokenizer_size(tokenizer)) : stats.vocab_size;
+    if (!status) status = slm_sampler_create(&rules->sampler, o->temperature, o->top_k, o->top_p, n, error);
+    if (!status) status = make_room(rules, n_rows, stats.vocab_size, error);
+    if (status) {
+        slm_rules_release(rules);
+        return status;
+    }
+    rules->tokenizer = tokenizer ? slm_tokenizer_retain(tokenizer) : NULL;
+    return SLM_OK;
+}
+
+void slm_rules_release(slm_rules *rules) {
+    slm_sampler_release(&rules->sampler);
+    slm_free(rules->choices);
+    slm_free(rules->room);
+    slm_free((void *)(uintptr_t)rules->options.end_tokens);
+    slm_free((void *)(uintptr_t)rules->options.stop.bytes);
+    slm_free((void *)(uintptr_t)rules->options.stop.offsets);
+    slm_tokenizer_release(rules->tokenizer);
+    *rules = (slm_rules){0};
+}
+
+slm_status slm_sequence_init(slm_sequence *s, const int32_t *ids, int64_t n_prompt, int64_t n_held, int64_t length,
+                             slm_error *error) {
+    if (n_held < 0 || n_held > length || n_held >= n_prompt) {
+        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "prompt: expected at least one token behind those that are held");
+    }
+    *s = (slm_sequence){.n_prompt = n_prompt, .n_ids = n_prompt, .capacity = n_prompt, .n_run = n_held};
+    s->n_before = length - n_held;
+    return copy((void **)&s->ids, ids, (size_t)n_prompt, sizeof *ids, error);
+}
+
+void slm_sequence_release(slm_sequence *s) {
+    slm_free(s->ids);
+    slm_text_free(&s->bytes);
+    slm_text_free(&s->text);
+    *s = (slm_sequence){0};
+}
+
+/* Positions that are there for tokens behind the last one. */
+static int64_t room(const slm_sequence *s, const slm_rules *rules) {
+    return rules->context - s->n_before - s->n_ids;
+}
+
+slm_status slm_sequence_prepare(slm_sequence *s, const slm_rules *rules, int64_t most_drafts, slm_error *error) {
+    s->n_drafts = 0;
+    if (s->n_ids + 1 + SLM_DRAFT_MOST > s->capacity) {
+        int64_t capacity = slm_max64(2 * s->capacity, 64);
+        int32_t *ids = slm_realloc_array(s->ids, (size_t)capacity, sizeof *ids);
+        if (!ids) return slm_fail_memory(error);
+        s->ids = ids;
+        s->capacity = capacity;
+    }
+    if (rules->options.draft == SLM_DRAFT_LOOKUP && !rules->options.constrained &&
+        s->n_ids - s->n_run == 1) { /* the prompt runs without */
+        int64_t wanted = rules->options.max_tokens - (s->n_ids - s->n_prompt) - 1;
+        int64_t most = slm_min64(slm_min64(most_drafts, SLM_DRAFT_MOST), slm_min64(wanted, room(s, rules)));
+        s->n_drafts = slm_lookup_draft(&s->lookup, s->ids, s->n_ids, most);
+    }
+    return SLM_OK;
+}
+
+slm_part slm_sequence_part(const slm_sequence *s, slm_session *session) {
+    return (slm_part){.session = session,
+                      .tokens = s->ids + s->n_run,
+                      .n_tokens = s->n_ids - s->n_run + s->n_drafts,
+                      .n_outputs = 1 + s->n_drafts,
+                      .n_drafts = s->n_drafts};
+}
+
+static bool ends_text(const slm_generate_options *o, int32_t token) {
+    for (size_t i = 0; i < o->n_end_tokens && !o->ignore_eos; i++) {
+        if (o->end_tokens[i] == token) return true;
+    }
+    return false;
+}
+
+/* The tokens' text joins s->text; s->cut says how much of it may be shown. */
+static slm_status add_text(slm_sequence *s, const slm_rules *rules, const int32_t *tokens, size_t n_tokens, bool last,
+                           slm_error *error) {
+    if (!rules->tokenizer) return SLM_OK;
+    s->bytes.size = 0;
+    slm_status status = slm_tokenizer_decode(rules->tokenizer, tokens, n_tokens, true, &s->bytes, error);
+    if (!status) status = slm_utf8_push(&s->utf8, s->bytes.bytes, s->bytes.size, last, &s->text, error);
+    if (status || !s->text.size) return status;
+    size_t safe;
+    if (slm_stop_find(&rules->options.stop, s->text.bytes + s->cut, s->text.size - s->cut, &safe)) {
+        s->finish = SLM_FINISH_STOP;
+    } else if (last) {
+        safe = s->text.size - s->cut;
+    }
+    s->cut += safe;
+    return SLM_OK;
+}
+
+/* The index-th token, from one row. */
+static int32_t draw_token(slm_rules *rules, const slm_choice *c, uint64_t index) {
+    if (c->n_allowed == 1) return c->allowed[0];
+    const slm_generate_options *o = &rules->options;
+    bool all = rules->logits && !c->allowed;
+    int64_t i = slm_sampler_draw(&rules->sampler, c->values, all ? c->n_rows : c->count, slm_random(o->seed, o->sample, index));
+    return all ? (int32_t)i : c->ids[i];
+}
+
+/* Draws the token behind the last one, or finds the end. */
+static slm_status draw(slm_sequence *s, slm_rules *rules, const slm_choice *choice, slm_error *error) {
+    const slm_generate_options *o = &rules->options;
+    if (!o->max_tokens) {
+        s->finish = SLM_FINISH_LENGTH;
+        return SLM_OK;
+    }
+    int32_t token = draw_token(rules, choice, (uint64_t)(s->n_ids - s->n_prompt));
+    if (ends_text(o, token)) {
+        s->finish = SLM_FINISH_STOP;
+        return add_text(s, rules, NULL, 0, true, error);
+    }
+    bool last = s->n_ids + 1 - s->n_prompt >= o->max_tokens || room(s, rules) <= 0;
+    s->ids[s->n_ids++] = token;
+    if (last) s->finish = SLM_FINISH_LENGTH;
+    return add_text(s, rules, &token, 1, last, error);
+}
+
+slm_status slm_sequence_accept(slm_sequence *s, slm_rules *rules, slm_session *session, int64_t first_row, slm_error *error) {
+    int64_t n_drafts = s->n_drafts, n_accepted = 0;
+    slm_status status = SLM_OK;
+    s->n_drafts = 0;
+    for (bool right = true; right && !status && s->finish == SLM_FINISH_NONE;) {
+        int64_t at = s->n_ids;
+        int32_t draft = n_accepted < n_drafts ? s->ids[at] : -1;
+        s->n_run = at;
+        status = draw(s, rules, &rules->choices[first_row + n_accepted], error);
+        right = s->n_ids > at && s->ids[at] == draft;
+        n_accepted += right;
+    }
+    slm_lookup_learn(&s->lookup, n_drafts, n_accepted, s->ids[s->n_ids - 1]);
+    if (!status && n_drafts) status = slm_session_rewind(session, s->n_before + s->n_run, error);
+    return status;
+}
+
+void slm_sequence_chunk(slm_sequence *s, slm_chunk *chunk) {
+    *chunk = (slm_chunk){.text = s->text.size ? s->text.bytes + s->shown : NULL,
+                         .text_size = s->cut - s->shown,
+                         .tokens = s->ids + s->n_prompt + s->n_shown,
+                         .n_tokens = (size_t)(s->n_ids - s->n_prompt - s->n_shown),
+                         .finish = s->finish,
+                         .n_drafted = s->lookup.n_drafted,
+                         .n_accepted = s->lookup.n_accepted};
+    s->n_shown = s->n_ids - s->n_prompt;
+    s->shown = s->cut;
+}
+
+bool slm_sequence_has_chunk(const slm_sequence *s, const slm_rules *rules) {
+    return rules->tokenizer ? s->cut > s->shown : s->n_ids - s->n_prompt > s->n_shown;
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * sequence.h: one text in the making: its tokens, what of them has run, the text that may be shown, and where it ends. */
+#ifndef SLM_GENERATE_SEQUENCE_H
+#define SLM_GENERATE_SEQUENCE_H
+
+#include "generate/lookup.h"
+#include "generate/sampler.h"
+#include "model/session.h"
+
+/* What all sequences of a call have in common. */
+typedef struct slm_rules {
+    slm_tokenizer *tokenizer;     /* NULL: no text */
+    slm_generate_options options; /* its arrays are ours */
+    slm_sampler sampler;
+    int64_t context;
+    slm_choice *choices; /* of each row of a step: what the sampler reads of its logits */
+    float *logits;       /* [n_rows, vocab_size] where it reads all of them; else NULL */
+    void *room;          /* of the choices */
+} slm_rules;
+
+/* Checks and copies. n_rows: outputs of a step, at most. On failure there is nothing to release. */
+slm_status slm_rules_create(slm_rules *rules, const slm_model *model, slm_tokenizer *tokenizer,
+                            const slm_generate_options *options, int64_t n_rows, slm_error *error);
+void slm_rules_release(slm_rules *rules); /* zeroed is fine */
+
+typedef struct slm_sequence { /* zeroed is empty */
+    int32_t *ids;             /* [n_ids] the prompt, from n_prompt on what was generated; then n_drafts guesses */
+    int64_t n_prompt, n_ids, n_drafts, capacity;
+    int64_t n_run; /* the session has run ids[0 .. n_run - 1], and perhaps others before them: */
+    int64_t n_before;
+    slm_lookup lookup;
+    slm_utf8_stream utf8;
+    slm_text bytes; /* of the last token */
+    slm_text text;  /* [0, shown) was in the last chunk, [shown, cut) may go out, the rest may still become a stop string */
+    size_t shown, cut;
+    int64_t n_shown; /* generated tokens that were in earlier chunks */
+    slm_finish finish;
+} slm_sequence;
+
+/* ids: [n_prompt] the prompt, of which the first n_held stand at the end of what the session holds, `length` positions. */
+slm_status slm_sequence_init(slm_sequence *sequence, const int32_t *ids, int64_t n_prompt, int64_t n_held, int64_t length,
+                             slm_error *error);
+void slm_sequence_release(slm_sequence *sequence);
+
+/* Makes room for what the next step may yield, with up to most_drafts guesses of it. */
+slm_status slm_sequence_prepare(slm_sequence *sequence, const slm_rules *rules, int64_t most_drafts, slm_error *error);
+/* What its session is to run then: all tokens that have not run yet, and the drafts. */
+slm_part slm_sequence_part(const slm_sequence *sequence, slm_session *session);
+/* Takes the outputs of that part, rows first_row .. first_row + n_drafts: draws a token, and from the row of each draft that
+ * turns out to be what was drawn one more; or finds the end. Takes the drafts back that did not turn out so. On failure text is
+ * lost. */
+slm_status slm_sequence_accept(slm_sequence *sequence, slm_rules *rules, slm_session *session, int64_t first_row,
+                               slm_error *error);
+
+/* What has come since the last chunk, without its timings. Valid until the next step. */
+void slm_sequence_chunk(slm_sequence *sequence, slm_chunk *chunk);
+/* Is there something to show? */
+bool slm_sequence_has_chunk(const slm_sequence *sequence, const slm_rules *rules);
+
+#endif
