@@ -18,7 +18,7 @@ from slm.chat import template_keywords
 from slm.errors import quoted
 from slm.families.downloads import DEFAULT_MODEL
 from slm.generation import Stream
-from slm.options import MAX_TEMPERATURE, OVERFLOW
+from slm.options import DRAFTS, MAX_TEMPERATURE, OVERFLOW
 
 BAR_DELAY = 0.7  # seconds a load may take before it shows a bar
 SOURCES = "a path, a name that `slm models` lists, or a name on the Hugging Face Hub: org/name, org/name:file.gguf"
@@ -84,6 +84,11 @@ def build_parser() -> Parser:
     )
     group.add_argument("--seed", type=int, metavar="N", help="seed of the sampling (default: a new one each time)")
     group.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be given several times")
+    group.add_argument(
+        "--draft",
+        choices=DRAFTS,
+        help="check several guesses at a time: the same answer, sooner where it repeats text (default: none)",
+    )
     group.add_argument(
         "--overflow",
         choices=OVERFLOW,

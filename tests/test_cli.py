@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line as a user has it: subprocesses, pipes, a terminal, signals."""
 
+import dataclasses
 import os
 import pty
 import re
@@ -63,6 +64,13 @@ def test_run_answers_on_stdout_and_says_nothing_else(smollm2, smollm2_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, expected + "\n", "")
 
 
+def test_run_and_chat_have_every_option_of_generate():
+    for command in ("run", "chat"):
+        described = cli(command, "--help").stdout
+        options = re.findall(r"--[a-z-]+", described)
+        assert {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(slm.GenerateOptions)} <= set(options)
+
+
 def test_run_takes_every_option(smollm2, smollm2_path):
     options = [
         "--temperature",
@@ -78,6 +86,8 @@ def test_run_takes_every_option(smollm2, smollm2_path):
         "--stop",
         "zzz",
         "--ignore-eos",
+        "--draft",
+        "lookup",
     ]
     options += ["--context", 256, "--threads", 1, "--kv", "bf16", "--offline", "--system", "Be brief."]
     done = cli("run", "-m", smollm2_path, "--max-tokens", 12, *options, QUESTION)
