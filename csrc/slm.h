@@ -514,8 +514,8 @@ slm_status slm_utf8_push(slm_utf8_stream *stream, const char *bytes, size_t size
 /* Guesses of what will be drawn, which a step checks all at once. They change the time, and not one token. */
 typedef enum slm_draft {
     SLM_DRAFT_NONE,
-    SLM_DRAFT_LOOKUP, /* what followed the last tokens where they stood before; while at least 30 % of the last guesses were right
-                       */
+    /* What followed the last tokens where they stood before; while at least 30 % of the last guesses were right. */
+    SLM_DRAFT_LOOKUP,
 } slm_draft;
 
 typedef struct slm_generate_options {

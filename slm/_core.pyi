@@ -6,7 +6,7 @@ interrupted by a signal. Objects are safe to share; a session or generation that
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypedDict, overload
+from typing import Any, Literal, NotRequired, TypedDict, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,22 @@ class Memory(TypedDict):
     workspace_bytes: int  # of a call that runs a prompt in default chunks
     kv: Literal["f32", "bf16"]
     encoded: dict[str, int]  # elements of each float type that quantize= turns into its own
+
+class GenerateArguments(TypedDict):
+    """What Model.generate and Session.generate take beside their prompts. They also go by position: tokenizer, the prompt or
+    prompts, then the others in this order, then threads or n_held."""
+
+    tokenizer: Tokenizer | None
+    max_tokens: int
+    ignore_eos: bool
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
+    sample: int  # of those with this seed
+    stop: Sequence[bytes]
+    end_tokens: Sequence[int]
+    draft: NotRequired[Literal["none", "lookup"]]
 
 def cpu_info() -> CpuInfo: ...
 def measure_bandwidth(size: int = 1 << 30, sweeps: int = 5, threads: int = 0) -> float:
@@ -99,19 +115,10 @@ class Model:
     def session(self) -> Session: ...
     def generate(
         self,
-        tokenizer: Tokenizer | None,
+        *,
         prompts: Sequence[Sequence[int] | NDArray[np.integer]],
-        max_tokens: int,
-        ignore_eos: bool,
-        temperature: float,
-        top_k: int,
-        top_p: float,
-        seed: int,
-        sample: int,
-        stop: Sequence[bytes],
-        end_tokens: Sequence[int],
-        draft: Literal["none", "lookup"] = "none",
         threads: int = 0,
+        **arguments: Unpack[GenerateArguments],
     ) -> list[Chunk]:
         """All prompts to their ends, together; a KeyboardInterrupt loses them. An error's message names the prompt."""
 
@@ -156,19 +163,10 @@ class Session:
     ) -> None: ...
     def generate(
         self,
-        tokenizer: Tokenizer | None,
+        *,
         prompt: Sequence[int] | NDArray[np.integer],
-        max_tokens: int,
-        ignore_eos: bool,
-        temperature: float,
-        top_k: int,
-        top_p: float,
-        seed: int,
-        sample: int,
-        stop: Sequence[bytes],
-        end_tokens: Sequence[int],
-        draft: Literal["none", "lookup"] = "none",
         n_held: int = 0,
+        **arguments: Unpack[GenerateArguments],
     ) -> Generation:
         """Continue a prompt, of which the first n_held tokens are the last ones that the session holds."""
 

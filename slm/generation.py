@@ -2,7 +2,7 @@
 """A running generation, whole or as a stream; and batches of them."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from slm.options import GenerateOptions
 from slm.output import Chunk, FinishReason, Output, Timings, Usage
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from slm import _core
 
 
-def core_arguments(tokenizer: Tokenizer | None, end_ids: Sequence[int], options: GenerateOptions) -> dict[str, Any]:
+def core_arguments(tokenizer: Tokenizer | None, end_ids: Sequence[int], options: GenerateOptions) -> "_core.GenerateArguments":
     """What Session.generate and Model.generate of the core take beside the prompt."""
     if options.stop and tokenizer is None:
         raise ValueError("stop is given, and the model has no tokenizer to make text with")
@@ -92,7 +92,7 @@ class Run:
         arguments = core_arguments(tokenizer, end_ids, options)
         self._generation = core.generate(prompt=prompt, n_held=n_cached, **arguments)
         self._threads = threads
-        self._seed: int = arguments["seed"]
+        self._seed = arguments["seed"]
         self._result = Result(len(prompt), n_cached, n_cut)
 
     def advance(self, whole: bool) -> Chunk:

@@ -16,8 +16,8 @@ typedef struct slm_choice {
     int64_t n_rows;         /* ids below it take part */
     const int32_t *allowed; /* [n_allowed] of them, ascending; NULL: all */
     int64_t n_allowed;
-    int64_t
-        top; /* keeps so many of the largest and all equal to the last of these; 0: the largest alone, ties to the lowest id */
+    /* Keeps so many of the largest and all equal to the last of these; 0: the largest alone, ties to the lowest id. */
+    int64_t top;
     float *values;  /* [n] what is kept; n: SLM_MAX_THREADS where top is 0, else n_rows, or n_allowed where that is less */
     int32_t *ids;   /* [n] theirs, ascending */
     float *leading; /* [n] scratch */

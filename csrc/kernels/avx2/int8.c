@@ -28,8 +28,13 @@ SLM_INLINE weights prepare(int bits, __m256i codes) {
     return (weights){_mm256_abs_epi8(less), less};
 }
 
+/* How many steps an int16 holds. */
+SLM_INLINE int steps_held(int bits) {
+    return bits == 8 ? 1 : bits == 6 ? 2 : bits == 5 ? 4 : 8;
+}
+
 SLM_INLINE void add_step(int bits, int s, sums *sum, weights w, __m256i x) {
-    int room = bits == 8 ? 1 : bits == 6 ? 2 : bits == 5 ? 4 : 8; /* steps that an int16 holds */
+    int room = steps_held(bits);
     if (bits == 8) x = _mm256_sign_epi8(x, w.signs);
     __m256i products = _mm256_maddubs_epi16(w.size, x);
     sum->narrow = s % room ? _mm256_add_epi16(sum->narrow, products) : products;
@@ -39,8 +44,7 @@ SLM_INLINE void add_step(int bits, int s, sums *sum, weights w, __m256i x) {
 }
 
 SLM_INLINE void pin(int bits, int s, sums *sum) {
-    int room = bits == 8 ? 1 : bits == 6 ? 2 : bits == 5 ? 4 : 8;
-    if (bits == 4 || (s + 1) % room) {
+    if (bits == 4 || (s + 1) % steps_held(bits)) {
         __asm__("" : "+x"(sum->narrow));
     } else {
         __asm__("" : "+x"(sum->wide));
