@@ -36,6 +36,12 @@ def compile_object(source: Path, folder: Path) -> Path:
     return target
 
 
+def link_program(source: Path, folder: Path, objects: list[Path], program: Path) -> None:
+    main = compile_object(source, folder)
+    link = [os.environ.get("CC", "cc"), *FLAGS, str(main), *map(str, objects), "-pthread", "-lm", "-o", str(program)]
+    subprocess.run(link, check=True)
+
+
 @pytest.fixture(scope="session")
 def core_objects(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
     """The whole core, without BLIS and without csrc/python."""
@@ -50,11 +56,20 @@ def test_program(core_objects: tuple[Path, list[Path]], name: str, tier: str) ->
     folder, objects = core_objects
     program = folder / name
     if not program.exists():
-        main = compile_object(ROOT / "tests" / "core" / f"{name}.c", folder)
-        link = [os.environ.get("CC", "cc"), *FLAGS, str(main), *map(str, objects), "-pthread", "-lm", "-o", str(program)]
-        subprocess.run(link, check=True)
+        link_program(ROOT / "tests" / "core" / f"{name}.c", folder, objects, program)
     environment = {**os.environ, "SLM_ISA": tier, "ASAN_OPTIONS": "allocator_may_return_null=1"}
     done = subprocess.run([str(program)], capture_output=True, text=True, timeout=900, env=environment)
     sys.stdout.write(done.stdout)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     assert re.search(r"^[1-9]\d* passed, 0 failed$", done.stdout, re.MULTILINE)
+
+
+def test_benchmark_of_kernels(core_objects: tuple[Path, list[Path]]) -> None:
+    """The program of benchmarks/kernels.py runs every kernel it measures, if too briefly for its figures to mean anything."""
+    folder, objects = core_objects
+    program, tier = folder / "kernels", _core.cpu_info()["supported"][-1]
+    link_program(ROOT / "benchmarks" / "kernels.c", folder, objects, program)
+    done = subprocess.run([str(program), "0.00001", "1", tier], capture_output=True, text=True, timeout=300, check=True)
+    figures = [line.split("\t") for line in done.stdout.splitlines()]
+    assert {name for name, what, _ in figures if what == "GEMM MAC/cycle"} >= {"F32", "F16", "BF16", "Q8_0", "Q4_K", "IQ4_XS"}
+    assert all(float(figure) > 0 for _, _, figure in figures)
