@@ -74,8 +74,8 @@ typedef struct slm_call {
 /* ---- the machine ------------------------------------------------------------------------------------------- */
 
 typedef struct slm_cpu_info {
-    const char *isa;       /* the kernel tier that runs: "scalar", "avx2", "avx512" */
-    const char *supported; /* the tiers this CPU and OS can run, space separated, fastest last */
+    const char *isa;       /* the kernel tier that runs: "scalar", "avx2", "avx512", "neon", "neon_i8mm" */
+    char supported[64];    /* the tiers this CPU and OS can run, space separated, fastest last */
     const char *blas;      /* "blis <version>" or "none: packed f32 kernel" */
     const char *blas_arch; /* BLIS's configuration, e.g. "skx"; "" without BLIS */
     int threads;           /* default: min(affinity, cgroup quota, physical cores) */

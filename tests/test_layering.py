@@ -29,7 +29,7 @@ MAY_INCLUDE = {
 C_WORDS = [
     (r"\bPy(Object|_|Array|Err|Mem|Gil)\w*|<Python\.h>", r"python/"),
     (
-        r"\b(_mm\d*_\w+|__m(128|256|512)\w*|v(ld|st|dot|fma|add|mul)\w*q_\w+|immintrin\.h|arm_neon\.h)",
+        r"\b(_mm\d*_\w+|__m(128|256|512)\w*|v(ld|st|dot|fma|add|mul)\w*q_\w+|(u?int|float)\d+x\d+_t|immintrin\.h|arm_neon\.h)",
         r"kernels/(avx2|avx512|neon)/",
     ),
     (r"\bbli_\w+|\bBLIS_[A-Z]\w+|<blis\.h>", r"blas\.c"),

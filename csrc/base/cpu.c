@@ -12,8 +12,23 @@
 #endif
 #if defined(__linux__)
 #include <sched.h>
+#include <sys/auxv.h>
 #elif defined(__APPLE__)
 #include <sys/sysctl.h>
+#endif
+
+#if !defined(__linux__)
+/* 0: the system does not tell. */
+static int system_number(const char *name) {
+    int number = 0;
+#if defined(__APPLE__)
+    size_t size = sizeof number;
+    if (sysctlbyname(name, &number, &size, NULL, 0)) number = 0;
+#else
+    (void)name;
+#endif
+    return number;
+}
 #endif
 
 #if defined(__x86_64__)
@@ -29,12 +44,19 @@ bool slm_cpu_has_avx512_vnni(void) {
     return slm_cpu_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
 }
-#else
-bool slm_cpu_has_avx2(void) {
-    return false;
+#elif defined(__aarch64__) && defined(__linux__)
+bool slm_cpu_has_dotprod(void) {
+    return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
 }
-bool slm_cpu_has_avx512_vnni(void) {
-    return false;
+bool slm_cpu_has_i8mm(void) {
+    return slm_cpu_has_dotprod() && getauxval(AT_HWCAP2) & HWCAP2_I8MM;
+}
+#elif defined(__aarch64__)
+bool slm_cpu_has_dotprod(void) {
+    return system_number("hw.optional.arm.FEAT_DotProd") > 0;
+}
+bool slm_cpu_has_i8mm(void) {
+    return slm_cpu_has_dotprod() && system_number("hw.optional.arm.FEAT_I8MM") > 0;
 }
 #endif
 
@@ -147,13 +169,7 @@ int slm_cpu_quota(void) {
 #else
 
 static int system_count(const char *name) {
-    int count = 0;
-#if defined(__APPLE__)
-    size_t size = sizeof count;
-    if (sysctlbyname(name, &count, &size, NULL, 0)) count = 0;
-#else
-    (void)name;
-#endif
+    int count = system_number(name);
     return count > 0 ? count : (int)sysconf(_SC_NPROCESSORS_ONLN);
 }
 

@@ -16,6 +16,13 @@
 
 #define SLM_AVX2   "avx2,fma,f16c"
 #define SLM_AVX512 "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
+#if defined(__clang__) /* versions before 16 take no arch= */
+#define SLM_DOTPROD "dotprod"
+#define SLM_I8MM    "dotprod,i8mm"
+#else
+#define SLM_DOTPROD "arch=armv8.2-a+dotprod"
+#define SLM_I8MM    "arch=armv8.2-a+dotprod+i8mm"
+#endif
 
 /* For kernel bodies that are written once with constant parameters and must become straight-line code. */
 #define SLM_INLINE static inline __attribute__((always_inline))

@@ -89,6 +89,9 @@ extern const slm_kernels slm_kernels_scalar;
 #if defined(__x86_64__)
 extern const slm_kernels slm_kernels_avx2;
 extern const slm_kernels slm_kernels_avx512;
+#elif defined(__aarch64__)
+extern const slm_kernels slm_kernels_neon;
+extern const slm_kernels slm_kernels_neon_i8mm;
 #endif
 
 /* The tier in use: set once by slm_init. */

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/cpu.h"
@@ -11,12 +12,29 @@ const slm_kernels *slm_kernels_active(void) {
     return active;
 }
 
-const slm_kernels *slm_kernels_tier(int i) {
-    if (i == 0) return &slm_kernels_scalar;
+static bool always(void) {
+    return true;
+}
+
+/* Slowest first. */
+static const struct {
+    const slm_kernels *kernels;
+    bool (*runs)(void);
+} tiers[] = {
+    {&slm_kernels_scalar, always},
 #if defined(__x86_64__)
-    if (i == 1 && slm_cpu_has_avx2()) return &slm_kernels_avx2;
-    if (i == 2 && slm_cpu_has_avx512_vnni()) return &slm_kernels_avx512;
+    {&slm_kernels_avx2, slm_cpu_has_avx2},
+    {&slm_kernels_avx512, slm_cpu_has_avx512_vnni},
+#elif defined(__aarch64__)
+    {&slm_kernels_neon, slm_cpu_has_dotprod},
+    {&slm_kernels_neon_i8mm, slm_cpu_has_i8mm},
 #endif
+};
+
+const slm_kernels *slm_kernels_tier(int i) {
+    for (size_t t = 0; t < sizeof tiers / sizeof *tiers; t++) {
+        if (tiers[t].runs() && i-- == 0) return tiers[t].kernels;
+    }
     return NULL;
 }
 
@@ -41,13 +59,8 @@ slm_status slm_init(const char *isa, slm_error *error) {
 }
 
 void slm_cpu(slm_cpu_info *info) {
-    int tiers = 0;
-    while (slm_kernels_tier(tiers)) tiers++;
     *info = (slm_cpu_info){
         .isa = active ? active->name : "",
-        .supported = tiers == 3   ? "scalar avx2 avx512"
-                     : tiers == 2 ? "scalar avx2"
-                                  : "scalar",
         .blas = slm_blas_version(),
         .blas_arch = slm_blas_arch(),
         .threads = slm_thread_count(),
@@ -55,4 +68,9 @@ void slm_cpu(slm_cpu_info *info) {
         .quota = slm_cpu_quota(),
         .physical_cores = slm_cpu_physical_cores(),
     };
+    const slm_kernels *tier;
+    for (int i = 0; (tier = slm_kernels_tier(i)); i++) {
+        size_t used = strlen(info->supported);
+        snprintf(info->supported + used, sizeof info->supported - used, i ? " %s" : "%s", tier->name);
+    }
 }

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
- * check.h: the test programs' one tool. CHECK counts, says where it failed, and goes on; finish() prints the totals. */
+ * check.h: the test programs' tools. CHECK counts, says where it failed, and goes on; finish() prints the totals. */
 #ifndef SLM_TESTS_CHECK_H
 #define SLM_TESTS_CHECK_H
 
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 
 static long checks_passed, checks_failed;
 
@@ -22,6 +23,13 @@ static inline bool check(bool ok, const char *what, const char *file, int line) 
 static inline int finish(void) {
     printf("%ld passed, %ld failed\n", checks_passed, checks_failed);
     return checks_failed != 0;
+}
+
+/* A program's arguments name the types or tiers to test, where all of them would take too long: on an emulated CPU. */
+static inline bool asked_for(const char *name, int argc, char **argv) {
+    bool asked = argc == 1;
+    for (int i = 1; i < argc; i++) asked = asked || !strcmp(argv[i], name);
+    return asked;
 }
 
 /* A small generator, so that a failure comes back with the same data. */

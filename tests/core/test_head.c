@@ -243,11 +243,12 @@ static void test_draw(void) {
     }
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     slm_error error;
     CHECK(slm_init(getenv("SLM_ISA"), &error) == SLM_OK);
     const slm_kernels *kernels = slm_kernels_active();
     for (slm_type type = SLM_TYPE_F32; type < SLM_TYPE_COUNT; type++) {
+        if (!asked_for(slm_type_name(type), argc, argv)) continue;
         const int64_t row_counts[] = {5, 70, 333, MOST_ROWS};
         for (int i = 0; i < 4; i++) {
             test_type(kernels, type, row_counts[i], slm_type_block(type) == 256 ? 256 : 64,

@@ -648,12 +648,13 @@ static void test_not_a_number_behind_a_window(void) {
     close(f.fd);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     slm_error error;
     CHECK(slm_init(getenv("SLM_ISA"), &error) == SLM_OK);
     for (int i = 0; i < PROMPT; i++) prompt[i] = (int32_t)(random_u32() % VOCAB);
     const slm_type types[] = {SLM_TYPE_F32, SLM_TYPE_F16, SLM_TYPE_BF16, SLM_TYPE_Q8_0, SLM_TYPE_Q4_0, SLM_TYPE_Q4_1};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        if (!asked_for(slm_type_name(types[i]), argc, argv)) continue;
         files f;
         write_files(&f, types[i], i % 2);
         int64_t before = slm_alloc_outstanding();

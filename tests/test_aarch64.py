@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cross-compiles the C core for aarch64 and runs programs of tests/core under qemu, on CPUs with and without what tiers need.
+
+Needs what Debian calls qemu-user, gcc-aarch64-linux-gnu and libc6-dev-arm64-cross. Emulation is slow: programs run where tiers
+differ, and on few types.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from test_core import ROOT, compile_core, link_program
+
+COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
+pytestmark = pytest.mark.skipif(
+    not (shutil.which(COMPILER) and shutil.which(EMULATOR)), reason=f"needs {COMPILER} and {EMULATOR}"
+)
+# A CPU that qemu knows, and the tiers that run on it, fastest last.
+CPUS = {"cortex-a57": "scalar", "cortex-a76": "scalar neon", "max": "scalar neon neon_i8mm"}
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("aarch64")
+    objects = compile_core(folder, COMPILER)
+    for name in ("test_select", "test_kernels", "test_head", "test_model"):
+        link_program(ROOT / "tests" / "core" / f"{name}.c", folder, objects, COMPILER, "-static")
+    return folder
+
+
+def run(program: Path, *arguments: str, cpu: str = "max", tier: str = "") -> str:
+    command = [EMULATOR, "-cpu", cpu, str(program), *arguments]
+    done = subprocess.run(command, env=os.environ | {"SLM_ISA": tier}, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    assert re.search(r"^[1-9]\d* passed, 0 failed$", done.stdout, re.MULTILINE)
+    return done.stdout
+
+
+@pytest.mark.parametrize(("cpu", "tiers"), CPUS.items())
+def test_the_fastest_tier_of_a_cpu_is_chosen(programs: Path, cpu: str, tiers: str) -> None:
+    assert run(programs / "test_select", cpu=cpu).startswith(f"{tiers.split()[-1]} of: {tiers}\n")
+
+
+def test_kernels_give_the_bits_of_the_scalar_tier(programs: Path) -> None:
+    found = run(programs / "test_kernels", "neon", "neon_i8mm")
+    assert re.findall(r"^(\w+): [1-9]\d* checks$", found, re.MULTILINE) == ["neon", "neon_i8mm"]
+
+
+@pytest.mark.parametrize("tier", ["neon", "neon_i8mm"])
+def test_tokens_are_chosen(programs: Path, tier: str) -> None:
+    run(programs / "test_head", "Q8_0", "Q4_K", tier=tier)
+
+
+def test_a_model(programs: Path) -> None:
+    run(programs / "test_model", "Q4_0", tier="neon_i8mm")
