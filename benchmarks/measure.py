@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-CONTEXT = 1024
 DECODE_TOKENS = 128
-DEPTH = 512
+PREFILL_TOKENS = 512
+TEXT_TOKENS = 24
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Task:
     path: str
     threads: int
     repeats: int
+    depths: list[int]  # tokens in the cache when decoding starts; 0: a prompt of one
+    text: list[int]  # a prompt whose continuation shows whether the engine works
 
 
 def peak_megabytes() -> float:
@@ -31,28 +33,28 @@ def peak_megabytes() -> float:
 
 
 def measure(task: Task) -> dict[str, Any]:
-    """Samples of every metric. Imports are not part of the load time; the first run after the load is part of no rate."""
-    prompt = np.random.default_rng(0).integers(0, 1000, DEPTH).tolist()  # ids that every vocabulary has; the text does not matter
+    """Samples of every metric. Imports are not part of the load time; the first runs after the load are part of no rate."""
+    deepest = max(PREFILL_TOKENS, *task.depths)
+    prompt = np.random.default_rng(0).integers(0, 1000, deepest).tolist()  # ids that every vocabulary has
     engine_class = importlib.import_module(f"engines.{task.module}").Engine
     start = time.perf_counter()
-    engine = engine_class(task.path, task.threads, CONTEXT, **task.options)
+    engine = engine_class(task.path, task.threads, -(-(deepest + DECODE_TOKENS + 1) // 256) * 256, **task.options)
     load = time.perf_counter() - start
     first = engine.run(prompt[:32], 1)
-    samples: dict[str, list[float]] = {name: [] for name in ("prefill_32", "prefill_512", "decode_0", "decode_512")}
+    text = engine.run(task.text, TEXT_TOKENS).tokens
+    samples: dict[str, list[float]] = {name: [] for name in ("prefill_32", "prefill_512")}
     for _ in range(task.repeats):
-        samples["prefill_32"].append(32 / engine.run(prompt[:32], 1).prefill_seconds)
-        shallow = engine.run(prompt[:1], DECODE_TOKENS + 1)
-        deep = engine.run(prompt, DECODE_TOKENS + 1)
-        for timing in (shallow, deep):
+        for n in (32, PREFILL_TOKENS):
+            samples[f"prefill_{n}"].append(n / engine.run(prompt[:n], 1).prefill_seconds)
+        for depth in task.depths:
+            timing = engine.run(prompt[: max(depth, 1)], DECODE_TOKENS + 1)
             if len(timing.tokens) != DECODE_TOKENS + 1:
                 raise RuntimeError(f"{task.module} made {len(timing.tokens)} of {DECODE_TOKENS + 1} tokens")
-        samples["decode_0"].append(DECODE_TOKENS / shallow.decode_seconds)
-        samples["prefill_512"].append(DEPTH / deep.prefill_seconds)
-        samples["decode_512"].append(DECODE_TOKENS / deep.decode_seconds)
+            samples.setdefault(f"decode_{depth}", []).append(DECODE_TOKENS / timing.decode_seconds)
     return {
         "version": engine.version,
         "settings": engine.settings,
-        "bytes_per_token": engine.bytes_per_token,
+        "text": text,
         "samples": samples | {"load": [load], "first_token": [load + first.prefill_seconds], "peak_memory": [peak_megabytes()]},
     }
 

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory of published sizes: GGUF files of TinyLlama-1.1B and Phi-2 with random weights in Q4_0. Each is inspected in one process
-and loaded and run in another, whose peak resident memory is held against what `inspect` promised.
+"""Memory of published sizes: GGUF files of TinyLlama-1.1B and Phi-2 with random weights in Q4_0 or Q4_K. Each is inspected in one
+process and loaded and run in another, whose peak resident memory is held against what `inspect` promised.
 
-    python benchmarks/synthetic.py [--model tinyllama-1.1b] [--folder FOLDER]
+    python benchmarks/synthetic.py [--model tinyllama-1.1b] [--type Q4_K] [--folder FOLDER]
+
+With --folder the files stay, and run.py measures speed on them.
 """
 
 import argparse
+import itertools
 import json
 import math
 import subprocess
@@ -28,7 +31,7 @@ PROMPT_TOKENS = 64
 NEW_TOKENS = 64
 CONTEXT = PROMPT_TOKENS + NEW_TOKENS
 BOUND = 0.05  # how far the peak may be from the promise, as a share of it
-Q4_0 = gguf.GGMLQuantizationType.Q4_0
+TYPES = {"Q4_0": gguf.GGMLQuantizationType.Q4_0, "Q4_K": gguf.GGMLQuantizationType.Q4_K}
 F32 = gguf.GGMLQuantizationType.F32
 
 
@@ -94,18 +97,42 @@ def tensors(size: Size) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield name.replace("blk.", f"blk.{i}."), shape
 
 
-def random_blocks(rng: np.random.Generator, rows: int, cols: int) -> np.ndarray:
-    """[rows, bytes] of Q4_0: uniform codes under a scale that makes a row's product with a normalised vector about 1."""
-    blocks = rng.integers(0, 256, (rows * cols // 32, 18), np.uint8)
-    blocks[:, :2] = np.frombuffer(np.float16(1 / (4.6 * math.sqrt(cols))).tobytes(), np.uint8)
+def row_bytes(kind: gguf.GGMLQuantizationType, cols: int) -> int:
+    block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    return cols // block * block_bytes
+
+
+def random_blocks(rng: np.random.Generator, kind: gguf.GGMLQuantizationType, rows: int, cols: int) -> np.ndarray:
+    """[rows, bytes]: uniform codes under a scale that makes a row's product with a normalised vector about 1."""
+    block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    blocks = rng.integers(0, 256, (rows * cols // block, block_bytes), np.uint8)
+    scale = 1 / (4.6 * math.sqrt(cols))
+    if kind == TYPES["Q4_0"]:
+        blocks[:, :2] = np.frombuffer(np.float16(scale).tobytes(), np.uint8)
+    else:  # every group's 6-bit scale and minimum are 32, which makes the values those of Q4_0 around their mean
+        blocks[:, :4] = np.frombuffer(np.array([scale / 32, 7.5 * scale / 32], np.float16).tobytes(), np.uint8)
+        blocks[:, 4:12], blocks[:, 12:16] = 32 | 2 << 6, 0
     return blocks.reshape(rows, -1)
 
 
-def write(path: Path, size: Size) -> None:
-    """One tensor at a time is in memory. There is no vocabulary: the model takes ids."""
+def add_vocabulary(writer: gguf.GGUFWriter, size: int) -> None:
+    """Bytes and pairs of bytes: some peers load no model without."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    letters = [chr(i) for i in printable] + [chr(256 + i) for i in range(256 - len(printable))]
+    pairs = [(a, b) for a in letters for b in letters][: size - len(letters)]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([*letters, *map("".join, pairs)])
+    writer.add_token_types([gguf.TokenType.NORMAL] * size)
+    writer.add_token_merges([f"{a} {b}" for a, b in pairs])
+
+
+def write(path: Path, size: Size, kind: gguf.GGMLQuantizationType = TYPES["Q4_0"]) -> None:
+    """One tensor at a time is in memory."""
     writer = gguf.GGUFWriter(path, size.architecture)
     writer.add_context_length(2048)
     writer.add_vocab_size(size.vocab)
+    add_vocabulary(writer, size.vocab)
     writer.add_block_count(size.layers)
     writer.add_embedding_length(size.hidden)
     writer.add_feed_forward_length(size.intermediate)
@@ -116,8 +143,8 @@ def write(path: Path, size: Size) -> None:
         add(f"{size.architecture}.{key}", value)
     for name, shape in tensors(size):
         if len(shape) == 2:
-            n_bytes = shape[0] * shape[1] // 32 * 18
-            writer.add_tensor_info(name, (shape[0], shape[1] // 32 * 18), np.dtype(np.uint8), n_bytes, Q4_0)
+            stored = (shape[0], row_bytes(kind, shape[1]))
+            writer.add_tensor_info(name, stored, np.dtype(np.uint8), math.prod(stored), kind)
         else:
             writer.add_tensor_info(name, shape, np.dtype(np.float32), 4 * shape[0], F32)
     writer.write_header_to_file()
@@ -126,7 +153,7 @@ def write(path: Path, size: Size) -> None:
     rng = np.random.default_rng(0)
     for name, shape in tensors(size):
         if len(shape) == 2:
-            data = random_blocks(rng, *shape)
+            data = random_blocks(rng, kind, *shape)
         else:
             data = np.full(shape, name.endswith("norm.weight"), np.float32)
         writer.write_tensor_data(data)
@@ -198,24 +225,25 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", choices=SIZES, action="append", help="default: all")
+    parser.add_argument("--type", choices=TYPES, action="append", help="default: Q4_0")
     parser.add_argument("--folder", type=Path, help="where the files are made and kept (default: a temporary folder)")
     parser.add_argument("--out", type=Path, help="a Markdown file to write the table to")
     args = parser.parse_args()
     results = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
-        for name in args.model or SIZES:
-            path = folder / f"{name}-q4_0-synthetic.gguf"
+        for name, kind in itertools.product(args.model or SIZES, args.type or ["Q4_0"]):
+            path = folder / f"{name}-{kind.lower()}-synthetic.gguf"
             if not path.exists():
-                write(path, SIZES[name])
-            results[name] = run(path)
+                write(path, SIZES[name], TYPES[kind])
+            results[f"{name}, {kind}"] = run(path)
     here = machine.describe()
     text = (
         f"{here['date']}, {here['cpu']}, context {CONTEXT}, {PROMPT_TOKENS} tokens in and {NEW_TOKENS} out\n\n{table(results)}\n"
     )
     print(text)
     if args.out:
-        args.out.write_text(f"# Peak memory against `slm.inspect`, random weights in Q4_0\n\n{text}")
+        args.out.write_text(f"# Peak memory against `slm.inspect`, random weights\n\n{text}")
     wrong = [name for name, r in results.items() if abs(r["peak"] / r["promised"] - 1) > BOUND or not r["fits"]]
     sys.exit(f"further than {BOUND:.0%} from the promise: {', '.join(wrong)}" if wrong else 0)
 

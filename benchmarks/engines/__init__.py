@@ -5,12 +5,11 @@ class Engine:
     def __init__(self, path: str, threads: int, context: int, **options): load, until the first token can be fed
     version: str                       what is printed beside the name
     settings: dict                     how it was built and configured, for the record
-    bytes_per_token: int               of weights that one token reads
     def run(self, prompt: list[int], n_tokens: int) -> Timing
         from an empty cache: feed the prompt, then pick the most likely token n_tokens times, end tokens included
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -24,11 +23,19 @@ class Timing:
 class Variant:
     module: str  # in this package; has a class Engine
     package: str  # importable name: the variant is skipped where it is not installed
-    options: dict[str, object]
+    form: str | None = None  # of the weights, which convert.py makes; None: the GGUF file itself
+    options: dict[str, object] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 VARIANTS = {
-    "slm": Variant("slm_engine", "slm", {}),
-    "llama.cpp": Variant("llama_cpp_engine", "llama_cpp", {}),
-    "llama.cpp, no flash attention": Variant("llama_cpp_engine", "llama_cpp", {"flash_attention": False}),
+    "slm": Variant("slm_engine", "slm", environment={"SLM_SCREENING": "0"}),
+    "slm, screening": Variant("slm_engine", "slm"),
+    "llama.cpp": Variant("llama_cpp_engine", "llama_cpp"),
+    "llama.cpp, no flash attention": Variant("llama_cpp_engine", "llama_cpp", options={"flash_attention": False}),
+    "OpenVINO GenAI, int8": Variant("openvino_engine", "openvino_genai", "openvino-int8"),
+    "OpenVINO GenAI, int4": Variant("openvino_engine", "openvino_genai", "openvino-int4"),
+    "ONNX Runtime GenAI, int4": Variant("onnx_engine", "onnxruntime_genai", "onnx-int4"),
+    "CTranslate2, int8": Variant("ctranslate2_engine", "ctranslate2", "ctranslate2-int8"),
+    "PyTorch, bf16": Variant("torch_engine", "transformers", "hf-f32"),
 }

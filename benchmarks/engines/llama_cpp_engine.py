@@ -36,7 +36,6 @@ class Engine:
         if not self.context:
             raise RuntimeError("llama.cpp cannot make a context")
         self.vocab_size = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self.model))
-        self.bytes_per_token = int(lib.llama_model_size(self.model))
         self.version = f"llama-cpp-python {importlib.metadata.version('llama-cpp-python')}"
         self.settings: dict[str, Any] = {
             "system": lib.llama_print_system_info().decode().strip(),

@@ -12,9 +12,12 @@ class Engine:
     def __init__(self, path: str, threads: int, context: int) -> None:
         self.model = slm.load(path, threads=threads, context=context)
         stats = self.model._core.stats()
-        self.bytes_per_token = stats["token_bytes"]
         self.version = f"slm {slm.__version__}"
-        self.settings: dict[str, Any] = {"cpu_info": slm.cpu_info(), "kv": stats["kv"]}
+        self.settings: dict[str, Any] = {
+            "cpu_info": slm.cpu_info(),
+            "kv": stats["kv"],
+            "packed_bytes_per_token": stats["token_bytes"],
+        }
 
     def run(self, prompt: list[int], n_tokens: int) -> Timing:
         start = time.perf_counter()

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a batch gives over one prompt at a time: tokens per second of all texts together, through Model.generate.
+
+    python benchmarks/batch.py [--model NAME] [--threads N] [--sizes 8 16]
+
+Prompts of 16 random tokens that begin differently, 128 tokens each; sizes take turns within a round.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from statistics import median
+
+import machine
+import numpy as np
+
+import slm
+from slm import hub
+
+HERE = Path(__file__).parent
+PROMPT_TOKENS = 16
+TOKENS = 128
+
+
+def rate(model: slm.Model, prompts: list[list[int]]) -> float:
+    start = time.perf_counter()
+    outputs = model.generate(prompts, max_tokens=TOKENS, ignore_eos=True)
+    seconds = time.perf_counter() - start
+    if any(len(output.tokens) != TOKENS for output in outputs):
+        raise RuntimeError("a text ended early")
+    return len(prompts) * TOKENS / seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m", help="a GGUF file, or a name that slm fetches (default: smollm2-135m)")
+    parser.add_argument("--threads", type=int, default=0, help="default: slm's choice")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[8, 16], help="default: 8 16")
+    parser.add_argument("--rounds", type=int, default=5, help="default: 5")
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the results (default: benchmarks/results)")
+    args = parser.parse_args()
+    path = hub.resolve(args.model).path
+    here = machine.describe()
+    starts = np.random.default_rng(0).permutation(1000)[: max(args.sizes)].tolist()
+    tails = np.random.default_rng(1).integers(0, 1000, (max(args.sizes), PROMPT_TOKENS - 1)).tolist()
+    prompts = [[start, *tail] for start, tail in zip(starts, tails, strict=True)]
+    rates: dict[int, list[float]] = {n: [] for n in (1, *args.sizes)}
+    with slm.load(path, threads=args.threads or None, context=PROMPT_TOKENS + TOKENS) as model:
+        threads = args.threads or slm.cpu_info()["threads"]
+        rate(model, prompts[:1])
+        for _ in range(args.rounds):
+            for n, samples in rates.items():
+                samples.append(rate(model, prompts[:n]))
+    lines = [
+        f"# Batches, {path.name}, {here['date']}",
+        "",
+        f"{here['cpu']}, {threads} threads, slm {slm.__version__}: {PROMPT_TOKENS} tokens in and {TOKENS} out a prompt, "
+        f"{args.rounds} rounds.",
+        "",
+        "| prompts | tok/s of all, best (median) | times one prompt, medians |",
+        "| ---: | ---: | ---: |",
+    ]
+    for n, samples in rates.items():
+        lines.append(f"| {n} | {max(samples):.0f} ({median(samples):.0f}) | {median(samples) / median(rates[1]):.2f} |")
+    text = "\n".join(lines) + "\n"
+    target = f"{str(here['date'])[:10]}-batch-{path.stem}"
+    args.out.mkdir(parents=True, exist_ok=True)
+    result = {"model": path.name, "machine": here, "threads": threads, "rates": rates}
+    (args.out / f"{target}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (args.out / f"{target}.md").write_text(text, encoding="utf-8")
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    main()

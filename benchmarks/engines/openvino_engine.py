@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OpenVINO GenAI on weights that optimum-intel has converted and compressed. One call of generate a measurement."""
+
+import importlib.metadata
+import time
+from typing import Any
+
+import numpy as np
+import openvino
+import openvino_genai
+
+from engines import Timing
+
+
+class Engine:
+    """Options: properties of the CPU plugin. Its own choice is bf16 where the CPU has it, and u8 for the cache."""
+
+    def __init__(self, path: str, threads: int, context: int, **options: Any) -> None:
+        self.settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", **options}
+        self.pipeline = openvino_genai.LLMPipeline(path, "CPU", **self.settings)
+        self.version = f"openvino-genai {importlib.metadata.version('openvino-genai')}"
+
+    def run(self, prompt: list[int], n_tokens: int) -> Timing:
+        config = openvino_genai.GenerationConfig(max_new_tokens=n_tokens, ignore_eos=True, do_sample=False)
+        start = time.perf_counter()
+        result = self.pipeline.generate(openvino.Tensor(np.array([prompt], np.int64)), config)
+        seconds = time.perf_counter() - start
+        prefill = result.perf_metrics.get_ttft().mean / 1000
+        return Timing(list(result.tokens[0]), prefill, seconds - prefill)
