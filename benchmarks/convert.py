@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 DEFAULT_CACHE = Path.home() / ".cache" / "slm-benchmarks"
-FOLDER = "hf-f32"
+FOLDER = "f32"
 
 
 def folder_of(cache: Path, model: Path, form: str) -> Path:
@@ -36,6 +36,13 @@ def hugging_face(model: Path, out: Path) -> None:
 def tool(*command: str | Path) -> None:
     """Runs a program of this environment."""
     subprocess.run([Path(sys.executable).parent / command[0], *command[1:]], check=True)
+
+
+def bfloat16(folder: Path, out: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(out)
 
 
 def openvino(*options: str) -> Callable[[Path, Path], None]:
@@ -58,6 +65,7 @@ def ctranslate2_int8(folder: Path, out: Path) -> None:
 
 
 FORMS: dict[str, Callable[[Path, Path], None]] = {
+    "bf16": bfloat16,
     "openvino-int8": openvino("--weight-format", "int8"),
     "openvino-int4": openvino("--weight-format", "int4", "--sym", "--group-size", "32", "--ratio", "1.0"),
     "onnx-int4": onnx_int4,

@@ -50,15 +50,24 @@ def steady_rounds(rounds: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def run_rounds(tasks: dict[str, dict[str, Any]], threads: int, wanted: int, prefix: list[str]) -> list[dict[str, Any]]:
-    """Rounds of all engines in turn, until `wanted` of them were steady or twice as many are done."""
+def run_rounds(
+    tasks: dict[str, dict[str, Any]], threads: int, wanted: int, prefix: list[str], left_out: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Rounds of all engines in turn, until `wanted` were steady or twice as many are done. A peer that fails is left out."""
     rounds: list[dict[str, Any]] = []
     while len(rounds) < 2 * wanted:
         probes = [child("machine.py", str(threads), prefix)]
         engines = {}
         for name, task in tasks.items():
+            if name in left_out:
+                continue
             print(f"round {len(rounds) + 1}: {name}", file=sys.stderr)
-            engines[name] = child("measure.py", json.dumps(task), prefix, VARIANTS[name].environment)
+            try:
+                engines[name] = child("measure.py", json.dumps(task), prefix, VARIANTS[name].environment)
+            except subprocess.CalledProcessError as error:
+                if report.is_own(name):
+                    raise
+                left_out[name] = f"it failed with status {error.returncode}"
         probes.append(child("machine.py", str(threads), prefix))
         rounds.append({"probes": [{name: probe[name] for name in machine.PROBES} for probe in probes], "engines": engines})
         if len(steady_rounds(rounds)) >= wanted:
@@ -77,7 +86,7 @@ def summarize(rounds: list[dict[str, Any]], wanted: int) -> dict[str, Any]:
     state += f" Before and after each round the pool read {', '.join(rates['bandwidth'])} GB/s, "
     state += f"and NumPy's f32 product ran at {', '.join(rates['compute'])} GFLOP/s."
     engines: dict[str, Any] = {}
-    for name, first in steady[0]["engines"].items():
+    for name, first in rounds[-1]["engines"].items():  # what has not failed
         parts = [round_["engines"][name]["samples"] for round_ in steady]
         engines[name] = first | {"samples": {what: [x for part in parts for x in part[what]] for what in first["samples"]}}
     bandwidth = max(probe["bandwidth"] for round_ in steady for probe in round_["probes"])
@@ -133,7 +142,7 @@ def main() -> None:
         }
         for name, path in paths.items()
     }
-    rounds = run_rounds(tasks, probe["threads"], args.rounds, args.run_under)
+    rounds = run_rounds(tasks, probe["threads"], args.rounds, args.run_under, left_out)
     result = {
         "model": model.name,
         "weight_bytes": weight_bytes(str(model)),

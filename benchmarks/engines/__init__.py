@@ -37,5 +37,5 @@ VARIANTS = {
     "OpenVINO GenAI, int4": Variant("openvino_engine", "openvino_genai", "openvino-int4"),
     "ONNX Runtime GenAI, int4": Variant("onnx_engine", "onnxruntime_genai", "onnx-int4"),
     "CTranslate2, int8": Variant("ctranslate2_engine", "ctranslate2", "ctranslate2-int8"),
-    "PyTorch, bf16": Variant("torch_engine", "transformers", "hf-f32"),
+    "PyTorch, bf16": Variant("torch_engine", "transformers", "bf16"),
 }
