@@ -8,10 +8,12 @@ import os
 import platform
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 MACHINES = {("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64")}
@@ -73,8 +75,27 @@ def extension() -> Extension:
     )
 
 
+class BuildFilesTogether(build_ext):
+    """Compiles as many files at once as there are processors; setuptools compiles the files of one extension in turn."""
+
+    def build_extension(self, ext: Extension) -> None:
+        compile_in_turn = self.compiler.compile
+
+        def compile_together(sources: list[str], **arguments: object) -> list[str]:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                objects = list(pool.map(lambda source: compile_in_turn([source], **arguments), sources))
+            return [name for names in objects for name in names]
+
+        self.compiler.compile = compile_together
+        super().build_extension(ext)
+
+
 if (sys.platform, platform.machine()) not in MACHINES:
     sys.exit(f"slm builds on Linux x86-64 and aarch64 and on macOS arm64; this is {sys.platform} {platform.machine()}")
 
 # force: objects of a build with other switches would look up to date.
-setup(ext_modules=[extension()], options={"bdist_wheel": {"py_limited_api": "cp311"}, "build_ext": {"force": True}})
+setup(
+    ext_modules=[extension()],
+    cmdclass={"build_ext": BuildFilesTogether},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}, "build_ext": {"force": True}},
+)

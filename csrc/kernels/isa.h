@@ -27,4 +27,17 @@
 /* For kernel bodies that are written once with constant parameters and must become straight-line code. */
 #define SLM_INLINE static inline __attribute__((always_inline))
 
+/* For the outermost of them, where there are many. Sanitizers watch what is written, not how it is specialised, and their checks
+ * at each access of a hundred straight-line copies took clang six minutes: they get one copy, with parameters. */
+#if defined(__SANITIZE_ADDRESS__)
+#define SLM_INSTANCE static inline
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SLM_INSTANCE static inline
+#endif
+#endif
+#if !defined(SLM_INSTANCE)
+#define SLM_INSTANCE SLM_INLINE
+#endif
+
 #endif
