@@ -12,7 +12,7 @@
 SLM_TARGET_BEGIN(SLM_AVX512)
 
 /* How far ahead of the panel's stream to prefetch, in bytes. */
-enum { AHEAD = 8192 };
+enum { AHEAD = 12288 };
 
 SLM_INLINE __m512i broadcast4(const int8_t *p) {
     int32_t four;
@@ -93,17 +93,25 @@ SLM_INLINE void add_group(int T, const source *w, int group, int h, int64_t g, c
     for (int t = 0; t < T; t++) acc[t] = _mm512_fmadd_ps(m, _mm512_set1_ps(x->scaled_sums[at + t * n_groups]), acc[t]);
 }
 
-/* ahead: where to prefetch while the weights stream, or NULL. */
-SLM_INLINE void tile(int T, const source *w, int group, const slm_codes *x, int64_t token, const uint8_t *ahead, float *y,
-                     int64_t ldy) {
-    int lines = w->coding.bits + (w->coding.mins ? 1 : 0); /* of 32 columns, scales included */
+/* Bytes of 32 columns of a panel, scales included. */
+SLM_INLINE int panel_step(slm_coding c) {
+    int scales = c.two_level ? 2 * SLM_PANEL_ROWS * SLM_GROUP / SLM_SUPERBLOCK + SLM_PANEL_ROWS * SLM_GROUP / c.group
+                             : 2 * SLM_PANEL_ROWS;
+    return 64 * c.bits + (c.mins ? 2 : 1) * scales;
+}
+
+/* So many bytes that come AHEAD of a place in a stream. */
+SLM_INLINE void prefetch(const uint8_t *from, int bytes) {
+    for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)from + AHEAD + i, _MM_HINT_T0);
+}
+
+/* streams: prefetch while the weights come from memory. */
+SLM_INLINE void tile(int T, const source *w, int group, const slm_codes *x, int64_t token, bool streams, float *y, int64_t ldy) {
+    int step = panel_step(w->coding);
     __m512 acc[MOST_TOKENS];
     for (int t = 0; t < T; t++) acc[t] = _mm512_setzero_ps();
     for (int64_t g = 0; g < x->k / group; g += SLM_GROUP / group) {
-        if (ahead) {
-            for (int i = 0; i < lines; i++) _mm_prefetch((const char *)ahead + 64 * i, _MM_HINT_T0);
-            ahead += 64 * lines;
-        }
+        if (streams) prefetch(w->codes + g * group / SLM_GROUP * step, step);
         add_group(T, w, group, 0, g, x, token, acc);
         if (group == 16) add_group(T, w, group, 1, g + 1, x, token, acc);
     }
@@ -116,7 +124,7 @@ SLM_INLINE void tile(int T, const source *w, int group, const slm_codes *x, int6
 SLM_INLINE void gemv(slm_coding c, int group, const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token,
                      int64_t n_tokens, float *y, int64_t ldy) {
     for (int64_t p = first; p < last; p++, y += 16) {
-        const uint8_t *panel = slm_matrix_panel(w, p), *ahead = panel + AHEAD;
+        const uint8_t *panel = slm_matrix_panel(w, p);
         source from = {.coding = c,
                        .offset = c.offset,
                        .codes = panel,
@@ -125,9 +133,9 @@ SLM_INLINE void gemv(slm_coding c, int group, const slm_matrix *w, int64_t first
                        .scales = panel + w->scales_at,
                        .mins = panel + w->mins_at};
         int64_t i = 0;
-        for (; i + 4 <= n_tokens; i += 4, ahead = NULL) tile(4, &from, group, x, token + i, ahead, y + i * ldy, ldy);
-        for (; i + 2 <= n_tokens; i += 2, ahead = NULL) tile(2, &from, group, x, token + i, ahead, y + i * ldy, ldy);
-        if (i < n_tokens) tile(1, &from, group, x, token + i, ahead, y + i * ldy, ldy);
+        for (; i + 4 <= n_tokens; i += 4) tile(4, &from, group, x, token + i, i == 0, y + i * ldy, ldy);
+        for (; i + 2 <= n_tokens; i += 2) tile(2, &from, group, x, token + i, i == 0, y + i * ldy, ldy);
+        if (i < n_tokens) tile(1, &from, group, x, token + i, i == 0, y + i * ldy, ldy);
     }
 }
 
@@ -159,9 +167,9 @@ SLM_INLINE void gemm(bool mins, int group, const slm_strip *w, const slm_codes *
                    .d = (const uint8_t *)w->d,
                    .m = (const uint8_t *)w->m};
     int64_t t = first;
-    for (; t + 12 <= last; t += 12) tile(12, &from, group, x, t, NULL, y + (t - first) * ldy, ldy);
-    for (; t + 4 <= last; t += 4) tile(4, &from, group, x, t, NULL, y + (t - first) * ldy, ldy);
-    for (; t < last; t++) tile(1, &from, group, x, t, NULL, y + (t - first) * ldy, ldy);
+    for (; t + 12 <= last; t += 12) tile(12, &from, group, x, t, false, y + (t - first) * ldy, ldy);
+    for (; t + 4 <= last; t += 4) tile(4, &from, group, x, t, false, y + (t - first) * ldy, ldy);
+    for (; t < last; t++) tile(1, &from, group, x, t, false, y + (t - first) * ldy, ldy);
 }
 
 void slm_gemm_int8_avx512(const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y, int64_t ldy) {
