@@ -232,6 +232,9 @@ typedef struct slm_load_options {
     /* NONE, or what float matrices become while they are read: linears and embeddings, but position embeddings, whose columns
      * are whole blocks. Norms, biases and what is no float matrix stay as they are. */
     slm_type quantize;
+    /* A large output layer of 8-bit codes takes a form, 3 % larger, from which the likeliest tokens are found without reading it
+     * whole. Tokens and logits stay the same bits. */
+    bool screening;
 } slm_load_options;
 
 typedef struct slm_model slm_model;

@@ -43,6 +43,12 @@ typedef struct slm_kernels {
      * y = fma(dot - offset * sum, d * scale, y), then with minimums y = fma(m, scaled_sum, y). */
     void (*gemv)(const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token, int64_t n_tokens, float *y,
                  int64_t ldy);
+    /* A screened matrix and the first token of x, whose group is 32: for the panels first <= p < last the largest coarse
+     * product of a row, coarse[p - first], and a limit that no row's y of gemv exceeds, most[p - first]. reach: [k / 32], from
+     * which the limit follows (ops/head.c): y <= coarse product + spread, spread = sum of |d| * residue * reach, rounded up by
+     * 2^-80. Infinity, where the spread of a row is not less than most_spread or NaN. */
+    void (*screen)(const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, const float *reach, float most_spread,
+                   float *coarse, float *most);
     /* group: of the activations. codes: [16 * k] bytes, d and m: [k / group * 16] f32, to be filled and pointed to by *strip. */
     void (*unpack)(const slm_matrix *w, int64_t panel, int group, uint8_t *codes, float *d, float *m, slm_strip *strip);
     /* y[(t - first) * ldy + r] for tokens first <= t < last: the same bits as gemv. */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/layout.h"
 
+#include <math.h>
+
 #include "base/arith.h"
 
 enum { ROWS = SLM_PANEL_ROWS, LINE = 4 * ROWS /* bytes of one step of a panel */ };
@@ -56,8 +58,22 @@ slm_status slm_matrix_describe(slm_matrix *matrix, slm_type type, int64_t rows, 
     return SLM_OK;
 }
 
+bool slm_matrix_screen(slm_matrix *matrix) {
+    if (matrix->coding.bits != 8) return false;
+    matrix->screened = true;
+    matrix->lines /= 2;
+    size_t scales = matrix->m_at - matrix->d_at;
+    matrix->d_at = (size_t)matrix->lines * LINE;
+    matrix->m_at = matrix->scales_at = matrix->mins_at = matrix->d_at + scales;
+    matrix->panel_bytes = (matrix->m_at + 63) / 64 * 64;
+    matrix->low_at = matrix->panel_bytes * (size_t)matrix->n_panels;
+    matrix->residues_at = matrix->low_at + (size_t)(matrix->n_panels * matrix->lines) * LINE;
+    return true;
+}
+
 size_t slm_matrix_bytes(const slm_matrix *matrix) {
-    return matrix->panel_bytes * (size_t)matrix->n_panels;
+    size_t panels = matrix->panel_bytes * (size_t)matrix->n_panels;
+    return matrix->screened ? matrix->residues_at + (size_t)(matrix->n_panels * matrix->cols / SLM_GROUP) * ROWS : panels;
 }
 
 size_t slm_matrix_row_bytes(const slm_matrix *matrix) {
@@ -98,6 +114,37 @@ static void pack_codes(int bits, const slm_parts *parts, int64_t n_rows, int64_t
     case 5: pack_groups(5, parts, n_rows, n, group); break;
     case 6: pack_groups(6, parts, n_rows, n, group); break;
     case 8: pack_groups(8, parts, n_rows, n, group); break;
+    }
+}
+
+/* Of the codes of a group, as layout.h has it. */
+static uint8_t residue_of(const uint8_t *codes) {
+    int squares = 0;
+    for (int i = 0; i < SLM_GROUP; i++) squares += ((codes[i] & 15) - 8) * ((codes[i] & 15) - 8);
+    int residue = (int)(sqrtf((float)squares) * (float)SLM_RESIDUE_UNITS);
+    while (4 * residue * residue < 121 * squares) residue++; /* 121 / 4 is SLM_RESIDUE_UNITS squared; at most 249 */
+    return (uint8_t)(residue > SLM_LEAST_RESIDUE ? residue : SLM_LEAST_RESIDUE);
+}
+
+/* A panel of a screened matrix. */
+static void pack_screened(const slm_matrix *matrix, int64_t panel, int64_t n_rows, const uint8_t *rows) {
+    const slm_type_info *info = slm_type_of(matrix->type);
+    int64_t n_groups = matrix->cols / SLM_GROUP;
+    uint8_t *high = (uint8_t *)(uintptr_t)slm_matrix_panel(matrix, panel);
+    uint8_t *low = (uint8_t *)(uintptr_t)slm_matrix_low(matrix, panel);
+    uint8_t *residues = (uint8_t *)(uintptr_t)slm_matrix_residues(matrix, panel);
+    uint16_t *d = (uint16_t *)(high + matrix->d_at);
+    for (int64_t g = 0; g < n_groups; g++, high += 4 * LINE, low += 4 * LINE, residues += ROWS) {
+        for (int r = 0; r < ROWS; r++) {
+            slm_parts parts = {0};
+            uint64_t steps[4];
+            if (r < n_rows) info->split(rows + (r * n_groups + g) * info->block_bytes, &parts);
+            memcpy(steps, parts.codes, sizeof steps);
+            pack_plane(4, 0, steps, r, low);
+            pack_plane(4, 4, steps, r, high);
+            residues[r] = residue_of(parts.codes);
+            d[g * ROWS + r] = parts.d;
+        }
     }
 }
 
@@ -147,6 +194,10 @@ void slm_matrix_pack(const slm_matrix *matrix, int64_t panel, int64_t n_panels, 
     for (int64_t p = 0; p < n_panels; p++, file_rows += ROWS * row_bytes) {
         uint8_t *out = matrix->data + (size_t)(panel + p) * matrix->panel_bytes;
         int64_t rows_here = slm_min64(ROWS, n_rows - p * ROWS);
+        if (matrix->screened) {
+            pack_screened(matrix, panel + p, rows_here, file_rows);
+            continue;
+        }
         if (rows_here < ROWS) memset(out, 0, matrix->panel_bytes);
         if (matrix->form == SLM_FORM_CODES) {
             pack_blocks(matrix, out, rows_here, file_rows);
@@ -156,12 +207,21 @@ void slm_matrix_pack(const slm_matrix *matrix, int64_t panel, int64_t n_panels, 
     }
 }
 
-static void row_of_codes(const slm_matrix *matrix, const uint8_t *panel, int r, float *out) {
+/* The 4 codes of row r from column i on. */
+static uint32_t codes_at(const slm_matrix *matrix, int64_t panel, int r, int64_t i) {
+    const uint8_t *codes = slm_matrix_panel(matrix, panel);
+    int64_t g = i / SLM_GROUP;
+    int bits = matrix->coding.bits, s = (int)(i % SLM_GROUP / 4);
+    if (!matrix->screened) return slm_step_codes(bits, codes + g * bits * LINE, s, r);
+    return slm_screened_codes(codes + g * 4 * LINE, slm_matrix_low(matrix, panel) + g * 4 * LINE, s, r);
+}
+
+static void row_of_codes(const slm_matrix *matrix, int64_t panel, int r, float *out) {
     const slm_coding *c = &matrix->coding;
     float d = 0, m = 0;
     for (int64_t i = 0; i < matrix->cols; i += 4) {
-        if (i % c->group == 0) slm_row_scales(matrix, panel, i / c->group, r, &d, &m);
-        uint32_t codes = slm_step_codes(c->bits, panel + i / SLM_GROUP * c->bits * LINE, (int)(i % SLM_GROUP / 4), r);
+        if (i % c->group == 0) slm_row_scales(matrix, slm_matrix_panel(matrix, panel), i / c->group, r, &d, &m);
+        uint32_t codes = codes_at(matrix, panel, r, i);
         for (int j = 0; j < 4; j++) {
             int code = codes >> 8 * j & 0xff;
             float product = d * (float)((c->table ? c->table[code] : code) - c->offset);
@@ -174,7 +234,7 @@ void slm_matrix_row(const slm_matrix *matrix, int64_t row, float *out) {
     const uint8_t *panel = slm_matrix_panel(matrix, row / ROWS);
     int r = (int)(row % ROWS);
     switch (matrix->form) {
-    case SLM_FORM_CODES: row_of_codes(matrix, panel, r, out); break;
+    case SLM_FORM_CODES: row_of_codes(matrix, row / ROWS, r, out); break;
     case SLM_FORM_F16:
     case SLM_FORM_BF16:
         for (int64_t i = 0; i < matrix->cols; i++) {

@@ -12,7 +12,11 @@
  *
  * After the codes of a whole panel stand its scales: f16 d, then, where the type has it, f16 m; [groups][16 rows], or in two
  * levels [cols / 256][16] and then s8 scales and, with m, s8 mins, [groups][16]. Rows are padded to 16 with zeros, float columns
- * to a whole step; a panel's bytes are a multiple of 64. */
+ * to a whole step; a panel's bytes are a multiple of 64.
+ *
+ * A screened matrix of 8-bit codes lies in three parts, so that slm_kernels.screen need not read all of it: panels that hold the
+ * high 4 bits of the codes as a plane of their own, and d; behind all panels their planes of the low 4 bits, [n_panels][groups]
+ * [4 lines]; then residues, a byte for each [n_panels][groups][16 rows]: what the low bits can add to a product. */
 #ifndef SLM_KERNELS_LAYOUT_H
 #define SLM_KERNELS_LAYOUT_H
 
@@ -44,12 +48,16 @@ typedef struct slm_matrix {
     size_t panel_bytes;        /* SLM_FORM_BLAS: bytes of 16 rows */
     size_t d_at, m_at;         /* offsets of the f16 scales in a panel */
     size_t scales_at, mins_at; /* offsets of the s8 ones */
-    uint8_t *data;             /* [n_panels][panel_bytes]; SLM_FORM_BLAS: [rows][cols] f32 */
+    bool screened;
+    size_t low_at, residues_at; /* screened: offsets in data */
+    uint8_t *data;              /* [n_panels][panel_bytes]; SLM_FORM_BLAS: [rows][cols] f32 */
 } slm_matrix;
 
 /* Fills everything but data. blas: keep f32 row-major for BLIS. SLM_BAD_ARGUMENT: rows or cols < 1, cols not whole blocks, or
  * sizes that do not fit. */
 slm_status slm_matrix_describe(slm_matrix *matrix, slm_type type, int64_t rows, int64_t cols, bool blas, slm_error *error);
+/* Makes a described matrix a screened one. False: its codes are not of 8 bits. */
+bool slm_matrix_screen(slm_matrix *matrix);
 size_t slm_matrix_bytes(const slm_matrix *matrix);
 size_t slm_matrix_row_bytes(const slm_matrix *matrix); /* of a row in the file */
 
@@ -62,6 +70,28 @@ void slm_matrix_row(const slm_matrix *matrix, int64_t row, float *out);
 
 static inline const uint8_t *slm_matrix_panel(const slm_matrix *matrix, int64_t panel) {
     return matrix->data + (size_t)panel * matrix->panel_bytes;
+}
+
+/* Bytes of 32 columns of a panel, scales included; of a screened matrix without the low plane, which has 256. */
+SLM_INLINE int slm_panel_step(slm_coding c, bool screened) {
+    int scales =
+        c.two_level ? 2 * SLM_PANEL_ROWS * SLM_GROUP / SLM_SUPERBLOCK + SLM_PANEL_ROWS * SLM_GROUP / c.group : 2 * SLM_PANEL_ROWS;
+    return 64 * (screened ? 4 : c.bits) + (c.mins ? 2 : 1) * scales;
+}
+
+/* Screened: the low planes of a panel, [groups][4 lines]. */
+static inline const uint8_t *slm_matrix_low(const slm_matrix *matrix, int64_t panel) {
+    return matrix->data + matrix->low_at + (size_t)(panel * matrix->cols * SLM_PANEL_ROWS / 2);
+}
+
+/* With codes in halves the high one stands for code - 128 = 16 * high - 120, less than 8 away: the residue of a group is the
+ * least byte that is no less than SLM_RESIDUE_UNITS times the Euclidean norm of (low - 8), and than SLM_LEAST_RESIDUE. */
+#define SLM_RESIDUE_UNITS 5.5
+enum { SLM_LEAST_RESIDUE = 32, SLM_HIGH_OFFSET = 120 };
+
+/* Screened: of a panel, [groups][16 rows]. */
+static inline const uint8_t *slm_matrix_residues(const slm_matrix *matrix, int64_t panel) {
+    return matrix->data + matrix->residues_at + (size_t)(panel * matrix->cols / SLM_GROUP * SLM_PANEL_ROWS);
 }
 
 /* d and m (0 where the type has none) of row r of a panel in group `group` of coding.group columns. */
@@ -92,6 +122,11 @@ SLM_INLINE uint32_t slm_step_codes(int bits, const uint8_t *group, int s, int r)
     int low = slm_plane_bits(bits), rest = bits - low; /* no type has more than two planes */
     uint32_t codes = slm_plane_fields(low, group, s, r);
     return rest ? codes | slm_plane_fields(rest, group + 64 * low, s, r) << low : codes;
+}
+
+/* The same of a screened matrix, from the high and the low plane of the group. */
+SLM_INLINE uint32_t slm_screened_codes(const uint8_t *high, const uint8_t *low, int s, int r) {
+    return slm_plane_fields(4, low, s, r) | slm_plane_fields(4, high, s, r) << 4;
 }
 
 #endif

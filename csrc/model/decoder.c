@@ -304,7 +304,8 @@ static void output_logits(slm_step *step, slm_team *team) {
     float *normed = stream_of(step, team)->normed;
     slm_input input = input_of(step, team, step->n_outputs, normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
     slm_linear linear = {.dense = &model->lm_head, .y = step->output, .ldy = vocab_size};
-    slm_head head = {.dense = &model->lm_head, .scale = model->config.logits_scale, .cap = model->config.logits_softcap};
+    slm_head head = {
+        .dense = &model->lm_head, .scale = model->config.logits_scale, .cap = model->config.logits_softcap, .limits = w->limits};
     if (step->choices) {
         prepare(step, team, &input, &linear, 1);
         if (!slm_head_choose(model->kernels, team, &input, &head, step->choices, &w->linear[team->index]))

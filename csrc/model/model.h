@@ -38,4 +38,9 @@ struct slm_model {
     size_t arena_bytes, token_bytes;
 };
 
+/* The matrix that gives logits, planned or loaded: embed_tokens where it is tied. */
+static inline const slm_matrix *slm_model_head(const slm_model *model) {
+    return model->lm_head.w.rows ? &model->lm_head.w : &model->embed_tokens;
+}
+
 #endif

@@ -10,7 +10,8 @@
 #include "kernels/kernels.h"
 
 enum {
-    READ_BYTES = 1 << 20, /* of the file at a time */
+    READ_BYTES = 1 << 20,       /* of the file at a time */
+    SCREENED_ROWS = 100 * 1000, /* of an output layer, at least: 150,000 and more win, 50,000 did not */
     MODEL_TENSORS = 9,
     LAYER_TENSORS = 26 /* at most: 13 weights and as many biases */
 };
@@ -95,6 +96,7 @@ static slm_status plan_tensor(slm_plan *plan, slm_planned request, int64_t rows,
         status = slm_matrix_describe(&p->shape, p->type, rows, cols, blas, error);
     }
     if (status) return status;
+    if (p->screened) slm_matrix_screen(&p->shape);
     size_t bytes = p->matrix ? slm_matrix_bytes(&p->shape) : (size_t)(rows * slm_planned_stride(p)) * sizeof(float);
     p->at = plan->model->arena_bytes;
     if (!slm_add_size(plan->model->arena_bytes, slm_div_up((int64_t)bytes, 64) * 64, &plan->model->arena_bytes))
@@ -117,6 +119,11 @@ static slm_status plan_vector(slm_plan *plan, const slm_tensor *tensor, int64_t 
     return plan_vectors(plan, tensor, 1, n, name, layer, 0, vector, error);
 }
 
+/* Whether a weight is to be screened, if it is the output layer. */
+static bool is_screened(const slm_plan *plan, bool is_head, int64_t rows) {
+    return plan->screening && is_head && rows >= SCREENED_ROWS && plan->model->precision == SLM_PRECISION_DEFAULT;
+}
+
 /* What a linear or an embedding is packed as. */
 static slm_type packed_type(const slm_plan *plan, const slm_tensor *tensor) {
     bool is_float = tensor->type == SLM_TYPE_F32 || tensor->type == SLM_TYPE_F16 || tensor->type == SLM_TYPE_BF16;
@@ -127,8 +134,12 @@ static slm_type packed_type(const slm_plan *plan, const slm_tensor *tensor) {
 static slm_status plan_dense(slm_plan *plan, const slm_affine *from, int64_t rows, int64_t cols, const char *name, int layer,
                              bool optional, slm_dense *to, slm_error *error) {
     if (optional && from->weight.type == SLM_TYPE_NONE) return SLM_OK;
-    slm_planned p = {
-        .tensor = &from->weight, .name = name, .layer = layer, .matrix = &to->w, .type = packed_type(plan, &from->weight)};
+    slm_planned p = {.tensor = &from->weight,
+                     .name = name,
+                     .layer = layer,
+                     .matrix = &to->w,
+                     .screened = is_screened(plan, to == &plan->model->lm_head, rows),
+                     .type = packed_type(plan, &from->weight)};
     slm_status status = plan_tensor(plan, p, rows, cols, error);
     if (!status) status = plan_vector(plan, &from->bias, rows, name, layer, &to->bias, error);
     return status;
@@ -207,6 +218,8 @@ static slm_status plan_all(slm_plan *plan, const slm_weights *w, slm_error *erro
                              .name = "embed_tokens",
                              .layer = -1,
                              .matrix = &m->embed_tokens,
+                             .screened =
+                                 is_screened(plan, w->lm_head.weight.type == SLM_TYPE_NONE && !c->bidirectional, c->vocab_size),
                              .type = packed_type(plan, &w->embed_tokens)};
     slm_planned positions = {
         .tensor = &w->position_embeddings, .name = "position_embeddings", .layer = -1, .matrix = &m->position_embeddings};
@@ -329,7 +342,7 @@ static bool all_f32(const slm_model *m) {
             if (linears[j]->w.rows && linears[j]->w.type != SLM_TYPE_F32) return false;
         }
     }
-    return m->config.bidirectional || (m->lm_head.w.rows ? m->lm_head.w.type : m->embed_tokens.type) == SLM_TYPE_F32;
+    return m->config.bidirectional || slm_model_head(m)->type == SLM_TYPE_F32;
 }
 
 static slm_status model_create(const slm_config *config, const slm_weights *weights, const slm_load_options *options,
@@ -358,7 +371,7 @@ slm_status slm_plan_create(const slm_config *config, const slm_weights *weights,
                            slm_error *error) {
     slm_status status = check(config, weights, options, error);
     if (status) return status;
-    *plan = (slm_plan){.quantize = options->quantize};
+    *plan = (slm_plan){.quantize = options->quantize, .screening = options->screening};
     status = model_create(config, weights, options, &plan->model, error);
     if (!status) {
         int64_t most = MODEL_TENSORS + LAYER_TENSORS * config->num_hidden_layers;

@@ -12,6 +12,7 @@ typedef struct slm_planned {
     slm_matrix *matrix;   /* where it goes, or */
     const float **vector; /* in f32, each row padded to 16 with zeros */
     float added;          /* to each element of a vector */
+    bool screened;        /* if it can be */
     slm_type type;        /* that it is packed as */
     slm_matrix shape;     /* of the packed matrix; a vector is read as one row, or a row of each head */
     size_t at;            /* in the arena */
@@ -22,6 +23,7 @@ typedef struct slm_planned {
 typedef struct slm_plan {
     slm_model *model; /* complete but for the arena: matrices have no data, vectors are NULL */
     slm_type quantize;
+    bool screening; /* of the output layer */
     slm_planned *tensors;
     int64_t n_tensors, n_items;
     uint64_t file_bytes;             /* of all tensors */

@@ -4,7 +4,7 @@
 #include "base/alloc.h"
 #include "base/arith.h"
 
-enum { SHARED_BLOCKS = 13, THREAD_BLOCKS = 18 };
+enum { SHARED_BLOCKS = 14, THREAD_BLOCKS = 18 };
 
 /* Zeroed: padding must read as zero. Where the workspace is only measured, something that is not NULL. */
 static void *take(slm_workspace *w, int64_t count, int64_t other, size_t size) {
@@ -45,6 +45,8 @@ static slm_status lay_out(slm_workspace *w, const slm_model *model, int64_t max_
               (w->partials.max = take(w, partials, 1, sizeof(float))) &&
               (w->partials.sum = take(w, partials, 1, sizeof(float))) &&
               (w->partials.out = take(w, partials, width, sizeof(float)));
+    const slm_matrix *head = slm_model_head(model);
+    if (head->screened) ok = ok && (w->limits = take(w, slm_head_limits(head->n_panels, threads), 1, sizeof(float)));
     w->streams = slm_alloc_zero((size_t)threads, sizeof *w->streams);
     w->linear = slm_alloc_zero((size_t)threads, sizeof *w->linear);
     w->attention = slm_alloc_zero((size_t)threads, sizeof *w->attention);

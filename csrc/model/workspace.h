@@ -5,6 +5,7 @@
 
 #include "model/model.h"
 #include "ops/attention.h"
+#include "ops/head.h"
 #include "ops/linear.h"
 
 /* The residual stream of tokens, and what blocks and linears read of it. */
@@ -32,6 +33,7 @@ typedef struct slm_workspace {
     slm_kv_span *output_spans;                /* [n_output_spans], room for [max_tokens] */
     int64_t n_output_spans;
     int64_t *outputs;                 /* room for [max_tokens] */
+    float *limits;                    /* [slm_head_limits] where the output layer is screened; else NULL */
     slm_linear_scratch *linear;       /* [threads] */
     slm_attention_scratch *attention; /* [threads] */
     slm_attention_partials partials;

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * head.c: each thread runs its share of the rows in blocks that stay in the first cache and keeps the largest logits it has met;
- * what all threads kept is then merged in the order of ids, which no split into shares changes. */
+ * what all threads kept is then merged in the order of ids, which no split into shares changes.
+ *
+ * A screened matrix is not read whole where one token or a few are to be chosen: the high halves of its codes and the residues
+ * give a limit for the logits of each panel, and the panels that could hold one of the largest are then run as always. */
 #include "ops/head.h"
 
 #include <math.h>
@@ -14,6 +17,9 @@ enum {
     LOOK = 64,         /* logits whose largest is looked at before any single one */
     NOTHING = -1,      /* an id behind the last one kept */
 };
+
+/* A row whose limit is further than this from its coarse product is not screened: below, no link of its chain overflows. */
+#define MOST_SPREAD 0x1p80f
 
 bool slm_head_finish(const slm_kernels *kernels, const slm_head *head, float *y, int64_t n) {
     for (int64_t i = 0; head->scale > 0 && i < n; i++) y[i] *= head->scale;
@@ -164,6 +170,111 @@ static void run_allowed(const slm_kernels *kernels, slm_team *team, const slm_in
     close_kept(&k);
 }
 
+/* ---- screening ----------------------------------------------------------------------------------------------------------- */
+
+int64_t slm_head_limits(int64_t n_panels, int threads) {
+    return n_panels + threads;
+}
+
+/* A step of one token, where the rest of the logit is monotone in the product, or nearly so, and finite with it. */
+static bool is_screened(const slm_input *input, const slm_head *head, const slm_choice *choice) {
+    return head->limits && !head->dense->bias && head->scale < 0x1p20f && input->n_tokens == 1 && !choice->allowed &&
+           choice->top <= SLM_MOST_SCREENED && input->precision == SLM_PRECISION_DEFAULT && input->codes.group == SLM_GROUP;
+}
+
+/* The factors of the residues b in the limits of all rows, by groups of 32 columns. Of a row w with scales d and codes c - 128 =
+ * h + r, where h = 16 * high - 120 and |r| <= 8, and of x = s * q, all in real numbers:
+ *
+ *     exact  E = sum of d s (h + r) q        coarse  C = sum of d s h q        E - C = sum of d s r q <= sum of |d| s |r| |q|
+ *
+ * with Euclidean norms (Cauchy and Schwarz). In f32 the codes' products are exact; each term is rounded once in d s and at most n
+ * times in a chain of n links, so that both chains are off by at most e times the sum of |d| s 128 sqrt(32) |q|, where e =
+ * (n + 1) u / (1 - (n + 1) u) and u = 2^-24. Hence the exact chain is at most the coarse one plus
+ *
+ *     sum of |d| s |q| (|r| + p), p = 2 e 128 sqrt(32)
+ *
+ * As b >= |r| UNITS and b >= LEAST, |r| + p <= b (1 / UNITS + p / LEAST). The chain that sums this is rounded itself, n + 3 times
+ * with the factor and its product with d, for which n + 8 times 2^-23 is enough; what underflows, here and there, is less than
+ * n 2^-110 in all, and the kernel begins at 2^-80. */
+static void find_reach(const slm_codes *x, float *reach) {
+    int64_t n = x->k / SLM_GROUP;
+    double e = (double)(n + 1) * 0x1p-24, p = 2 * (e / (1 - e)) * 128 * sqrt(32);
+    double unit = (1 / SLM_RESIDUE_UNITS + p / SLM_LEAST_RESIDUE) * (1 + (double)(n + 8) * 0x1p-23);
+    for (int64_t g = 0; g < n; g++) {
+        int32_t squares = 0;
+        for (int64_t i = g * SLM_GROUP; i < (g + 1) * SLM_GROUP; i++) squares += x->codes[i] * x->codes[i];
+        reach[g] = (float)(x->scales[g] * sqrt(squares) * unit);
+    }
+}
+
+/* Panels that are likely to hold the largest logits: those with the largest coarse products. */
+typedef struct likely {
+    int64_t n, most;
+    int64_t panels[SLM_MOST_SCREENED];
+    float coarse[SLM_MOST_SCREENED]; /* falling */
+} likely;
+
+static void consider(likely *l, int64_t panel, float coarse) {
+    if (l->n == l->most && !(coarse > l->coarse[l->n - 1])) return;
+    int64_t at = l->n < l->most ? l->n++ : l->n - 1;
+    for (; at && coarse > l->coarse[at - 1]; at--) {
+        l->panels[at] = l->panels[at - 1];
+        l->coarse[at] = l->coarse[at - 1];
+    }
+    l->panels[at] = panel;
+    l->coarse[at] = coarse;
+}
+
+/* The limits of panels first .. last - 1, and which of them are likely. */
+static void find_limits(const slm_kernels *kernels, const slm_input *input, const slm_head *head, const float *reach,
+                        int64_t first, int64_t last, likely *l, float *coarse) {
+    float margin = head->cap * 0x1p-20f; /* a cap is monotone but for its rounding, less than 8 u cap either way */
+    kernels->screen(&head->dense->w, first, last, &input->codes, reach, MOST_SPREAD, coarse, head->limits + first);
+    slm_head_finish(kernels, head, head->limits + first, last - first);
+    for (int64_t p = first; p < last; p++) {
+        head->limits[p] += margin;
+        consider(l, p, coarse[p - first]);
+    }
+}
+
+/* The exact logits of panels first .. last - 1 are offered. */
+static void run_exactly(const slm_kernels *kernels, const slm_input *input, const slm_head *head, int64_t first, int64_t last,
+                        kept *k, const slm_linear_scratch *scratch) {
+    int64_t n = slm_min64(last * ROWS, k->choice->n_rows) - first * ROWS;
+    run_panels(kernels, input, head, first, last, scratch->y, 0, scratch);
+    if (!slm_head_finish(kernels, head, scratch->y, n)) k->finite = false;
+    if (k->finite) offer_all(kernels, k, scratch->y, n, first * ROWS);
+}
+
+/* This thread's share of the rows, for one token. */
+static void run_screened(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_head *head,
+                         slm_choice *choice, const slm_linear_scratch *scratch) {
+    const slm_matrix *w = &head->dense->w;
+    float *least = head->limits + w->n_panels; /* of each thread: one of so many logits that no smaller one is wanted */
+    float most = -INFINITY, *reach = scratch->d;
+    likely l = {.most = slm_max64(choice->top, 1)};
+    int64_t begin, end;
+    share(team, team->index, w, choice, &begin, &end);
+    begin = slm_div_up(begin, ROWS);
+    end = slm_div_up(end, ROWS);
+    find_reach(&input->codes, reach);
+    for (int64_t p = begin; p < end && !slm_team_cancelled(team); p += BLOCK_PANELS)
+        find_limits(kernels, input, head, reach, p, slm_min64(p + BLOCK_PANELS, end), &l, scratch->y);
+    kept k = keep(team, team->index, w, choice);
+    for (int64_t i = 0; i < l.n; i++) run_exactly(kernels, input, head, l.panels[i], l.panels[i] + 1, &k, scratch);
+    least[team->index] = k.least;
+    slm_team_barrier(team);
+    for (int i = 0; i < team->count; i++) most = least[i] > most ? least[i] : most;
+    k = keep(team, team->index, w, choice);
+    for (int64_t p = begin, next; p < end && !slm_team_cancelled(team); p = next) {
+        next = p + 1;
+        if (head->limits[p] < most) continue;
+        while (next < end && next < p + BLOCK_PANELS && !(head->limits[next] < most)) next++;
+        run_exactly(kernels, input, head, p, next, &k, scratch);
+    }
+    close_kept(&k);
+}
+
 /* ---- all threads ------------------------------------------------------------------------------------------------------- */
 
 /* What all threads kept becomes one: the slots of a thread lie behind those of the ones before it, so all move down. */
@@ -215,7 +326,9 @@ bool slm_head_choose(const slm_kernels *kernels, slm_team *team, const slm_input
     for (int64_t t = 0, n; t < input->n_tokens; t += n) {
         for (n = 1; !alone && !choices[t].allowed && n < MOST_TOKENS && t + n < input->n_tokens && !choices[t + n].allowed;) n++;
         slm_input some = some_tokens(input, t, n);
-        if (choices[t].allowed) {
+        if (is_screened(input, head, &choices[t])) {
+            run_screened(kernels, team, &some, head, &choices[t], scratch);
+        } else if (choices[t].allowed) {
             run_allowed(kernels, team, &some, head, &choices[t], scratch);
         } else {
             run_rows(kernels, team, &some, head, choices + t, scratch);

@@ -6,9 +6,14 @@
 
 #include "ops/linear.h"
 
+/* The most logits that are looked for without reading all of a screened matrix: for 16 of 262,144, a third of the panels are left
+ * over, and no time is won. */
+enum { SLM_MOST_SCREENED = 8 };
+
 typedef struct slm_head {
     const slm_dense *dense;
     float scale, cap; /* 0: none; logit = soft cap(scale * dense(x)) */
+    float *limits;    /* [slm_head_limits] scratch of all threads, where dense's matrix is screened; else NULL */
 } slm_head;
 
 /* Among which logits of one position, and how many of them: the same for any number of threads. */
@@ -23,6 +28,9 @@ typedef struct slm_choice {
     float *leading; /* [n] scratch */
     int64_t count;  /* kept: 0 where a logit is NaN or infinite */
 } slm_choice;
+
+/* Room for limits with a screened matrix of so many panels. */
+int64_t slm_head_limits(int64_t n_panels, int threads);
 
 /* Finishes choices[t] of token t for each token of an input that is prepared for w: the bits of slm_linear_run in the rows that
  * take part; other rows are not computed, nor checked. All threads of the team call it, and may not read the choices before a

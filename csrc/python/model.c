@@ -368,6 +368,7 @@ static bool read_request(const slm_py_state *state, PyObject *args, PyObject *kw
     if (precision < 0) return false;
     r->options.kv = kv;
     r->options.precision = precision;
+    r->options.screening = slm_py_screening();
     if (quantize) r->options.quantize = slm_py_type(quantize);
     if (quantize && r->options.quantize == SLM_TYPE_NONE) {
         PyErr_Format(PyExc_ValueError, "quantize: '%.32s' is not known", quantize);

@@ -142,6 +142,11 @@ static int import_errors(slm_py_state *state) {
     return result;
 }
 
+bool slm_py_screening(void) {
+    const char *value = getenv("SLM_SCREENING");
+    return !value || strcmp(value, "0") != 0;
+}
+
 static int module_exec(PyObject *module) {
     slm_py_state *state = PyModule_GetState(module);
     slm_error error;

@@ -20,6 +20,9 @@ typedef struct slm_py_state {
 /* Of the class that defines a method (METH_METHOD), or of any of our types: none can be subclassed. */
 slm_py_state *slm_py_state_of(PyTypeObject *defining_class);
 
+/* False where the environment says SLM_SCREENING=0. */
+bool slm_py_screening(void);
+
 /* Each makes its types and functions and adds them to the module; -1 with an exception set. */
 int slm_py_add_model(PyObject *module, slm_py_state *state);
 int slm_py_add_session(PyObject *module, slm_py_state *state);

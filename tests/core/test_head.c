@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * test_head.c: choosing among logits where they are computed, against all logits computed and then looked through: every form of
- * output layer, ties, scales and caps, limits, allowed ids, any number of tokens and threads; and the token loop over it. */
+ * output layer, screened or not, ties, scales and caps, limits, allowed ids, any number of tokens and threads; and drawing. */
+#include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,8 @@ enum { MOST_ROWS = 2600, MOST_COLS = 256, MOST_TOKENS = 21 };
 
 static slm_matrix w;
 static float bias[MOST_ROWS + 16];
+static float limits[MOST_ROWS / 16 + 1 + 4];
+static long n_screened, n_left; /* panels in all, and those that were not run */
 
 /* What all rows give, and what is chosen. */
 typedef struct run {
@@ -48,10 +51,15 @@ static void body(void *arg, slm_team *team) {
 
 /* ---- random heads -------------------------------------------------------------------------------------------------------- */
 
-/* Packs random rows; every third is the same as an earlier one, so that logits tie. bad: a row with a scale that is NaN. */
-static void make_head(slm_type type, int64_t rows, int64_t cols, int64_t bad) {
+static void describe(slm_type type, int64_t rows, int64_t cols, bool screened) {
     slm_error error;
     CHECK(slm_matrix_describe(&w, type, rows, cols, false, &error) == SLM_OK);
+    if (screened) CHECK(slm_matrix_screen(&w));
+}
+
+/* Packs random rows; every third is the same as an earlier one, so that logits tie. bad: a row with a scale that is NaN. */
+static void make_head(slm_type type, int64_t rows, int64_t cols, bool screened, int64_t bad) {
+    describe(type, rows, cols, screened);
     size_t row_bytes = slm_matrix_row_bytes(&w), block = (size_t)slm_type_block_bytes(type);
     uint8_t *file = malloc(row_bytes * (size_t)rows);
     for (int64_t r = 0; r < rows; r++) {
@@ -77,7 +85,7 @@ static void make_head(slm_type type, int64_t rows, int64_t cols, int64_t bad) {
         const uint16_t nan = 0x7e00;
         memcpy(file + row_bytes * (size_t)bad, &nan, 2);
     }
-    w.data = aligned_alloc(64, slm_matrix_bytes(&w));
+    w.data = aligned_alloc(64, (slm_matrix_bytes(&w) + 63) / 64 * 64);
     slm_matrix_pack(&w, 0, w.n_panels, file, rows);
     free(file);
 }
@@ -127,16 +135,13 @@ static void free_choice(slm_choice *c) {
     free(c->values), free(c->ids), free(c->leading);
 }
 
-static void test_type(const slm_kernels *kernels, slm_type type, int64_t rows, int64_t cols, slm_precision precision) {
+static run new_run(const slm_kernels *kernels, int64_t cols, slm_precision precision) {
     static _Alignas(64) float x[MOST_TOKENS * MOST_COLS], rounded[MOST_TOKENS * MOST_COLS], scaled_sums[MOST_TOKENS * 16];
     static _Alignas(64) int8_t codes[MOST_TOKENS * MOST_COLS];
-    static int32_t sums[MOST_TOKENS * 16], allowed[MOST_ROWS];
+    static int32_t sums[MOST_TOKENS * 16];
     static float scales[MOST_TOKENS * 16], logits[MOST_TOKENS * MOST_ROWS];
     static _Alignas(64) uint8_t unpacked[4][16 * MOST_COLS];
     static float d[4][16 * 16], m[4][16 * 16], y[4][MOST_TOKENS * 64];
-    make_head(type, rows, cols, -1);
-    for (int64_t i = 0; i < MOST_TOKENS * cols; i++) x[i] = random_float();
-    for (int64_t r = 0; r < rows; r++) bias[r] = r % 3 ? 0 : 1e-3f * (float)(random_u32() % 3);
     run r = {.kernels = kernels,
              .input = {.k = cols,
                        .ldx = cols,
@@ -151,6 +156,36 @@ static void test_type(const slm_kernels *kernels, slm_type type, int64_t rows, i
                                  .scaled_sums = scaled_sums}},
              .logits = logits};
     for (int i = 0; i < 4; i++) r.scratch[i] = (slm_linear_scratch){.codes = unpacked[i], .d = d[i], .m = m[i], .y = y[i]};
+    return r;
+}
+
+static void forget(slm_choice *c) {
+    memset(c->values, 0x7f, MOST_ROWS * sizeof *c->values);
+    memset(c->ids, 0x7f, MOST_ROWS * sizeof *c->ids);
+    memset(c->leading, 0x7f, MOST_ROWS * sizeof *c->leading);
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) limits[i] = NAN;
+}
+
+/* After a choice of one token from a screened head: each panel has a limit that its logits do not exceed. */
+static void check_limits(const run *r, const slm_choice *c) {
+    bool holds = true;
+    float least = c->values[0];
+    for (int64_t i = 1; i < c->count; i++) least = fminf(least, c->values[i]);
+    for (int64_t row = 0; row < c->n_rows; row++) {
+        holds = holds && limits[row / 16] >= r->logits[row];
+        n_screened += row % 16 == 0;
+        n_left += row % 16 == 0 && limits[row / 16] < least;
+    }
+    CHECK(holds);
+}
+
+static void test_type(const slm_kernels *kernels, slm_type type, int64_t rows, int64_t cols, slm_precision precision,
+                      bool screened) {
+    static int32_t allowed[MOST_ROWS];
+    make_head(type, rows, cols, screened, -1);
+    run r = new_run(kernels, cols, precision);
+    for (int64_t i = 0; i < MOST_TOKENS * cols; i++) r.input.x[i] = random_float();
+    for (int64_t i = 0; i < rows; i++) bias[i] = i % 3 ? 0 : 1e-3f * (float)(random_u32() % 3);
     const int64_t tops[] = {0, 1, 2, 40, rows - 1, rows, rows + 5}, token_counts[] = {1, 1, 2, MOST_TOKENS};
     slm_choice expected[MOST_TOKENS], found[MOST_TOKENS];
     for (int t = 0; t < MOST_TOKENS; t++) expected[t] = new_choice(rows, 0), found[t] = new_choice(rows, 0);
@@ -158,6 +193,7 @@ static void test_type(const slm_kernels *kernels, slm_type type, int64_t rows, i
         r.input.n_tokens = token_counts[i % 4];
         slm_dense dense = {.w = w, .bias = i % 3 ? bias : NULL};
         r.head = (slm_head){.dense = &dense, .scale = i % 5 == 1 ? 0.25f : 0, .cap = i % 5 == 2 ? 0.5f : 0};
+        if (screened) r.head.limits = limits;
         r.choices = NULL;
         r.finite = true;
         slm_threads_run(1 + i % 4, NULL, body, &r);
@@ -171,7 +207,7 @@ static void test_type(const slm_kernels *kernels, slm_type type, int64_t rows, i
             while (n_allowed && allowed[n_allowed - 1] >= expected[t].n_rows) n_allowed--;
             expected[t].allowed = some ? allowed : NULL;
             expected[t].n_allowed = some ? n_allowed : 0;
-            expected[t].count = expect(logits + t * rows, &expected[t], expected[t].values, expected[t].ids);
+            expected[t].count = expect(r.logits + t * rows, &expected[t], expected[t].values, expected[t].ids);
         }
         r.choices = found;
         for (int threads = 1; threads <= 4; threads++) {
@@ -184,13 +220,15 @@ static void test_type(const slm_kernels *kernels, slm_type type, int64_t rows, i
                                   .values = f->values,
                                   .ids = f->ids,
                                   .leading = f->leading};
-                memset(f->values, 0x7f, MOST_ROWS * sizeof *f->values);
-                memset(f->ids, 0x7f, MOST_ROWS * sizeof *f->ids);
-                memset(f->leading, 0x7f, MOST_ROWS * sizeof *f->leading);
+                forget(f);
             }
             slm_threads_run(threads, NULL, body, &r);
             CHECK(r.finite);
             compare(&r, expected, slm_type_name(type));
+            bool looked = screened && r.input.n_tokens == 1 && !found[0].allowed && found[0].top <= SLM_MOST_SCREENED &&
+                          !dense.bias && precision == SLM_PRECISION_DEFAULT;
+            CHECK(looked == !isnan(limits[0]));
+            if (looked) check_limits(&r, &found[0]);
         }
     }
     for (int t = 0; t < MOST_TOKENS; t++) free_choice(&expected[t]), free_choice(&found[t]);
@@ -199,9 +237,9 @@ static void test_type(const slm_kernels *kernels, slm_type type, int64_t rows, i
     /* A row that is not finite is found wherever it is, unless it cannot be chosen. */
     if (slm_type_block(type) == 32 && type != SLM_TYPE_IQ4_NL) {
         slm_dense dense = {0};
-        r.head = (slm_head){.dense = &dense};
+        r.head = (slm_head){.dense = &dense, .limits = screened ? limits : NULL};
         for (int64_t bad = 0; bad < rows; bad += 1 + rows / 5) {
-            make_head(type, rows, cols, bad);
+            make_head(type, rows, cols, screened, bad);
             dense.w = w;
             slm_choice one = new_choice(rows, bad % 2 ? 0 : 3);
             int32_t other = (int32_t)((bad + 1) % rows);
@@ -219,6 +257,83 @@ static void test_type(const slm_kernels *kernels, slm_type type, int64_t rows, i
             free(w.data);
         }
     }
+}
+
+/* ---- hard ones to screen ----------------------------------------------------------------------------------------------------
+ */
+
+/* Rows of Q8_0 for x, many of which have the largest coarse logit there is: high bits as the signs of x have them. Their low bits
+ * are random, or as near to a multiple of x as they can be: of an x of -1, 0 and 1, a multiple, so that limits are as tight as
+ * rounding lets them be; scales are zero, minus zero,
+ * negative, huge, or one and the same. Others are random or all zeros, some the same as an earlier one. */
+static void make_hard_head(const float *x, int64_t rows, int64_t cols) {
+    describe(SLM_TYPE_Q8_0, rows, cols, true);
+    size_t row_bytes = slm_matrix_row_bytes(&w);
+    uint8_t *file = malloc(row_bytes * (size_t)rows);
+    const uint16_t some[] = {0x2000, 0x2000, 0x2000, 0x2000, 0x1fff, 0x2001, 0xa000, 0x0000, 0x8000, 0x0001, 0x7bff};
+    bool huge = random_u32() % 4 == 0;
+    for (int64_t r = 0; r < rows; r++) {
+        uint8_t *row = file + row_bytes * (size_t)r;
+        uint32_t kind = random_u32() % 8;
+        if (r && kind == 0) {
+            memcpy(row, file + row_bytes * (random_u32() % (uint32_t)r), row_bytes);
+            continue;
+        }
+        uint16_t scale = some[random_u32() % (huge && r % 50 == 0 ? 11 : 10)];
+        float slope = (float)(int)(random_u32() % 17) - 8;
+        for (int64_t i = 0; i < cols; i++) {
+            int low = kind < 5 ? (int)lrintf(fminf(fmaxf(slope * x[i], -8), 7)) + 8 : (int)(random_u32() % 16);
+            int code = (x[i] < 0 ? 0 : 240) + low;
+            if (kind == 6) code = (int)(random_u32() % 256);
+            if (kind == 7) code = 128;
+            row[i / 32 * 34 + 2 + i % 32] = (uint8_t)(code - 128);
+            memcpy(row + i / 32 * 34, &scale, 2);
+        }
+    }
+    w.data = aligned_alloc(64, (slm_matrix_bytes(&w) + 63) / 64 * 64);
+    slm_matrix_pack(&w, 0, w.n_panels, file, rows);
+    free(file);
+}
+
+static void test_hard(const slm_kernels *kernels) {
+    const float sizes[] = {1, 0.37f, 1.9f, 1e-20f, 1e-37f, 0, 1e30f, 1e36f};
+    slm_choice expected = new_choice(0, 0), found = new_choice(0, 0);
+    int finite = 0;
+    for (int i = 0; i < 240; i++) {
+        int64_t rows = 1 + random_u32() % 900, cols = 32 * (1 + random_u32() % 8);
+        run r = new_run(kernels, cols, SLM_PRECISION_DEFAULT);
+        r.input.n_tokens = 1;
+        bool whole = i / 8 % 2;
+        for (int64_t j = 0; j < cols; j++) {
+            r.input.x[j] = whole ? (float)(j % 2) : j % 5 || i % 2 ? random_float() : 0;
+            if (random_u32() % 2) r.input.x[j] = -r.input.x[j];
+        }
+        make_hard_head(r.input.x, rows, cols);
+        for (int64_t j = 0; j < cols; j++) r.input.x[j] *= sizes[i % 8];
+        slm_dense dense = {.w = w};
+        r.head = (slm_head){.dense = &dense, .scale = i % 3 == 1 ? 3.7f : 0, .cap = i % 5 == 2 ? 0.01f : 0, .limits = limits};
+        r.finite = true;
+        slm_threads_run(2, NULL, body, &r);
+        expected.n_rows = rows - (rows > 20 ? random_u32() % 20 : 0);
+        expected.top = i / 8 % (SLM_MOST_SCREENED + 1);
+        bool all_finite = kernels->all_finite(r.logits, expected.n_rows);
+        expected.count = all_finite ? expect(r.logits, &expected, expected.values, expected.ids) : 0;
+        finite += all_finite;
+        r.choices = &found;
+        for (int threads = 1; threads <= 4; threads++) {
+            found.n_rows = expected.n_rows;
+            found.top = expected.top;
+            forget(&found);
+            r.finite = true;
+            slm_threads_run(threads, NULL, body, &r);
+            CHECK(r.finite == all_finite);
+            compare(&r, &expected, "hard");
+            if (all_finite) check_limits(&r, &found);
+        }
+        free(w.data);
+    }
+    CHECK(finite > 120 && finite < 240);
+    free_choice(&expected), free_choice(&found);
 }
 
 /* ---- drawing ------------------------------------------------------------------------------------------------------------- */
@@ -252,9 +367,13 @@ int main(int argc, char **argv) {
         const int64_t row_counts[] = {5, 70, 333, MOST_ROWS};
         for (int i = 0; i < 4; i++) {
             test_type(kernels, type, row_counts[i], slm_type_block(type) == 256 ? 256 : 64,
-                      i == 2 ? SLM_PRECISION_HIGH : SLM_PRECISION_DEFAULT);
+                      i == 2 ? SLM_PRECISION_HIGH : SLM_PRECISION_DEFAULT, false);
+            if (type == SLM_TYPE_Q8_0)
+                test_type(kernels, type, row_counts[i], 256, i == 2 ? SLM_PRECISION_HIGH : SLM_PRECISION_DEFAULT, true);
         }
+        if (type == SLM_TYPE_Q8_0) CHECK(n_left > n_screened / 2);
     }
+    test_hard(kernels);
     test_draw();
     return finish();
 }

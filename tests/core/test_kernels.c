@@ -103,6 +103,43 @@ static void test_quantize(const slm_kernels *tier) {
     }
 }
 
+/* A screened matrix holds the same weights: the same rows and products; all tiers screen alike. */
+static void test_screened(const slm_kernels *tier, int64_t rows, int64_t k, int64_t n_tokens, int group, bool largest) {
+    static _Alignas(64) uint8_t apart[sizeof packed];
+    static _Alignas(64) uint8_t strip_codes[MAX_K * 16];
+    static _Alignas(64) float d[MAX_K], m[MAX_K];
+    static float y[3][MAX_TOKENS * MAX_ROWS], found[2][2][MAX_ROWS / 16], row[2][MAX_K];
+    slm_matrix w, screened;
+    random_matrix(&w, SLM_TYPE_Q8_0, rows, k, largest);
+    screened = w;
+    CHECK(slm_matrix_screen(&screened));
+    CHECK(slm_matrix_bytes(&screened) == slm_matrix_bytes(&w) + (size_t)(w.n_panels * k / 2));
+    screened.data = apart;
+    slm_matrix_pack(&screened, 0, w.n_panels, file_rows, rows);
+    for (int64_t r = 0; r < rows; r++) {
+        slm_matrix_row(&w, r, row[0]);
+        slm_matrix_row(&screened, r, row[1]);
+        CHECK(same(row[0], row[1], (size_t)k * 4));
+    }
+    for (int64_t i = 0; i < n_tokens * k; i++) x[i] = largest ? (i / k % 2 ? -1.0f : 1.0f) : random_float();
+    slm_codes in = quantized(&slm_kernels_scalar, 0, n_tokens, k, group);
+    int64_t ldy = w.n_panels * 16;
+    slm_kernels_scalar.gemv(&w, 0, w.n_panels, &in, 0, n_tokens, y[0], ldy);
+    tier->gemv(&screened, 0, w.n_panels, &in, 0, n_tokens, y[1], ldy);
+    for (int64_t p = 0; p < w.n_panels; p++) {
+        slm_strip strip;
+        tier->unpack(&screened, p, group, strip_codes, d, m, &strip);
+        tier->gemm(&strip, &in, 0, n_tokens, y[2] + p * 16, ldy);
+    }
+    CHECK(same(y[0], y[1], (size_t)(n_tokens * ldy) * 4));
+    CHECK(same(y[0], y[2], (size_t)(n_tokens * ldy) * 4));
+    if (group == 16) return;
+    for (int64_t g = 0; g < k / 32; g++) d[g] = fabsf(random_float());
+    slm_kernels_scalar.screen(&screened, 0, w.n_panels, &in, d, 1e4f, found[0][0], found[0][1]);
+    tier->screen(&screened, 0, w.n_panels, &in, d, 1e4f, found[1][0], found[1][1]);
+    for (int i = 0; i < 2; i++) CHECK(same(found[0][i], found[1][i], (size_t)w.n_panels * 4));
+}
+
 /* largest: sums of products become as large as they can. */
 static void test_int8(const slm_kernels *tier, slm_type type, int64_t rows, int64_t k, int64_t n_tokens, int group,
                       bool largest) {
@@ -175,8 +212,10 @@ static void test_type(const slm_kernels *tier, slm_type type) {
     int64_t block = slm_type_block(type), columns[] = {block, 2 * block, 3 * block, block == 32 ? 576 : 1280};
     bool coarse = slm_type_of(type)->coding.group == 32;
     for (int c = 0; c < 4; c++) {
-        for (int64_t n = 1; n <= MAX_TOKENS; n += n < 13 ? 1 : 8)
+        for (int64_t n = 1; n <= MAX_TOKENS; n += n < 13 ? 1 : 8) {
             test_int8(tier, type, c == 3 ? 17 : 16 * c + 1, columns[c], n, coarse && n % 2 ? 32 : 16, false);
+            if (type == SLM_TYPE_Q8_0) test_screened(tier, c == 3 ? 17 : 16 * c + 1, columns[c], n, n % 2 ? 32 : 16, n == 2);
+        }
         test_gemm_float(tier, type, 16 * c + 1 - c / 3, columns[c], 7 + c);
     }
     test_int8(tier, type, MAX_ROWS, MAX_K, 2, coarse ? 32 : 16, false);

@@ -69,6 +69,31 @@ SLM_INLINE lanes lanes_load_i8(const void *p) {
     return (lanes){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
                    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
 }
+SLM_INLINE lanes lanes_load_u8(const void *p) {
+    __m128i bytes = _mm_loadu_si128(p);
+    return (lanes){_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)),
+                   _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8)))};
+}
+SLM_INLINE __m256i broadcast4(const int8_t *p) {
+    int four;
+    memcpy(&four, p, sizeof four);
+    return _mm256_set1_epi32(four);
+}
+/* Eight rows of lanes_dot_high: an int16 holds two of all 32 products of a row, 15 * 127 * 2 * 8 = 30,480. */
+SLM_INLINE __m256 dot_high_half(const uint8_t *plane, const int8_t *x, int start) {
+    __m256i mask = _mm256_set1_epi8(15), sum = _mm256_setzero_si256();
+    for (int s = 0; s < 4; s++) {
+        __m256i line = _mm256_load_si256((const __m256i *)(const void *)(plane + 64 * s));
+        __m256i low = _mm256_maddubs_epi16(_mm256_and_si256(line, mask), broadcast4(x + 4 * s));
+        __m256i high = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(line, 4), mask), broadcast4(x + 16 + 4 * s));
+        sum = _mm256_add_epi16(sum, _mm256_add_epi16(low, high));
+    }
+    return _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_madd_epi16(sum, _mm256_set1_epi16(16)), _mm256_set1_epi32(start)));
+}
+/* Of sixteen rows: start + sum of 16 * code * x over 32 columns, exact; their 4-bit codes are a plane. */
+SLM_INLINE lanes lanes_dot_high(const uint8_t *plane, const int8_t *x, int start) {
+    return (lanes){dot_high_half(plane, x, start), dot_high_half(plane + 32, x, start)};
+}
 /* 64 bytes below 16 become table[byte]. */
 SLM_INLINE void lookup_64(const uint8_t *table, uint8_t *bytes) {
     __m256i values = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table));

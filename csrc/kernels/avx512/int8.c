@@ -56,15 +56,16 @@ enum { MOST_TOKENS = 12 }; /* of a tile: as many int32 sums and f32 ones stay in
 
 /* Where group g of x finds its weights: a panel's own coding, or a strip with a byte a code and f32 scales. */
 typedef struct source {
-    bool strip;
+    bool strip, screened;
     slm_coding coding; /* strip: only the mins count */
     int offset;
-    const uint8_t *codes, *d, *m, *scales, *mins;
+    const uint8_t *codes, *low, *d, *m, *scales, *mins; /* low: screened */
 } source;
 
 SLM_INLINE __m512i source_codes(const source *w, int group, int64_t g, int s) {
     if (w->strip) return _mm512_load_si512(w->codes + (g * group / 4 + s) * 64);
     int64_t of_32 = g * group / SLM_GROUP;
+    if (w->screened) return _mm512_or_si512(field(4, w->low + of_32 * 256, s, 0), field(4, w->codes + of_32 * 256, s, 4));
     return step_codes(w->coding, w->codes + of_32 * 64 * w->coding.bits, s);
 }
 
@@ -93,13 +94,6 @@ SLM_INLINE void add_group(int T, const source *w, int group, int h, int64_t g, c
     for (int t = 0; t < T; t++) acc[t] = _mm512_fmadd_ps(m, _mm512_set1_ps(x->scaled_sums[at + t * n_groups]), acc[t]);
 }
 
-/* Bytes of 32 columns of a panel, scales included. */
-SLM_INLINE int panel_step(slm_coding c) {
-    int scales = c.two_level ? 2 * SLM_PANEL_ROWS * SLM_GROUP / SLM_SUPERBLOCK + SLM_PANEL_ROWS * SLM_GROUP / c.group
-                             : 2 * SLM_PANEL_ROWS;
-    return 64 * c.bits + (c.mins ? 2 : 1) * scales;
-}
-
 /* So many bytes that come AHEAD of a place in a stream. */
 SLM_INLINE void prefetch(const uint8_t *from, int bytes) {
     for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)from + AHEAD + i, _MM_HINT_T0);
@@ -107,11 +101,12 @@ SLM_INLINE void prefetch(const uint8_t *from, int bytes) {
 
 /* streams: prefetch while the weights come from memory. */
 SLM_INLINE void tile(int T, const source *w, int group, const slm_codes *x, int64_t token, bool streams, float *y, int64_t ldy) {
-    int step = panel_step(w->coding);
+    int step = slm_panel_step(w->coding, w->screened);
     __m512 acc[MOST_TOKENS];
     for (int t = 0; t < T; t++) acc[t] = _mm512_setzero_ps();
     for (int64_t g = 0; g < x->k / group; g += SLM_GROUP / group) {
         if (streams) prefetch(w->codes + g * group / SLM_GROUP * step, step);
+        if (streams && w->screened) prefetch(w->low + g * group / SLM_GROUP * 256, 256);
         add_group(T, w, group, 0, g, x, token, acc);
         if (group == 16) add_group(T, w, group, 1, g + 1, x, token, acc);
     }
@@ -121,13 +116,15 @@ SLM_INLINE void tile(int T, const source *w, int group, const slm_codes *x, int6
 /* ---- from a panel: few tokens -------------------------------------------------------------------------------------------- */
 
 /* group: of x. */
-SLM_INLINE void gemv(slm_coding c, int group, const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token,
-                     int64_t n_tokens, float *y, int64_t ldy) {
+SLM_INLINE void gemv(slm_coding c, int group, bool screened, const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x,
+                     int64_t token, int64_t n_tokens, float *y, int64_t ldy) {
     for (int64_t p = first; p < last; p++, y += 16) {
         const uint8_t *panel = slm_matrix_panel(w, p);
-        source from = {.coding = c,
+        source from = {.screened = screened,
+                       .coding = c,
                        .offset = c.offset,
                        .codes = panel,
+                       .low = screened ? slm_matrix_low(w, p) : NULL,
                        .d = panel + w->d_at,
                        .m = panel + w->m_at,
                        .scales = panel + w->scales_at,
@@ -143,13 +140,19 @@ SLM_INLINE void gemv(slm_coding c, int group, const slm_matrix *w, int64_t first
 #define CASE(TYPE, NAME, BLOCK, BYTES, ...)                                                                                      \
     case SLM_TYPE_##TYPE: {                                                                                                      \
         const slm_coding c = {__VA_ARGS__};                                                                                      \
-        if (x->group == 16) gemv(c, 16, w, first, last, x, token, n_tokens, y, ldy);                                             \
-        if (x->group == 32 && c.group == 32) gemv(c, 32, w, first, last, x, token, n_tokens, y, ldy);                            \
+        if (x->group == 16) gemv(c, 16, false, w, first, last, x, token, n_tokens, y, ldy);                                      \
+        if (x->group == 32 && c.group == 32) gemv(c, 32, false, w, first, last, x, token, n_tokens, y, ldy);                     \
         break;                                                                                                                   \
     }
 
 void slm_gemv_int8_avx512(const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token, int64_t n_tokens,
                           float *y, int64_t ldy) {
+    if (w->screened) {
+        const slm_coding c = {.bits = 8, .group = SLM_GROUP, .offset = 128};
+        if (x->group == 16) gemv(c, 16, true, w, first, last, x, token, n_tokens, y, ldy);
+        if (x->group == 32) gemv(c, 32, true, w, first, last, x, token, n_tokens, y, ldy);
+        return;
+    }
     switch (w->type) {
         SLM_BLOCK_TYPES(CASE)
     default: break;

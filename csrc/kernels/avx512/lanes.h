@@ -57,6 +57,24 @@ SLM_INLINE lanes lanes_load_f16(const void *p) {
 SLM_INLINE lanes lanes_load_i8(const void *p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p)));
 }
+SLM_INLINE lanes lanes_load_u8(const void *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p)));
+}
+SLM_INLINE __m512i broadcast4(const int8_t *p) {
+    int four;
+    memcpy(&four, p, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+/* Of sixteen rows: start + sum of 16 * code * x over 32 columns, exact; their 4-bit codes are a plane. */
+SLM_INLINE lanes lanes_dot_high(const uint8_t *plane, const int8_t *x, int start) {
+    __m512i mask = _mm512_set1_epi8((char)0xf0), low = _mm512_set1_epi32(start), high = _mm512_setzero_si512();
+    for (int s = 0; s < 4; s++) {
+        __m512i line = _mm512_load_si512(plane + 64 * s);
+        low = _mm512_dpbusd_epi32(low, _mm512_and_si512(_mm512_slli_epi16(line, 4), mask), broadcast4(x + 4 * s));
+        high = _mm512_dpbusd_epi32(high, _mm512_and_si512(line, mask), broadcast4(x + 16 + 4 * s));
+    }
+    return _mm512_cvtepi32_ps(_mm512_add_epi32(low, high));
+}
 /* 64 bytes below 16 become table[byte]. */
 SLM_INLINE void lookup_64(const uint8_t *table, uint8_t *bytes) {
     __m512i values = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)table));

@@ -29,10 +29,10 @@ typedef struct sums {
 
 /* A panel's own coding, or a strip with a byte a code and f32 scales of a group of x each. */
 typedef struct source {
-    bool strip;
+    bool strip, screened;
     slm_coding coding; /* strip: only the mins count */
     int offset;
-    const uint8_t *codes, *d, *m, *scales, *mins;
+    const uint8_t *codes, *low, *d, *m, *scales, *mins; /* low: screened */
 } source;
 
 /* What a plane of so many bits holds of step s for rows 4 i .. 4 i + 3, moved up to bit `to`. */
@@ -49,8 +49,10 @@ SLM_INLINE uint8x16_t field(int bits, const uint8_t *plane, int s, int i, int to
 SLM_INLINE uint8x16_t step_codes(const source *w, int group, int64_t g, int h, int s, int i) {
     if (w->strip) return vld1q_u8(w->codes + (g * group / 4 + s) * 64 + 16 * i);
     int bits = w->coding.bits, low = slm_plane_bits(bits), rest = bits - low;
-    const uint8_t *of_32 = w->codes + g * group / SLM_GROUP * 64 * bits;
+    int64_t at = g * group / SLM_GROUP * 64; /* of a plane of 1 bit */
     s += h * group / 4;
+    if (w->screened) return vorrq_u8(field(4, w->low + 4 * at, s, i, 0), field(4, w->codes + 4 * at, s, i, 4));
+    const uint8_t *of_32 = w->codes + bits * at;
     uint8x16_t codes = field(low, of_32, s, i, 0);
     if (rest) codes = vorrq_u8(codes, field(rest, of_32 + 64 * low, s, i, low));
     return w->coding.table ? vqtbl1q_u8(vld1q_u8(w->coding.table), codes) : codes;
@@ -137,13 +139,15 @@ SLM_INLINE void tiles(const source *w, int group, const slm_codes *x, int64_t fi
 /* ---- from a panel: few tokens -------------------------------------------------------------------------------------------- */
 
 /* group: of x. */
-SLM_INLINE void gemv(slm_coding c, int group, const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token,
-                     int64_t n_tokens, float *y, int64_t ldy) {
+SLM_INLINE void gemv(slm_coding c, int group, bool screened, const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x,
+                     int64_t token, int64_t n_tokens, float *y, int64_t ldy) {
     for (int64_t p = first; p < last; p++, y += 16) {
         const uint8_t *panel = slm_matrix_panel(w, p);
-        source from = {.coding = c,
+        source from = {.screened = screened,
+                       .coding = c,
                        .offset = c.offset,
                        .codes = panel,
+                       .low = screened ? slm_matrix_low(w, p) : NULL,
                        .d = panel + w->d_at,
                        .m = panel + w->m_at,
                        .scales = panel + w->scales_at,
@@ -156,13 +160,19 @@ SLM_INLINE void gemv(slm_coding c, int group, const slm_matrix *w, int64_t first
 #define CASE(TYPE, NAME, BLOCK, BYTES, ...)                                                                                      \
     case SLM_TYPE_##TYPE: {                                                                                                      \
         const slm_coding c = {__VA_ARGS__};                                                                                      \
-        if (x->group == 16) gemv(c, 16, w, first, last, x, token, n_tokens, y, ldy);                                             \
-        if (x->group == 32 && c.group == 32) gemv(c, 32, w, first, last, x, token, n_tokens, y, ldy);                            \
+        if (x->group == 16) gemv(c, 16, false, w, first, last, x, token, n_tokens, y, ldy);                                      \
+        if (x->group == 32 && c.group == 32) gemv(c, 32, false, w, first, last, x, token, n_tokens, y, ldy);                     \
         break;                                                                                                                   \
     }
 
 void slm_gemv_int8_neon(const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token, int64_t n_tokens,
                         float *y, int64_t ldy) {
+    if (w->screened) {
+        const slm_coding c = {.bits = 8, .group = SLM_GROUP, .offset = 128};
+        if (x->group == 16) gemv(c, 16, true, w, first, last, x, token, n_tokens, y, ldy);
+        if (x->group == 32) gemv(c, 32, true, w, first, last, x, token, n_tokens, y, ldy);
+        return;
+    }
     switch (w->type) {
         SLM_BLOCK_TYPES(CASE)
     default: break;

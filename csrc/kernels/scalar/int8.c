@@ -19,6 +19,15 @@ SLM_INLINE void rows_of_bits(int bits, const uint8_t *group, uint8_t rows[ROWS][
     }
 }
 
+static void rows_of_screened(const uint8_t *high, const uint8_t *low, uint8_t rows[ROWS][SLM_GROUP]) {
+    for (int r = 0; r < ROWS; r++) {
+        for (int s = 0; s < 8; s++) {
+            uint32_t codes = slm_screened_codes(high, low, s, r);
+            memcpy(&rows[r][4 * s], &codes, 4);
+        }
+    }
+}
+
 static void rows_of_group(const slm_coding *c, const uint8_t *group, uint8_t rows[ROWS][SLM_GROUP]) {
     switch (c->bits) {
     case 2: rows_of_bits(2, group, rows); break;
@@ -71,7 +80,11 @@ void slm_gemv_int8_scalar(const slm_matrix *w, int64_t first, int64_t last, cons
                 int64_t column = g * SLM_GROUP + i / ROWS * x->group;
                 slm_row_scales(w, panel, column / c->group, i % ROWS, &d[i], &m[i]);
             }
-            rows_of_group(c, panel + g * 64 * c->bits, rows);
+            if (w->screened) {
+                rows_of_screened(panel + g * 256, slm_matrix_low(w, p) + g * 256, rows);
+            } else {
+                rows_of_group(c, panel + g * 64 * c->bits, rows);
+            }
             add_group(rows, c->offset, d, c->mins ? m : NULL, x, g, token, token + n_tokens, y, ldy);
         }
     }

@@ -69,6 +69,21 @@ SLM_INLINE lanes lanes_load_i8(const void *p) {
     const int8_t *bytes = p;
     EACH_LANE(bytes[i]);
 }
+SLM_INLINE lanes lanes_load_u8(const void *p) {
+    const uint8_t *bytes = p;
+    EACH_LANE(bytes[i]);
+}
+/* Of sixteen rows: start + sum of 16 * code * x over 32 columns, exact; their 4-bit codes are a plane. */
+SLM_INLINE lanes lanes_dot_high(const uint8_t *plane, const int8_t *x, int start) {
+    int sums[16] = {0};
+    for (int s = 0; s < 4; s++) {
+        for (int i = 0; i < 64; i++) {
+            int byte = plane[64 * s + i];
+            sums[i / 4] += (byte & 15) * x[4 * s + i % 4] + (byte >> 4) * x[16 + 4 * s + i % 4];
+        }
+    }
+    EACH_LANE((float)(start + 16 * sums[i]));
+}
 /* 64 bytes below 16 become table[byte]. */
 SLM_INLINE void lookup_64(const uint8_t *table, uint8_t *bytes) {
     for (int i = 0; i < 64; i++) bytes[i] = table[bytes[i]];
