@@ -19,13 +19,13 @@ PANEL = NAMES + BARS + VALUES
 STYLE = """\
 text { font: 12px system-ui, sans-serif; fill: #1f2328 }
 .heading { font-weight: 600; font-size: 14px }
-.own { fill: #0969da }
-.peer { fill: #afb8c1 }
-text.own { font-weight: 600; fill: #0969da }
+rect.own, text.own { fill: #0969da }
+rect.peer { fill: #afb8c1 }
+text.own { font-weight: 600 }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3 }
-  .own, text.own { fill: #4493f8 }
-  .peer { fill: #57606a }
+  rect.own, text.own { fill: #4493f8 }
+  rect.peer { fill: #57606a }
 }"""
 
 
@@ -41,7 +41,7 @@ def bars(result: dict[str, Any], metric: str) -> list[tuple[str, float]]:
 def draw_model(result: dict[str, Any], metric: str, x: int, y: int) -> list[str]:
     rows = bars(result, metric)
     most = max(rate for _, rate in rows)
-    lines = [f'<text x="{x}" y="{y}">{escape(result["model"])}, {result["threads"]} threads</text>']
+    lines = [f'<text x="{x}" y="{y}">{escape(Path(result["model"]).stem)}, {result["threads"]} threads</text>']
     for i, (name, rate) in enumerate(rows):
         top, width, kind = y + 8 + i * ROW, rate / most * BARS, "own" if report.is_own(name) else "peer"
         lines += [
