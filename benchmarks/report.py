@@ -27,13 +27,22 @@ def cell(name: str, samples: list[float]) -> str:
     return f"{(max if larger else min)(samples):.{digits}f} ({median(samples):.{digits}f})"
 
 
-def bandwidth_share(result: dict[str, Any], engine: dict[str, Any]) -> str:
-    """Best and median share of the read rate that decode at depth 0 makes of the file's weights; of engines that run the file."""
-    if engine["form"] or "decode_0" not in engine["samples"]:
-        return ""
-    rates = engine["samples"]["decode_0"]
-    best, middle = (rate * result["weight_bytes"] / result["bandwidth"] for rate in (max(rates), median(rates)))
-    return f"{100 * best:.0f} % ({100 * middle:.0f} %)"
+def bandwidth_share(engine: dict[str, Any]) -> str:
+    """Of engines that run the file: best and median share of the read rate that decode at depth 0 makes of the file's weights."""
+    shares = engine.get("bandwidth_share")
+    return f"{100 * max(shares):.0f} % ({100 * median(shares):.0f} %)" if shares else ""
+
+
+def state(result: dict[str, Any]) -> str:
+    """What the probes saw, and which runs they spoke against."""
+    probes = [probe for run in result["runs"] for probe in run["probes"]]
+    rates = {name: sorted(probe[name] / 1e9 for probe in probes) for name in probes[0]}
+    ranges = {name: f"{middle[0]:.0f} to {middle[-1]:.0f}, median {median(middle):.0f}" for name, middle in rates.items()}
+    dropped = sum(engine["dropped"] for engine in result["engines"].values())
+    text = f"Between the runs the pool read {ranges['bandwidth']} GB/s, and NumPy's f32 product ran at "
+    text += f"{ranges['compute']} GFLOP/s. Runs left out as unsteady: {dropped}."
+    restless = [name for name, engine in result["engines"].items() if not engine["steady"]]
+    return text + (f" **The machine was not steady** for {', '.join(restless)}: all their runs count." if restless else "")
 
 
 def is_own(name: str) -> bool:
@@ -61,10 +70,10 @@ def markdown(result: dict[str, Any]) -> str:
         f"# {result['model']}, {result['threads']} threads, {machine['date']}",
         "",
         f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['system']}, Python {machine['python']}. "
-        f"slm runs its {machine['slm']['isa']} kernels; its pool reads {result['bandwidth'] / 1e9:.1f} GB/s. "
-        f"A token reads {result['weight_bytes'] / 1e6:.1f} MB of the file.",
+        f"slm runs its {machine['slm']['isa']} kernels. A token reads {result['weight_bytes'] / 1e6:.1f} MB of the file.",
         "",
-        f"Best (median) of {result['rounds']} interleaved rounds of {result['repeats']} repeats each. {result['state']} "
+        f"Best (median) of {min(engine['runs'] for engine in result['engines'].values())} or more interleaved runs of "
+        f"{result['repeats']} repeats each. {state(result)} "
         f"Load average before the run: {machine['load_average']:.1f}.",
         "",
         f"| engine | {' | '.join(metric(name).heading for name in names)} | share of read rate |",
@@ -72,7 +81,7 @@ def markdown(result: dict[str, Any]) -> str:
     ]
     for name, engine in result["engines"].items():
         cells = [cell(what, samples) for what, samples in engine["samples"].items()]
-        lines.append(f"| {name} | {' | '.join(cells)} | {bandwidth_share(result, engine)} |")
+        lines.append(f"| {name} | {' | '.join(cells)} | {bandwidth_share(engine)} |")
     lines += ratios(result)
     lines += ["", *(f"- {name}: {engine['version']}; {engine['text']!r}" for name, engine in result["engines"].items())]
     lines += [f"- {name}: left out, {reason}" for name, reason in result["left_out"].items()]

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import convert
 import machine
@@ -23,7 +23,7 @@ from slm import hub
 from slm.formats.gguf import GGUF
 
 HERE = Path(__file__).parent
-STEADY = 0.2  # a round is not counted when a probe, before or after it, is further than this from the median of all rounds
+STEADY = 0.2  # a run is not counted when a probe right before or after it is further than this from the median of all probes
 TEXT = "The three primary colours are"
 
 
@@ -41,56 +41,70 @@ def weight_bytes(path: str) -> int:
         return sum(tensor.size for name, tensor in file.tensors.items() if tied or name != "token_embd.weight")
 
 
-def steady_rounds(rounds: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    usual = {name: median(probe[name] for round_ in rounds for probe in round_["probes"]) for name in machine.PROBES}
-    return [
-        round_
-        for round_ in rounds
-        if all(abs(probe[name] / usual[name] - 1) <= STEADY for probe in round_["probes"] for name in machine.PROBES)
-    ]
+class Run(NamedTuple):
+    """One engine, once, and the state of the machine right before and after it."""
+
+    engine: str
+    round: int
+    probes: tuple[dict[str, float], dict[str, float]]
+    found: dict[str, Any]  # what measure.py prints
+
+
+def steady(runs: list[Run]) -> list[Run]:
+    usual = {name: median(probe[name] for run in runs for probe in run.probes) for name in machine.PROBES}
+
+    def is_usual(probe: dict[str, float]) -> bool:
+        return all(abs(probe[name] / usual[name] - 1) <= STEADY for name in machine.PROBES)
+
+    return [run for run in runs if all(map(is_usual, run.probes))]
 
 
 def run_rounds(
     tasks: dict[str, dict[str, Any]], threads: int, wanted: int, prefix: list[str], left_out: dict[str, str]
-) -> list[dict[str, Any]]:
-    """Rounds of all engines in turn, until `wanted` were steady or twice as many are done. A peer that fails is left out."""
-    rounds: list[dict[str, Any]] = []
-    while len(rounds) < 2 * wanted:
-        probes = [child("machine.py", str(threads), prefix)]
-        engines = {}
+) -> list[Run]:
+    """Rounds of all engines in turn; after `wanted` of them as many again, but only of engines that lack runs in a steady state.
+    A peer that fails is left out."""
+    runs: list[Run] = []
+    probe = child("machine.py", str(threads), prefix)
+    for round_ in range(2 * wanted):
         for name, task in tasks.items():
             if name in left_out:
                 continue
-            print(f"round {len(rounds) + 1}: {name}", file=sys.stderr)
+            if round_ >= wanted and sum(run.engine == name for run in steady(runs)) >= wanted:
+                continue
+            print(f"round {round_ + 1}: {name}", file=sys.stderr)
+            before = probe
             try:
-                engines[name] = child("measure.py", json.dumps(task), prefix, VARIANTS[name].environment)
+                found = child("measure.py", json.dumps(task), prefix, VARIANTS[name].environment)
             except subprocess.CalledProcessError as error:
                 if report.is_own(name):
                     raise
                 left_out[name] = f"it failed with status {error.returncode}"
-        probes.append(child("machine.py", str(threads), prefix))
-        rounds.append({"probes": [{name: probe[name] for name in machine.PROBES} for probe in probes], "engines": engines})
-        if len(steady_rounds(rounds)) >= wanted:
-            break
-    return rounds
+                continue
+            probe = child("machine.py", str(threads), prefix)
+            states = tuple({what: state[what] for what in machine.PROBES} for state in (before, probe))
+            runs.append(Run(name, round_, states, found))
+    return runs
 
 
-def summarize(rounds: list[dict[str, Any]], wanted: int) -> dict[str, Any]:
-    """The samples of the steady rounds together; of all rounds where too few were steady, and the report says so."""
-    steady = steady_rounds(rounds)
-    state = f"Rounds left out as unsteady: {len(rounds) - len(steady)}."
-    if len(steady) < wanted:
-        steady = rounds
-        state = "**The machine was not steady**, so all rounds count."
-    rates = {name: [f"{probe[name] / 1e9:.0f}" for round_ in rounds for probe in round_["probes"]] for name in machine.PROBES}
-    state += f" Before and after each round the pool read {', '.join(rates['bandwidth'])} GB/s, "
-    state += f"and NumPy's f32 product ran at {', '.join(rates['compute'])} GFLOP/s."
-    engines: dict[str, Any] = {}
-    for name, first in rounds[-1]["engines"].items():  # what has not failed
-        parts = [round_["engines"][name]["samples"] for round_ in steady]
-        engines[name] = first | {"samples": {what: [x for part in parts for x in part[what]] for what in first["samples"]}}
-    bandwidth = max(probe["bandwidth"] for round_ in steady for probe in round_["probes"])
-    return {"engines": engines, "rounds": len(steady), "bandwidth": bandwidth, "state": state}
+def summarize(runs: list[Run], wanted: int, n_bytes: int) -> dict[str, dict[str, Any]]:
+    """Per engine the samples of its steady runs together; of all where too few were steady, and the report says so."""
+    engines: dict[str, dict[str, Any]] = {}
+    counted = steady(runs)
+    for name in dict.fromkeys(run.engine for run in runs):
+        own = [run for run in runs if run.engine == name]
+        kept = [run for run in own if run in counted]
+        enough = len(kept) >= wanted
+        kept = kept if enough else own
+        samples = {what: [x for run in kept for x in run.found["samples"][what]] for what in own[0].found["samples"]}
+        engines[name] = own[0].found | {"samples": samples, "runs": len(kept), "dropped": len(own) - len(kept), "steady": enough}
+        if VARIANTS[name].form is None and "decode_0" in samples:  # engines that run the file itself
+            engines[name]["bandwidth_share"] = [
+                rate * n_bytes / max(probe["bandwidth"] for probe in run.probes)
+                for run in kept
+                for rate in run.found["samples"]["decode_0"]
+            ]
+    return engines
 
 
 def choose(names: list[str], path: Path, cache: Path) -> tuple[dict[str, str], dict[str, str]]:
@@ -113,7 +127,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m", help="a GGUF file, or a name that slm fetches (default: smollm2-135m)")
     parser.add_argument("--threads", type=int, default=0, help="of every engine (default: slm's choice)")
     parser.add_argument("--depths", type=int, nargs="+", default=[0, 512], help="to decode at (default: 0 512)")
-    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds that must be steady (default: 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="and runs of an engine that must be steady (default: 3)")
     parser.add_argument("--repeats", type=int, default=2, help="of each measurement within a round (default: 2)")
     parser.add_argument("--only", action="append", choices=list(VARIANTS), help="measure this engine; may be given several times")
     parser.add_argument("--cache", type=Path, default=convert.DEFAULT_CACHE, help="of convert.py (default: %(default)s)")
@@ -142,19 +156,21 @@ def main() -> None:
         }
         for name, path in paths.items()
     }
-    rounds = run_rounds(tasks, probe["threads"], args.rounds, args.run_under, left_out)
+    runs = run_rounds(tasks, probe["threads"], args.rounds, args.run_under, left_out)
+    n_bytes = weight_bytes(str(model))
+    engines = summarize(runs, args.rounds, n_bytes)
+    for engine in engines.values():
+        engine["text"] = tokenizer.decode(engine["text"])
     result = {
         "model": model.name,
-        "weight_bytes": weight_bytes(str(model)),
+        "weight_bytes": n_bytes,
         "threads": probe["threads"],
         "repeats": args.repeats,
         "machine": described | {"slm": probe["slm"]},
         "left_out": left_out,
-        **summarize(rounds, args.rounds),
-        "all_rounds": rounds,
+        "engines": engines,
+        "runs": [run._asdict() for run in runs],
     }
-    for name, engine in result["engines"].items():
-        engine.update(text=tokenizer.decode(engine["text"]), form=VARIANTS[name].form)
     table = report.markdown(result)
     cpu = re.sub(r"[^a-z0-9]+", "-", result["machine"]["cpu"].lower()).strip("-")
     target = args.out / f"{result['machine']['date'][:10]}-{model.stem}-{result['threads']}-threads-{cpu}"
