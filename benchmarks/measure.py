@@ -35,19 +35,23 @@ def peak_megabytes() -> float:
 def measure(task: Task) -> dict[str, Any]:
     """Samples of every metric. Imports are not part of the load time; the first runs after the load are part of no rate."""
     deepest = max(PREFILL_TOKENS, *task.depths)
-    prompt = np.random.default_rng(0).integers(0, 1000, deepest).tolist()  # ids that every vocabulary has
+    rng = np.random.default_rng(0)
+
+    def prompt(n: int) -> list[int]:  # new each time, so that no cache of prefixes helps; ids that every vocabulary has
+        return rng.integers(0, 1000, n).tolist()
+
     engine_class = importlib.import_module(f"engines.{task.module}").Engine
     start = time.perf_counter()
     engine = engine_class(task.path, task.threads, -(-(deepest + DECODE_TOKENS + 1) // 256) * 256, **task.options)
     load = time.perf_counter() - start
-    first = engine.run(prompt[:32], 1)
+    first = engine.run(prompt(32), 1)
     text = engine.run(task.text, TEXT_TOKENS).tokens
     samples: dict[str, list[float]] = {name: [] for name in ("prefill_32", "prefill_512")}
     for _ in range(task.repeats):
         for n in (32, PREFILL_TOKENS):
-            samples[f"prefill_{n}"].append(n / engine.run(prompt[:n], 1).prefill_seconds)
+            samples[f"prefill_{n}"].append(n / engine.run(prompt(n), 1).prefill_seconds)
         for depth in task.depths:
-            timing = engine.run(prompt[: max(depth, 1)], DECODE_TOKENS + 1)
+            timing = engine.run(prompt(max(depth, 1)), DECODE_TOKENS + 1)
             if len(timing.tokens) != DECODE_TOKENS + 1:
                 raise RuntimeError(f"{task.module} made {len(timing.tokens)} of {DECODE_TOKENS + 1} tokens")
             samples.setdefault(f"decode_{depth}", []).append(DECODE_TOKENS / timing.decode_seconds)

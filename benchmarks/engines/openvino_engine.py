@@ -17,7 +17,9 @@ class Engine:
 
     def __init__(self, path: str, threads: int, context: int, **options: Any) -> None:
         self.settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", **options}
-        self.pipeline = openvino_genai.LLMPipeline(path, "CPU", **self.settings)
+        scheduler = openvino_genai.SchedulerConfig()
+        scheduler.enable_prefix_caching = False  # every measurement feeds its whole prompt
+        self.pipeline = openvino_genai.LLMPipeline(path, "CPU", scheduler_config=scheduler, **self.settings)
         self.version = f"openvino-genai {importlib.metadata.version('openvino-genai')}"
 
     def run(self, prompt: list[int], n_tokens: int) -> Timing:
