@@ -384,8 +384,8 @@ slm_status slm_plan_create(const slm_config *config, const slm_weights *weights,
     }
     slm_model *m = plan->model;
     bool exact = options->precision == SLM_PRECISION_HIGH || config->kv_f32 || all_f32(m);
-    bool bf16 = options->kv == SLM_KV_BF16 || (options->kv == SLM_KV_AUTO && !exact);
-    slm_kv_shape_init(&m->kv_shape, config->num_hidden_layers, config->num_key_value_heads, config->head_dim, bf16);
+    slm_kv_type kv = options->kv != SLM_KV_AUTO ? options->kv : exact ? SLM_KV_F32 : SLM_KV_BF16;
+    slm_kv_shape_init(&m->kv_shape, config->num_hidden_layers, config->num_key_value_heads, config->head_dim, kv);
     return SLM_OK;
 }
 

@@ -6,16 +6,17 @@
 #ifndef SLM_OPS_KV_PAGE_H
 #define SLM_OPS_KV_PAGE_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "slm.h"
 
 enum { SLM_PAGE_POSITIONS = 64, SLM_MAX_HEAD_DIM = 1024 };
 
 typedef struct slm_kv_shape {
     int64_t n_layers, n_kv_heads, head_dim;
-    int64_t width; /* head_dim rounded up to 16 */
-    bool bf16;
+    int64_t width;      /* head_dim rounded up to 16 */
+    slm_kv_type type;   /* not SLM_KV_AUTO */
     size_t panel_bytes; /* one K panel */
     size_t k_bytes;     /* K of one head in one page */
     size_t head_bytes;  /* K and V of one head in one page */
@@ -30,7 +31,7 @@ typedef struct slm_kv_span {
 } slm_kv_span;
 
 /* head_dim is even, at most SLM_MAX_HEAD_DIM. */
-void slm_kv_shape_init(slm_kv_shape *shape, int64_t n_layers, int64_t n_kv_heads, int64_t head_dim, bool bf16);
+void slm_kv_shape_init(slm_kv_shape *shape, int64_t n_layers, int64_t n_kv_heads, int64_t head_dim, slm_kv_type type);
 
 /* k, v: [head_dim] f32 of one head at position 0 .. 63 of the page, rounded to bf16 where the page is. */
 void slm_kv_page_write(const slm_kv_shape *shape, uint8_t *page, int64_t head, int64_t position, const float *k, const float *v);

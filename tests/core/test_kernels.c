@@ -345,11 +345,12 @@ static void test_vectors(const slm_kernels *tier) {
  */
 
 /* The kernels may run rows together and panels together: each count of both. */
-static void test_attention(const slm_kernels *tier, bool bf16, int64_t head_dim) {
+static void test_attention(const slm_kernels *tier, slm_kv_type type, int64_t head_dim) {
     enum { ROWS = 7, POSITIONS = 64 };
     static float k[POSITIONS][128], v[POSITIONS][128], q[ROWS * 128], scores[2][ROWS * POSITIONS], out[2][ROWS * 128],
         alone[ROWS * 128], max[2], sum[2];
     static _Alignas(64) uint8_t k_panels[POSITIONS * 128 * 4], v_pairs[POSITIONS * 128 * 4];
+    bool bf16 = type == SLM_KV_BF16;
     int64_t width = (head_dim + 15) / 16 * 16;
     memset(v_pairs, 0, sizeof v_pairs);
     for (int64_t p = 0; p < POSITIONS; p++) {
@@ -369,12 +370,12 @@ static void test_attention(const slm_kernels *tier, bool bf16, int64_t head_dim)
     const slm_kernels *both[2] = {&slm_kernels_scalar, tier};
     size_t panel = (size_t)head_dim * 16 * (bf16 ? 2 : 4);
     for (int t = 0; t < 2; t++)
-        both[t]->attention_scores(q, width, ROWS, k_panels, bf16, head_dim, POSITIONS / 16, scores[t], POSITIONS);
+        both[t]->attention_scores(q, width, ROWS, k_panels, type, head_dim, POSITIONS / 16, scores[t], POSITIONS);
     CHECK(same(scores[0], scores[1], sizeof scores[0]));
     for (int64_t rows = 1; rows <= ROWS; rows++) {
         for (int64_t n = 1, p = POSITIONS / 16 - 1; p >= 0; p--, n++) {
             memset(alone, 0, sizeof alone);
-            tier->attention_scores(q, width, rows, k_panels + (size_t)p * panel, bf16, head_dim, n, alone, POSITIONS);
+            tier->attention_scores(q, width, rows, k_panels + (size_t)p * panel, type, head_dim, n, alone, POSITIONS);
             for (int64_t r = 0; r < rows; r++)
                 CHECK(same(alone + r * POSITIONS, scores[0] + r * POSITIONS + p * 16, (size_t)n * 64));
             for (int64_t i = rows * POSITIONS; i < ROWS * 128; i++) CHECK(alone[i] == 0);
@@ -390,14 +391,14 @@ static void test_attention(const slm_kernels *tier, bool bf16, int64_t head_dim)
             both[t]->attention_softmax(scores[t] + r * POSITIONS, 0, valid, padded, bf16, &max[t], &sum[t]);
         both[t]->attention_softmax(scores[t], 0, valid, padded, bf16, &max[t],
                                    &sum[t]); /* once more: a distribution of other numbers */
-        both[t]->attention_values(scores[t], POSITIONS, ROWS, v_pairs, bf16, n, width, out[t], width);
+        both[t]->attention_values(scores[t], POSITIONS, ROWS, v_pairs, type, n, width, out[t], width);
     }
     CHECK(same(scores[0], scores[1], sizeof scores[0]) && same(max, max + 1, 4) && same(sum, sum + 1, 4) &&
           same(out[0], out[1], sizeof out[0]));
     for (int64_t p = valid; p < padded; p++) CHECK(scores[1][POSITIONS + p] == 0);
     for (int64_t rows = 1; rows <= ROWS; rows++) {
         memset(alone, 0, sizeof alone);
-        tier->attention_values(scores[0], POSITIONS, rows, v_pairs, bf16, n - 1, width, alone, width); /* ends within a pair */
+        tier->attention_values(scores[0], POSITIONS, rows, v_pairs, type, n - 1, width, alone, width); /* ends within a pair */
         const uint8_t *last = v_pairs + (n - 2) * width * (bf16 ? 2 : 4);
         if (!bf16) last += width * 4;
         float pair[ROWS * 64] = {0};
@@ -405,7 +406,7 @@ static void test_attention(const slm_kernels *tier, bool bf16, int64_t head_dim)
             pair[r * 64] = bf16 ? 0 : scores[0][r * POSITIONS + n - 1];
             pair[r * 64 + 1] = scores[0][r * POSITIONS + n - 1];
         }
-        tier->attention_values(pair, 64, rows, last, bf16, bf16 ? 2 : 1, width, alone, width);
+        tier->attention_values(pair, 64, rows, last, type, bf16 ? 2 : 1, width, alone, width);
         CHECK(same(alone, out[0], (size_t)(rows * width) * sizeof *alone));
     }
 
@@ -451,7 +452,7 @@ int main(int argc, char **argv) {
         }
         test_vectors(tier);
         for (int64_t head_dim = 2; head_dim <= 128; head_dim += 18)
-            test_attention(tier, true, head_dim), test_attention(tier, false, head_dim);
+            test_attention(tier, SLM_KV_BF16, head_dim), test_attention(tier, SLM_KV_F32, head_dim);
         test_softmax_exact(tier);
         printf("%s: %ld checks\n", tier->name, checks_passed - before);
     }
