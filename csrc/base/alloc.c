@@ -30,41 +30,73 @@ static bool injected_failure(void) {
     return true;
 }
 
-/* A block is preceded by its size, which realloc needs: the C library has no aligned realloc. */
+/* A block is preceded by its size, which says how it is freed and what of it moves when it grows. */
 typedef struct header {
     size_t size;
     char padding[ALIGNMENT - sizeof(size_t)];
 } header;
 
-/* Asks for huge pages in the whole ones among [block, block + size). */
-static void use_huge_pages(char *block, size_t size) {
-#ifdef MADV_HUGEPAGE
-    size_t before = (HUGE_PAGE - (uintptr_t)block % HUGE_PAGE) % HUGE_PAGE;
-    if (size >= before + HUGE_PAGE) madvise(block + before, (size - before) / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
-#else
-    (void)block, (void)size;
-#endif
+static bool mapped_size(size_t size, size_t *out) {
+    if (!slm_add_size(size ? size : 1, HUGE_PAGE - 1, out)) return false;
+    *out = *out / HUGE_PAGE * HUGE_PAGE;
+    return true;
 }
 
-void *slm_alloc(size_t size) {
+/* Whole pages, aligned to 2 MB, that read as zero; NULL: no memory. */
+static char *map_pages(size_t size) {
+    size_t kept, mapped;
+    if (!mapped_size(size, &kept) || !slm_add_size(kept, HUGE_PAGE, &mapped)) return NULL;
+    char *start = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (start == MAP_FAILED) return NULL;
+    size_t before = (HUGE_PAGE - (uintptr_t)start % HUGE_PAGE) % HUGE_PAGE;
+    if (before) munmap(start, before);
+    if (mapped - before > kept) munmap(start + before + kept, mapped - before - kept);
+#ifdef MADV_HUGEPAGE
+    /* Only whole huge pages that are asked for: the tail would make up to 2 MB resident for nothing. */
+    if (size >= HUGE_PAGE) madvise(start + before, size / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
+#endif
+    return start + before;
+}
+
+static void unmap_pages(void *start, size_t size) {
+    size_t mapped;
+    if (mapped_size(size, &mapped)) munmap(start, mapped);
+}
+
+static bool is_mapped(size_t total) {
+    return total >= HUGE_PAGE;
+}
+
+/* zero: whether what malloc gives is cleared; pages are. */
+static void *allocate(size_t size, bool zero) {
     size_t total;
-    if (injected_failure() || !slm_add_size(size, sizeof(header) + ALIGNMENT - 1, &total)) return NULL;
-    header *block = aligned_alloc(ALIGNMENT, total / ALIGNMENT * ALIGNMENT);
+    if (injected_failure() || !slm_add_size(size, sizeof(header), &total)) return NULL;
+    header *block;
+    if (is_mapped(total)) {
+        block = (header *)map_pages(total);
+    } else {
+        size_t rounded = (total + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+        block = aligned_alloc(ALIGNMENT, rounded);
+        if (block && zero) memset(block, 0, rounded);
+    }
     if (!block) return NULL;
     block->size = size;
     atomic_fetch_add_explicit(&outstanding, 1, memory_order_relaxed);
     return block + 1;
 }
 
+void *slm_alloc(size_t size) {
+    return allocate(size, false);
+}
+
 void *slm_alloc_array(size_t count, size_t size) {
     size_t total;
-    return slm_mul_size(count, size, &total) ? slm_alloc(total) : NULL;
+    return slm_mul_size(count, size, &total) ? allocate(total, false) : NULL;
 }
 
 void *slm_alloc_zero(size_t count, size_t size) {
-    void *block = slm_alloc_array(count, size);
-    if (block) memset(block, 0, count * size);
-    return block;
+    size_t total;
+    return slm_mul_size(count, size, &total) ? allocate(total, true) : NULL;
 }
 
 void *slm_realloc_array(void *old, size_t count, size_t size) {
@@ -79,33 +111,22 @@ void *slm_realloc_array(void *old, size_t count, size_t size) {
 
 void slm_free(void *block) {
     if (!block) return;
-    free((header *)block - 1);
+    header *start = (header *)block - 1;
+    if (is_mapped(start->size + sizeof(header)))
+        unmap_pages(start, start->size + sizeof(header));
+    else
+        free(start);
     atomic_fetch_sub_explicit(&outstanding, 1, memory_order_relaxed);
 }
 
-static bool mapped_size(size_t size, size_t *out) {
-    if (!slm_add_size(size ? size : 1, HUGE_PAGE - 1, out)) return false;
-    *out = *out / HUGE_PAGE * HUGE_PAGE;
-    return true;
-}
-
 void *slm_alloc_pages(size_t size) {
-    size_t kept, mapped;
-    if (injected_failure() || !mapped_size(size, &kept) || !slm_add_size(kept, HUGE_PAGE, &mapped)) return NULL;
-    char *start = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (start == MAP_FAILED) return NULL;
-    size_t before = (HUGE_PAGE - (uintptr_t)start % HUGE_PAGE) % HUGE_PAGE;
-    if (before) munmap(start, before);
-    if (mapped - before > kept) munmap(start + before + kept, mapped - before - kept);
-    /* Only whole huge pages that are asked for: the tail would make up to 2 MB resident for nothing. */
-    use_huge_pages(start + before, size);
-    atomic_fetch_add_explicit(&outstanding, 1, memory_order_relaxed);
-    return start + before;
+    char *start = injected_failure() ? NULL : map_pages(size);
+    if (start) atomic_fetch_add_explicit(&outstanding, 1, memory_order_relaxed);
+    return start;
 }
 
 void slm_free_pages(void *block, size_t size) {
-    size_t mapped;
-    if (!block || !mapped_size(size, &mapped)) return;
-    munmap(block, mapped);
+    if (!block) return;
+    unmap_pages(block, size);
     atomic_fetch_sub_explicit(&outstanding, 1, memory_order_relaxed);
 }

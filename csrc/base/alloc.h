@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * alloc.h: every byte the core holds comes from here, so that tests can make any allocation fail and count what is left.
- * Blocks are aligned to 64 bytes. NULL means out of memory; a size of 0 gives a valid block. */
+ * Blocks are aligned to 64 bytes. NULL means out of memory; a size of 0 gives a valid block. Blocks of 2 MB and more are pages of
+ * their own, huge where the system gives them: what is filled once and given back costs page faults above all. */
 #ifndef SLM_BASE_ALLOC_H
 #define SLM_BASE_ALLOC_H
 

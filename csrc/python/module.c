@@ -156,7 +156,8 @@ static int module_exec(PyObject *module) {
         return -1;
     }
     if (slm_py_add_model(module, state) || slm_py_add_session(module, state) || slm_py_add_generation(module, state)) return -1;
-    return slm_py_add_tokenizer(module, state);
+    if (slm_py_add_tokenizer(module, state)) return -1;
+    return slm_py_add_token_lists(module, state);
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {
@@ -172,6 +173,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->Session);
     Py_VISIT(state->Generation);
     Py_VISIT(state->Tokenizer);
+    Py_VISIT(state->TokenIterator);
     return 0;
 }
 
@@ -188,6 +190,7 @@ static int module_clear(PyObject *module) {
     Py_CLEAR(state->Session);
     Py_CLEAR(state->Generation);
     Py_CLEAR(state->Tokenizer);
+    Py_CLEAR(state->TokenIterator);
     return 0;
 }
 

@@ -12,7 +12,7 @@
 
 typedef struct slm_py_state {
     PyObject *FormatError, *UnsupportedError, *ContextLengthError, *NumericsError, *ClosedError, *BusyError, *InternalError;
-    PyTypeObject *Model, *Session, *Generation, *Tokenizer;
+    PyTypeObject *Model, *Session, *Generation, *Tokenizer, *TokenIterator;
     unsigned long main_thread; /* the only one that runs signal handlers */
     long process;              /* for which that is true: a fork makes another thread the main one */
 } slm_py_state;
@@ -28,6 +28,7 @@ int slm_py_add_model(PyObject *module, slm_py_state *state);
 int slm_py_add_session(PyObject *module, slm_py_state *state);
 int slm_py_add_generation(PyObject *module, slm_py_state *state);
 int slm_py_add_tokenizer(PyObject *module, slm_py_state *state);
+int slm_py_add_token_lists(PyObject *module, slm_py_state *state);
 
 /* ---- errors -------------------------------------------------------------------------------------------------------------- */
 

@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "python/objects.h"
+#include "python/token_lists.h"
 #include "python/tokenizer_spec.h"
 
 /* Below this encoding takes some 50 us, and handing the GIL over costs more than it gives. */
@@ -86,41 +87,6 @@ static uint64_t *read_guards(PyObject *object, size_t *count) {
     return guards;
 }
 
-/* Ids that were met lately share one int: a long text makes millions of them, whose memory costs more than its tokens. */
-static PyObject *list_of_ids(const slm_tokens *tokens) {
-    enum { RECENT = 256 };
-    PyObject *recent[RECENT] = {NULL}; /* by the low bits of the id; borrowed from the list */
-    int32_t recent_ids[RECENT] = {0};
-    PyObject *list = PyList_New((Py_ssize_t)tokens->count);
-    for (size_t i = 0; list && i < tokens->count; i++) {
-        int32_t id = tokens->ids[i];
-        size_t place = (uint32_t)id % RECENT;
-        if (!recent[place] || recent_ids[place] != id) {
-            recent[place] = PyLong_FromLong(id);
-            recent_ids[place] = id;
-        } else {
-            Py_INCREF(recent[place]);
-        }
-        if (recent[place])
-            PyList_SetItem(list, (Py_ssize_t)i, recent[place]);
-        else
-            Py_CLEAR(list);
-    }
-    return list;
-}
-
-static PyObject *list_of_spans(const slm_tokens *tokens) {
-    PyObject *list = PyList_New((Py_ssize_t)tokens->count);
-    for (size_t i = 0; list && i < tokens->count; i++) {
-        PyObject *span = Py_BuildValue("II", tokens->spans[i].start, tokens->spans[i].end);
-        if (span)
-            PyList_SetItem(list, (Py_ssize_t)i, span);
-        else
-            Py_CLEAR(list);
-    }
-    return list;
-}
-
 /* False with an exception, where the caller has made warnings errors. */
 static bool warn_of_dropped(size_t dropped) {
     return dropped == 0 ||
@@ -150,6 +116,7 @@ static PyObject *tokenizer_encode(PyObject *self, PyObject *args, PyObject *kwar
         (guards && !(options.guards = read_guards(guards, &options.n_guards))))
         return NULL;
 
+    slm_py_state *state = slm_py_state_of(Py_TYPE(self));
     slm_tokens tokens = {0};
     slm_error error;
     slm_status status;
@@ -158,15 +125,15 @@ static PyObject *tokenizer_encode(PyObject *self, PyObject *args, PyObject *kwar
         status = slm_tokenizer_encode(tokenizer_of(self), text, (size_t)size, &options, NULL, &tokens, &error);
     } else {
         slm_py_call call = {0};
-        slm_py_call_begin(&call, slm_py_state_of(Py_TYPE(self)));
+        slm_py_call_begin(&call, state);
         status = slm_tokenizer_encode(tokenizer_of(self), text, (size_t)size, &options, &call.call, &tokens, &error);
         ok = slm_py_call_end(&call);
     }
-    if (ok && status) slm_py_raise(slm_py_state_of(Py_TYPE(self)), &error);
+    if (ok && status) slm_py_raise(state, &error);
     if (ok && !status && warn_of_dropped(tokens.dropped)) {
-        result = list_of_ids(&tokens);
+        result = slm_py_list_of_ids(state, &tokens);
         if (result && options.spans) {
-            PyObject *list = list_of_spans(&tokens);
+            PyObject *list = slm_py_list_of_spans(state, &tokens);
             result = list ? Py_BuildValue("NN", result, list) : (Py_DECREF(result), NULL);
         }
     }
@@ -179,12 +146,12 @@ PyDoc_STRVAR(encode_batch_doc, "encode_batch($self, /, texts, add_special_tokens
                                "What encode() gives for each text of a list, by `threads` threads (0: all).");
 
 /* Lists of ids of all texts; NULL with an exception. */
-static PyObject *list_of_lists(const slm_tokens *tokens, Py_ssize_t count) {
+static PyObject *list_of_lists(const slm_py_state *state, const slm_tokens *tokens, Py_ssize_t count) {
     size_t dropped = 0;
     for (Py_ssize_t i = 0; i < count; i++) dropped += tokens[i].dropped;
     PyObject *list = warn_of_dropped(dropped) ? PyList_New(count) : NULL;
     for (Py_ssize_t i = 0; list && i < count; i++) {
-        PyObject *ids = list_of_ids(&tokens[i]);
+        PyObject *ids = slm_py_list_of_ids(state, &tokens[i]);
         if (ids)
             PyList_SetItem(list, i, ids);
         else
@@ -215,14 +182,15 @@ static PyObject *tokenizer_encode_batch(PyObject *self, PyObject *args, PyObject
         if (ok) texts[i].size = (size_t)size;
     }
     if (ok) {
+        slm_py_state *state = slm_py_state_of(Py_TYPE(self));
         slm_py_call call = {.call.threads = (int)n_threads};
         slm_error error;
-        slm_py_call_begin(&call, slm_py_state_of(Py_TYPE(self)));
+        slm_py_call_begin(&call, state);
         slm_status status =
             slm_tokenizer_encode_batch(tokenizer_of(self), texts, (size_t)count, &options, &call.call, tokens, &error);
         ok = slm_py_call_end(&call);
-        if (ok && status) slm_py_raise(slm_py_state_of(Py_TYPE(self)), &error);
-        if (ok && !status) result = list_of_lists(tokens, count);
+        if (ok && status) slm_py_raise(state, &error);
+        if (ok && !status) result = list_of_lists(state, tokens, count);
     }
     for (Py_ssize_t i = 0; tokens && i < count; i++) slm_tokens_free(&tokens[i]);
     slm_free(tokens);

@@ -105,10 +105,10 @@ static uint64_t pop(queue *q) {
 static slm_status reserve(slm_bpe_scratch *scratch, size_t count, size_t n_merges, slm_error *error) {
     if (count > scratch->capacity) {
         /* Nothing in it is needed any more, so growing need not copy. */
-        slm_scratch_free(scratch->nodes, scratch->capacity * BYTES_PER_NODE);
+        slm_free(scratch->nodes);
         size_t capacity = SMALLEST;
         while (capacity < count) capacity *= 2;
-        scratch->nodes = slm_scratch_alloc(capacity, BYTES_PER_NODE);
+        scratch->nodes = slm_alloc_array(capacity, BYTES_PER_NODE);
         scratch->capacity = scratch->nodes ? capacity : 0;
     }
     if (count >= BUCKETS_FROM && !scratch->buckets) {
@@ -120,7 +120,7 @@ static slm_status reserve(slm_bpe_scratch *scratch, size_t count, size_t n_merge
 
 void slm_bpe_scratch_free(slm_bpe_scratch *scratch) {
     slm_free(scratch->buckets);
-    slm_scratch_free(scratch->nodes, scratch->capacity * BYTES_PER_NODE);
+    slm_free(scratch->nodes);
     *scratch = (slm_bpe_scratch){0};
 }
 

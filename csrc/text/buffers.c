@@ -5,7 +5,7 @@
 #include "base/arith.h"
 #include "base/status.h"
 
-enum { SMALLEST = 64, PAGES_FROM = 1 << 18 };
+enum { SMALLEST = 64 };
 
 /* Grows by half, so that appending n elements costs O(n). */
 static bool grow(void **elements, size_t *capacity, size_t count, size_t extra, size_t element_size) {
@@ -37,19 +37,6 @@ slm_status slm_tokens_reserve(slm_tokens *tokens, size_t extra, slm_error *error
     if (!grow(&ids, &tokens->capacity, tokens->count, extra, sizeof(int32_t))) return slm_fail_memory(error);
     tokens->ids = ids;
     return SLM_OK;
-}
-
-void *slm_scratch_alloc(size_t count, size_t element_size) {
-    size_t size;
-    if (!slm_mul_size(count, element_size, &size)) return NULL;
-    return size < PAGES_FROM ? slm_alloc(size) : slm_alloc_pages(size);
-}
-
-void slm_scratch_free(void *block, size_t size) {
-    if (size < PAGES_FROM)
-        slm_free(block);
-    else
-        slm_free_pages(block, size);
 }
 
 slm_status slm_text_too_large(size_t size, slm_error *error) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * buffers.h: growing the two results that callers own, slm_text and slm_tokens, and room to work in. */
+ * buffers.h: growing the two results that callers own, slm_text and slm_tokens. */
 #ifndef SLM_TEXT_BUFFERS_H
 #define SLM_TEXT_BUFFERS_H
 
@@ -14,11 +14,6 @@ static inline void slm_tokens_put(slm_tokens *tokens, int32_t id, size_t start, 
     if (tokens->with_spans) tokens->spans[tokens->count] = (slm_span){(uint32_t)start, (uint32_t)end};
     tokens->ids[tokens->count++] = id;
 }
-
-/* Not initialised; NULL: no memory. Large blocks are whole pages: filled once and given back, what they cost is page faults,
- * which huge pages make rare. `size` of slm_scratch_free is the product. */
-void *slm_scratch_alloc(size_t count, size_t element_size);
-void slm_scratch_free(void *block, size_t size);
 
 /* SLM_BAD_ARGUMENT: a text of `size` bytes cannot be addressed. */
 slm_status slm_text_too_large(size_t size, slm_error *error);

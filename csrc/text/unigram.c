@@ -82,7 +82,7 @@ void slm_unigram_destroy(slm_unigram *u) {
 }
 
 void slm_unigram_scratch_free(slm_unigram_scratch *scratch) {
-    slm_scratch_free(scratch->nodes, scratch->capacity * sizeof *scratch->nodes);
+    slm_free(scratch->nodes);
     slm_free(scratch->scores);
     *scratch = (slm_unigram_scratch){0};
 }
@@ -90,11 +90,11 @@ void slm_unigram_scratch_free(slm_unigram_scratch *scratch) {
 static slm_status reserve(const slm_unigram *u, slm_unigram_scratch *scratch, size_t count, slm_error *error) {
     if (count > scratch->capacity) {
         /* Nothing in it is needed any more, so growing need not copy. */
-        slm_scratch_free(scratch->nodes, scratch->capacity * sizeof *scratch->nodes);
+        slm_free(scratch->nodes);
         size_t capacity = 2 * scratch->capacity;
         if (capacity < count) capacity = count;
         if (capacity < SMALLEST) capacity = SMALLEST;
-        scratch->nodes = slm_scratch_alloc(capacity, sizeof *scratch->nodes);
+        scratch->nodes = slm_alloc_array(capacity, sizeof *scratch->nodes);
         scratch->capacity = scratch->nodes ? capacity : 0;
     }
     if (!scratch->scores) scratch->scores = slm_alloc_array(u->window, sizeof *scratch->scores);

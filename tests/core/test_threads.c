@@ -221,6 +221,14 @@ static void test_alloc(void) {
     char *pages = slm_alloc_pages(5 << 20);
     CHECK(pages && (uintptr_t)pages % (2 << 20) == 0 && pages[0] == 0 && pages[(5 << 20) - 1] == 0);
     slm_free_pages(pages, 5 << 20);
+    char *large = slm_alloc_zero(3, 1 << 20); /* pages of its own; it shrinks into malloc's and grows out of them */
+    CHECK(large && (uintptr_t)large % 64 == 0 && large[0] == 0 && large[(3 << 20) - 1] == 0);
+    memcpy(large, "large", 6);
+    for (int i = 0; i < 2; i++) {
+        large = slm_realloc_array(large, i ? 4 << 20 : 100, 1);
+        CHECK(large && (uintptr_t)large % 64 == 0 && !strcmp(large, "large"));
+    }
+    slm_free(large);
     CHECK(slm_alloc_outstanding() == before);
 }
 
