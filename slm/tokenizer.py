@@ -78,6 +78,8 @@ class Tokenizer:
         """Token ids, and for each the span (start, end) of text it is made of: text[start:end], in characters.
 
         A token that holds only some bytes of a character spans it whole; what add_special_tokens adds has the span (0, 0).
+        Spans are those of Hugging Face's `tokenizers`: where a character map removes what a text begins with, such as a byte
+        order mark, all spans behind it lag by as many characters.
         """
         if not isinstance(text, str):
             refuse_type("text", "a str", text)

@@ -87,25 +87,80 @@ static size_t cluster(const slm_aligned *in, size_t at) {
     return next - at;
 }
 
-/* Puts the characters of `to` where those of in [at, at + size) were: one for one, and what is left over goes with the last. */
-static slm_status put_mapped(const slm_aligned *in, size_t at, size_t size, const uint8_t *to, size_t to_size, slm_aligned *out,
-                             slm_error *error) {
-    slm_status status = slm_aligned_reserve(out, to_size, error);
-    size_t end = at + size, length;
-    for (size_t i = 0; i < to_size && !status; i += length) {
-        slm_utf8_read(to + i, to_size - i, &length);
-        slm_aligned_put(out, to + i, length, slm_aligned_origin(in, at));
-        size_t character;
-        slm_utf8_read(in->bytes + at, end - at, &character);
-        if (at + character < end) at += character;
+/* How the characters put so far stand to those of the text, as tokenizers counts it: each takes one of the text, the next that
+ * none has taken, but those that are added to a mapping's length. What a mapping leaves over is taken by the last character put;
+ * at the start of the text there is none, and then all that follows is that far behind. Only kept where origins are wanted. */
+typedef struct trail {
+    size_t taken; /* the byte of the text where the next character is taken */
+    size_t last;  /* the byte of `out` where the last character begins */
+    bool added;   /* that took none: its origin is the one before's, and the next's when the mapping behind it leaves one over */
+} trail;
+
+static slm_span take(const slm_aligned *in, trail *t) {
+    slm_span origin = in->origins[t->taken];
+    size_t length;
+    slm_utf8_read(in->bytes + t->taken, in->size - t->taken, &length);
+    t->taken += length;
+    return origin;
+}
+
+/* Copies in [start, end), which no mapping has changed. */
+static slm_status put_unchanged(const slm_aligned *in, size_t start, size_t end, slm_aligned *out, trail *t, slm_clock *clock,
+                                slm_error *error) {
+    slm_status status = slm_aligned_reserve(out, end - start, error);
+    if (status || start == end) return status;
+    t->added = false;
+    if (!in->origins || t->taken == start) {
+        slm_aligned_copy(out, in, start, end - start);
+        t->taken = end;
+        return SLM_OK;
     }
-    return status;
+    size_t steps = 0, length;
+    for (size_t at = start; at < end; at += length) {
+        if (++steps % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) return slm_fail_cancelled(error);
+        slm_utf8_read(in->bytes + at, end - at, &length);
+        slm_aligned_put(out, in->bytes + at, length, take(in, t));
+    }
+    return SLM_OK;
+}
+
+/* Puts the characters of `to` where those of in [at, at + size) were. */
+static slm_status put_mapped(const slm_aligned *in, size_t at, size_t size, const uint8_t *to, size_t to_size, slm_aligned *out,
+                             trail *t, slm_error *error) {
+    slm_status status = slm_aligned_reserve(out, to_size, error);
+    if (status) return status;
+    if (!in->origins) {
+        slm_aligned_put(out, to, to_size, (slm_span){0});
+        return SLM_OK;
+    }
+    const size_t end = at + size;
+    size_t length;
+    for (size_t i = 0; i < to_size; i += length) {
+        t->added = at == end;
+        slm_span origin = t->added ? in->origins[t->taken - 1] : take(in, t);
+        if (!t->added) {
+            slm_utf8_read(in->bytes + at, end - at, &length);
+            at += length;
+        }
+        slm_utf8_read(to + i, to_size - i, &length);
+        t->last = out->size;
+        slm_aligned_put(out, to + i, length, origin);
+    }
+    if (at == end || out->size == 0) return SLM_OK;
+    for (size_t i = t->last; t->added && i < out->size; i++) out->origins[i] = in->origins[t->taken];
+    t->added = false;
+    for (; at < end; at += length) {
+        slm_utf8_read(in->bytes + at, end - at, &length);
+        take(in, t);
+    }
+    return SLM_OK;
 }
 
 slm_status slm_normalize_charsmap(const uint8_t *charsmap, size_t size, const slm_aligned *in, slm_aligned *out, slm_clock *clock,
                                   slm_error *error) {
     uint32_t trie = read_u32(charsmap);
     map m = {.units = charsmap + 4, .n_units = trie / 4, .texts = charsmap + 4 + trie, .texts_size = size - 4 - trie};
+    trail t = {0};
     size_t n, length, copied = 0, steps = 0;
     slm_status status = slm_aligned_reserve(out, in->size, error);
     for (size_t at = 0; at < in->size && !status; at += n) {
@@ -119,15 +174,11 @@ slm_status slm_normalize_charsmap(const uint8_t *charsmap, size_t size, const sl
                 to = find(&m, in->bytes + character, n, &length);
                 if (!to) continue;
             }
-            status = slm_aligned_reserve(out, character - copied, error);
-            if (status) break;
-            slm_aligned_copy(out, in, copied, character - copied);
-            status = put_mapped(in, character, n, to, length, out, error);
+            status = put_unchanged(in, copied, character, out, &t, clock, error);
+            if (!status) status = put_mapped(in, character, n, to, length, out, &t, error);
             copied = character + n;
         }
         n = end - at;
     }
-    if (!status) status = slm_aligned_reserve(out, in->size - copied, error);
-    if (!status) slm_aligned_copy(out, in, copied, in->size - copied);
-    return status;
+    return status ? status : put_unchanged(in, copied, in->size, out, &t, clock, error);
 }
