@@ -339,11 +339,18 @@ typedef enum slm_split {
     SLM_SPLIT_LINE_WORDS_3,       /* \p{N}{1,3} */
     SLM_SPLIT_LINE_WORDS_MARKS,   /* \p{N}, and [\p{L}\p{M}] for \p{L} */
     SLM_SPLIT_LINE_WORDS_BARE,    /* \p{N}, and no [\r\n]* behind symbols */
+    SLM_SPLIT_LINE_WORDS_PLAIN,   /* \p{N}, and no alternative for contractions */
+    SLM_SPLIT_LINE_WORDS_BLOCKS,  /* \p{N}{1,3}, and \s{512}(?!\S)|\s{256}(?!\S)|...|\s{4}(?!\S)|\s{1,2}(?!\S)|\s{1}
+                                     for \s+(?!\S)|\s+ */
+    SLM_SPLIT_LINE_PHRASES,       /* \p{N}, (?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+ for \p{L}+, and [\r\n]? for [\r\n]* */
     SLM_SPLIT_CASED_WORDS_1,      /* of U: [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}], L: [\p{Ll}\p{Lm}\p{Lo}\p{M}]: [^\r\n\p{L}\p{N}]?U*L+|
                                      [^\r\n\p{L}\p{N}]?U+L*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
     SLM_SPLIT_CASED_WORDS_3,      /* the same with \p{N}{1,3}, and U*L+ and U+L* take (?i:'s|'t|'re|'ve|'m|'ll|'d)? along */
+    SLM_SPLIT_CASED_WORDS_TAILED, /* that with \p{N} */
+    SLM_SPLIT_HAN_OR_CASED_WORDS, /* \p{Han}+| and CASED_WORDS_3 with U and L without \p{Han}, and [\r\n]* for [\r\n/]* */
     SLM_SPLIT_SYMBOL_WORDS,       /* [!-\/:-@\[-`{-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|
                                      \s*[\r\n]+|\s+(?!\S)|\s+ */
+    SLM_SPLIT_SYMBOL_WORDS_BARE,  /* the same without [\r\n]* , and [\r\n] for \s*[\r\n]+ */
     SLM_SPLIT_LINES,              /* [^\n]+|[\n]+ */
     SLM_SPLIT_PHRASES,            /*  ?[^(\s|.,!?…。，、।۔،)]+ */
     SLM_SPLIT_LETTERS,            /* \s?\p{L}+ */
@@ -352,13 +359,22 @@ typedef enum slm_split {
     SLM_SPLIT_LISTED_SIGNS,       /* \s?[!-/:-~！-／：-～‘-‟\u3000-。]+ */
     SLM_SPLIT_KANA_OR_HAN,        /* [\u4E00-\u9FA5\u3040-\u30FF]+ */
     SLM_SPLIT_EAST_OF_ARABIC,     /* [\u0800-\u9FA5\uAC00-\uD7FF]+ */
+    SLM_SPLIT_EAST_ASIAN, /* [가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-\u303F︰-﹏]+|[ㄅ-ㄯ]+|[一-龥\u3040-ヿ]+
+                           */
+    SLM_SPLIT_UNSPACED_SCRIPTS,   /* a run of Chinese and kana, of Thai, Lao, Khmer, Myanmar, or Hangul: blocks of Unicode */
     SLM_SPLIT_NUMBER,             /* \p{N} */
     SLM_SPLIT_NUMBERS_3,          /* \p{N}{1,3} */
     SLM_SPLIT_NUMBERS,            /* \p{N}+ */
     SLM_SPLIT_BYTE_DIGIT,         /* \p{N} of the letters that stand for bytes in GPT-2's alphabet: also parts of characters */
     SLM_SPLIT_BYTE_DIGITS,        /* \p{N}+ of them */
     SLM_SPLIT_THREE_DIGITS,       /* [0-9][0-9][0-9] */
+    SLM_SPLIT_DIGIT_GROUPS,       /* \p{Nd}{1,3}(?=(?:\p{Nd}{3})*(?!\p{Nd})) : from the end of the run */
+    SLM_SPLIT_BOUNDED_GROUPS,     /* \d{1,3}(?=(?:\d{3})*\b) */
+    SLM_SPLIT_BEFORE_GROUPS,      /* (?=(\d{3})+(?!\d)) , which is empty: pieces begin there */
     SLM_SPLIT_NEWLINE,            /* [\r\n] */
+    SLM_SPLIT_INDENTS,            /* ([\t\n]|    |  ) */
+    SLM_SPLIT_SENTINELS,          /* <sentinel:[0-9]+> */
+    SLM_SPLIT_IMAGE_CODES,        /* (IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z */
     SLM_SPLIT_PUNCTUATION,        /* one character of what BERT takes for punctuation: \p{P} and all signs of ASCII */
     SLM_SPLIT_PUNCTUATIONS,       /* a run of them */
     SLM_SPLIT_DROP_PUNCTUATION,   /* the same, and the matches are left out */

@@ -27,17 +27,21 @@ HANGUL = range(0xAC00, 0xD7A4)  # composed and decomposed by arithmetic
 LETTER, NUMBER, SPACE, MARK, PUNCTUATION, SYMBOL, UPPER, LOWER, WORD = (1 << bit for bit in range(9))
 BERT_PUNCTUATION, BERT_CONTROL, BERT_MARK, COMBINING_MARK = (1 << bit for bit in range(9, 13))
 DECOMPOSES, LOWERCASES, COMBINES, EXTENDS, PREPENDS, BREAKS = (1 << bit for bit in range(13, 19))
+DIGIT, HAN, BOUNDED = (1 << bit for bit in range(19, 22))
 MAJOR = {"L": LETTER, "N": NUMBER, "M": MARK, "P": PUNCTUATION, "S": SYMBOL}
 CASE = {"Lu": UPPER, "Lt": UPPER, "Ll": LOWER}
 # White_Space of PropList.txt outside the categories Zs, Zl and Zp: the controls that regular expressions count as \s.
 SPACE_CONTROLS = {0x09, 0x0A, 0x0B, 0x0C, 0x0D, 0x85}
 # \w beyond letters, marks, Nd, Nl and Pc: Join_Control, and the symbols that are Alphabetic.
 WORDS = {0x200C, 0x200D, *range(0x24B6, 0x24EA), *range(0x1F130, 0x1F14A), *range(0x1F150, 0x1F16A), *range(0x1F170, 0x1F18A)}
+# What Oniguruma's \w and \b, which know no joiners, take for parts of a word though they are \p{No}: those of Latin 1.
+LATIN_NUMBERS = {0xB2, 0xB3, 0xB9, 0xBC, 0xBD, 0xBE}
 GRAPHEME_BREAKS = {
     EXTENDS: regex.compile(r"[\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}]"),
     PREPENDS: regex.compile(r"\p{GCB=Prepend}"),
     BREAKS: regex.compile(r"[\p{GCB=Control}\p{GCB=CR}\p{GCB=LF}]"),
 }
+IDEOGRAPH = regex.compile(r"\p{Han}")
 
 nfd, nfkd = normalizers.NFD().normalize_str, normalizers.NFKD().normalize_str
 lowercase = normalizers.Lowercase().normalize_str
@@ -86,6 +90,9 @@ def flags(code_point: int) -> int:
     answers = {
         SPACE: space,
         WORD: letter,
+        DIGIT: category == "Nd",
+        HAN: category != "Cn" and bool(IDEOGRAPH.match(text)),
+        BOUNDED: (letter and category != "Cf") or code_point in LATIN_NUMBERS,
         BERT_PUNCTUATION: len(bert_words(f"a{text}a")) == 3,
         BERT_CONTROL: clean(text) == "",
         BERT_MARK: text not in strip_accents(f"{text}a") and nfd(text) == text,

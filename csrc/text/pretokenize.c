@@ -6,18 +6,29 @@
 #include "text/unicode_tables.h"
 #include "text/utf8.h"
 
+/* Bytes of the first match of those found. */
+static size_t first_size(const slm_split_match *found, const uint8_t *text) {
+    if (found->part == 0) return found->size;
+    size_t at = 0, length;
+    for (unsigned n = 0; n < found->part && at < found->size; n++, at += length)
+        slm_utf8_read(text + at, found->size - at, &length);
+    return at;
+}
+
 /* Takes the next piece, [*start, *end), from what is left for a split. False: nothing was left. */
 static bool cut(const slm_split_rule *rule, const uint8_t *text, slm_words_level *left, size_t *start, size_t *end) {
     while (left->at < left->end) {
-        size_t from = left->at, at = from, size = left->match;
-        while (size == 0 && at < left->end) {
-            slm_split_match found = rule->scan(rule, text + at, left->end - at);
+        size_t from = left->at, at = from;
+        slm_split_match found = {.size = left->match, .part = left->part};
+        while (found.size == 0 && at < left->end) {
+            found = rule->scan(rule, text + at, left->end - at);
             at += found.gap;
-            size = found.size;
         }
         bool match = at == from;
-        left->at = match ? at + size : at;
-        left->match = match ? 0 : size; /* the match comes next */
+        size_t size = match ? first_size(&found, text + at) : 0; /* behind a gap the match comes next */
+        left->at = at + size;
+        left->match = found.size - size;
+        left->part = found.part;
         *start = from;
         *end = left->at;
         if (rule->keep == SLM_SPLIT_KEEP_ALL || (rule->keep == SLM_SPLIT_KEEP_MATCHES) == match) return true;

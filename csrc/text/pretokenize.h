@@ -11,9 +11,11 @@ typedef struct slm_splits { /* each cuts the pieces of the one before; none: a t
     int count;
 } slm_splits;
 
-/* What one split has left of the piece it was given: bytes [at, end) of the text, which begin with a match of `match` bytes. */
+/* What one split has left of the piece it was given: bytes [at, end) of the text, which begin with a match of `match` bytes, or
+ * with matches of `part` characters each. */
 typedef struct slm_words_level {
     size_t at, end, match; /* match 0: none begins here, or it is not known */
+    unsigned part;
 } slm_words_level;
 
 /* The words of a text, one after the other. */

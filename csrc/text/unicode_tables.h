@@ -30,6 +30,10 @@ enum slm_unicode_flag {
     SLM_UNICODE_EXTENDS = 1 << 16,  /* goes with the character before it: Grapheme_Cluster_Break Extend, ZWJ, SpacingMark */
     SLM_UNICODE_PREPENDS = 1 << 17, /* and behind it: Prepend */
     SLM_UNICODE_BREAKS = 1 << 18,   /* with neither: Control, CR, LF */
+
+    SLM_UNICODE_DIGIT = 1 << 19,   /* \p{Nd} */
+    SLM_UNICODE_HAN = 1 << 20,     /* \p{Han} */
+    SLM_UNICODE_BOUNDED = 1 << 21, /* \w of Oniguruma, whose edges are \b: without joiners, with the numbers of Latin 1 */
 };
 
 extern const uint8_t slm_unicode_blocks[]; /* [0x110000 / 256] which block of flags */

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from slm.errors import UnsupportedError, quoted
-from slm.families.split_patterns import COVERING, PATTERNS
+from slm.families.split_patterns import COVERING, PATTERNS, SEQUENCES
 from slm.formats.json_text import Object, shown
 from slm.vocabulary import Normalizer, SpacePrefix
 
@@ -161,7 +161,9 @@ BYTE_SPLITS = ("byte_digit", "byte_digits", "three_digits")  # which cut the let
 def read_words(component: Object | None, escaped: bool) -> Words:
     """escaped: the normalizer has already put the marker for every space."""
     words = Words((), escaped=escaped)
-    for index, step in enumerate(flat(component, "pretokenizers")):
+    steps = flat(component, "pretokenizers")
+    joined = join_splits(steps)
+    for index, step in enumerate(steps):
         kind = step.get_string("type")
         behind_bytes = words.byte_level
         splits: tuple[str, ...] = ()
@@ -175,6 +177,8 @@ def read_words(component: Object | None, escaped: bool) -> Words:
         elif kind == "Metaspace":
             words = words._replace(space_prefix=read_metaspace(step), escaped=True)
             splits = ("space_words",) if step.get_bool("split", True) else ()
+        elif index in joined:
+            splits = joined[index]
         elif kind == "Split":
             splits = read_split(step, words.escaped)
         elif kind == "Digits":
@@ -197,6 +201,30 @@ def read_words(component: Object | None, escaped: bool) -> Words:
     return words
 
 
+def join_splits(steps: list[Object]) -> dict[int, tuple[str, ...]]:
+    """The splits of those steps that only together are one: it stands at the first of them."""
+    patterns = [read_pattern(step) for step in steps]
+    joined: dict[int, tuple[str, ...]] = {}
+    for sequence, split in SEQUENCES.items():
+        size = len(sequence)
+        for index in range(len(steps) - size + 1):
+            if tuple(patterns[index : index + size]) == sequence:
+                joined |= dict.fromkeys(range(index, index + size), ()) | {index: (split,)}
+    return joined
+
+
+def read_pattern(step: Object) -> str | None:
+    """The regular expression whose matches a Split keeps apart; None: it is something else."""
+    if step.get_string("type") != "Split" or step.get_string("behavior") != "Isolated" or step.get_bool("invert", False):
+        return None
+    return step.get_object("pattern").get_string("Regex", None)
+
+
+def escape_lines(pattern: str) -> str:
+    """Some files hold the ends of lines themselves, in a class of characters, where others hold escapes."""
+    return pattern.replace("\r", r"\r").replace("\n", r"\n")
+
+
 def read_metaspace(step: Object) -> SpacePrefix:
     """slm_space_prefix."""
     if step.get_string("replacement") != SPACE_MARKER:
@@ -216,7 +244,7 @@ def read_split(step: Object, escaped: bool) -> tuple[str, ...]:
     if escaped and pattern.values == {"String": " "}:  # no space is left to split at
         return ()
     name = "String" if "String" in pattern else "Regex"
-    text = pattern.get_string(name)
+    text = escape_lines(pattern.get_string(name))
     if name == "String" or text not in PATTERNS:
         raise unsupported(pattern, name, "a published way to cut words", quoted(text))
     if (behavior, invert) != ("Isolated", False) and ((behavior, invert) != ("Removed", True) or text not in COVERING):

@@ -73,7 +73,8 @@ def byte_bpe(read: Read) -> dict[str, Any]:
         "splits": pretokenizer.splits,
         "normalizers": pretokenizer.normalizers,
     }
-    return fields | {"ignore_merges": pretokenizer.ignore_merges} | read_ends(read, bos=pretokenizer.add_bos)
+    ends = read_ends(read, bos=pretokenizer.add_bos, eos=pretokenizer.add_eos)
+    return fields | {"ignore_merges": pretokenizer.ignore_merges} | ends
 
 
 def character_bpe(read: Read) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def unigram(read: Read) -> dict[str, Any]:
     fields: dict[str, Any] = {"model": "unigram", "splits": ("space_words",), "scores": read_scores(read)}
     fields |= {"normalizers": tuple(normalizers), "space_prefix": "missing" if spaced else "none", "fuse_unk": True}
     fallback = {"unk": read.special_ids.get("unk_token", -1), "byte_fallback": bool((read.kinds == BYTE).any())}
-    return fields | fallback | read_ends(read, bos=False, eos="eos_token" in read.special_ids)
+    return fields | fallback | read_ends(read, bos=False, eos=True)
 
 
 def wordpiece(read: Read) -> dict[str, Any]:
@@ -162,7 +163,7 @@ MODELS: Mapping[str, tuple[str, Callable[[Read], dict[str, Any]]]] = {
 def read_ends(read: Read, bos: bool, eos: bool = False) -> dict[str, Any]:
     """What goes around a text; bos, eos: whether it does where the file does not say."""
     gguf, ids = read.gguf, read.special_ids
-    defaults = {"bos": bos and "bos_token" in ids, "eos": eos}
+    defaults = {"bos": bos and "bos_token" in ids, "eos": eos and "eos_token" in ids}
     add = {end: gguf.get_bool(f"tokenizer.ggml.add_{end}_token", default=default) for end, default in defaults.items()}
     for end, wanted in add.items():
         if wanted and f"{end}_token" not in ids:
@@ -175,7 +176,7 @@ def read_pretokenizer(gguf: GGUF) -> Pretokenizer:
     # Without the key nobody knows how the vocabulary cuts text.
     pre = gguf.get_string("tokenizer.ggml.pre", default="default")
     if pre not in PRETOKENIZERS:
-        key, known = "tokenizer.ggml.pre", ", ".join(map(repr, PRETOKENIZERS))
+        key, known = "tokenizer.ggml.pre", f"one of {len(PRETOKENIZERS)} published names, such as 'gpt-2'"
         raise gguf.report.unsupported("PRETOKENIZER", gguf.offset_of(key), key, known, quoted(pre))
     return PRETOKENIZERS[pre]
 

@@ -63,9 +63,14 @@ static size_t random_text(uint8_t *text, size_t size) {
                                         "\xF0\x9F\xA6",
                                         "\x80",
                                         "\xFF",
-                                        "\xE2\x80\xA6"};
+                                        "\xE2\x80\xA6",
+                                        "\xD9\xA3",
+                                        "12345",
+                                        "IMGIMGA",
+                                        "Z",
+                                        "<sentinel:1"};
     size_t n = 0;
-    while (n + 8 < size) {
+    while (n + 12 < size) { /* none is longer */
         if (below(8) == 0) {
             text[n++] = (uint8_t)below(256);
             continue;
@@ -94,7 +99,7 @@ static void test_any_bytes(void) {
 
 /* One character over and over, and one other at the end. Were the time quadratic this would take hours. */
 static void test_long_runs(void) {
-    static const char characters[] = "aA 1.\n";
+    static const char characters[] = "aA 1.\nI";
     uint8_t *text = malloc(RUN);
     CHECK(text);
     clock_t begin = clock();
