@@ -329,8 +329,7 @@ typedef enum slm_token_kind {
     SLM_TOKEN_BYTE = 6,
 } slm_token_kind;
 
-/* How text is cut into words before merging: one step. It cuts each piece that the step before left, as if that were a text of
- * its own, into what matches a regular expression (as Oniguruma reads it) and what lies between the matches; both are pieces. */
+/* How text is cut into words before merging: what one step looks for, a regular expression as Oniguruma reads it. */
 typedef enum slm_split {
     SLM_SPLIT_GPT2_WORDS,         /* 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ */
     SLM_SPLIT_LINE_WORDS,         /* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*|
@@ -376,15 +375,29 @@ typedef enum slm_split {
     SLM_SPLIT_SENTINELS,          /* <sentinel:[0-9]+> */
     SLM_SPLIT_IMAGE_CODES,        /* (IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z */
     SLM_SPLIT_PUNCTUATION,        /* one character of what BERT takes for punctuation: \p{P} and all signs of ASCII */
-    SLM_SPLIT_PUNCTUATIONS,       /* a run of them */
-    SLM_SPLIT_DROP_PUNCTUATION,   /* the same, and the matches are left out */
-    SLM_SPLIT_DROP_WHITE_SPACE,   /* \s+ , and the matches are left out */
-    SLM_SPLIT_WORDS_AND_SIGNS,    /* \w+|[^\w\s]+ , and what lies between is left out */
+    SLM_SPLIT_WHITE_SPACE,        /* \s+ */
+    SLM_SPLIT_WORDS_AND_SIGNS,    /* \w+|[^\w\s]+ , \w with joiners, as in UTS 18 */
     SLM_SPLIT_WHITE_SPACE_AT_END, /* \s+$ */
     SLM_SPLIT_SPACE_WORDS, /* where pieces hold spaces: each space begins a word; without it BPE cuts where no piece reaches
-                              across. Only DROP_WHITE_SPACE may come before it */
+                              across. Only WHITE_SPACE, removed, may come before it */
 } slm_split;
 enum { SLM_MAX_SPLITS = 8 };
+
+/* What becomes of matches and of what lies between them. Names are those of Hugging Face's tokenizers. */
+typedef enum slm_behavior {
+    SLM_BEHAVIOR_ISOLATED,             /* both are pieces */
+    SLM_BEHAVIOR_REMOVED,              /* matches are left out */
+    SLM_BEHAVIOR_KEPT,                 /* what lies between is left out */
+    SLM_BEHAVIOR_MERGED_WITH_PREVIOUS, /* a match goes with what lies in front of it */
+    SLM_BEHAVIOR_MERGED_WITH_NEXT,     /* with what lies behind it */
+    SLM_BEHAVIOR_CONTIGUOUS,           /* matches side by side are one piece */
+} slm_behavior;
+
+/* One step. It cuts each piece that the step before left, as if that were a text of its own. */
+typedef struct slm_split_step {
+    slm_split kind;
+    slm_behavior behavior; /* of SPACE_WORDS: ISOLATED */
+} slm_split_step;
 
 /* What makes tokens of a word. */
 typedef enum slm_tokenizer_model {
@@ -446,7 +459,7 @@ typedef struct slm_tokenizer_spec {
     const slm_normalizer *normalizers; /* [n_normalizers], each of what the one before it gives */
     size_t n_normalizers;
     slm_space_prefix space_prefix;
-    const slm_split *splits; /* [n_splits], at most SLM_MAX_SPLITS; none: a text is one word */
+    const slm_split_step *splits; /* [n_splits], at most SLM_MAX_SPLITS; none: a text is one word */
     size_t n_splits;
     const double *scores;             /* [vocab_size]; NULL: none */
     slm_strings merges;               /* "left right" in the alphabet of pieces; the index is the rank */

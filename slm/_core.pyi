@@ -190,7 +190,7 @@ class Tokenizer:
         model: Literal["byte_bpe", "bpe", "unigram", "wordpiece"],
         pieces: Strings,
         kinds: bytes,  # [vocab_size] slm_token_kind
-        splits: tuple[str, ...],  # slm_split in lower case
+        splits: tuple[str | tuple[str, str], ...],  # slm_split in lower case; or it and an slm_behavior
         flags: bytes | None = None,  # [vocab_size] slm_token_flag
         normalizers: tuple[tuple[str, *tuple[bytes, ...]], ...] = (),  # name of slm_normalizer_kind in lower case, operands
         space_prefix: Literal["none", "always", "missing", "first"] = "none",

@@ -24,6 +24,7 @@ NO_STRINGS: Strings = (b"", np.zeros(1, np.uint64))
 # A name of slm_normalizer_kind in lower case ("nfc"), and its operands: ("replace", a, b), ("collapse", b), ("prepend", b),
 # ("charsmap", a)
 Normalizer = tuple[str, *tuple[bytes, ...]]
+Split = str | tuple[str, str]  # slm_split in lower case, whose matches are isolated; or it and an slm_behavior
 
 # Control tokens that end a turn although the file may name only one of them as its end of sequence.
 TURN_ENDS = frozenset(
@@ -35,7 +36,7 @@ TURN_ENDS = frozenset(
 class Vocabulary:
     """The fields down to suffix are those of slm_tokenizer_spec in csrc/slm.h; the rest is for whoever talks to the model.
 
-    kinds, flags: [vocab_size] uint8. scores: [vocab_size] float64. splits: slm_split in lower case.
+    kinds, flags: [vocab_size] uint8. scores: [vocab_size] float64.
     special_ids: "bos_token", "eos_token", ... -> id. end_tokens: ids that end a generation.
     chat_templates: name -> source, "default" the one for every conversation; empty when there is none.
     """
@@ -46,7 +47,7 @@ class Vocabulary:
     flags: bytes | None = None
     normalizers: tuple[Normalizer, ...] = ()
     space_prefix: SpacePrefix = "none"
-    splits: tuple[str, ...]
+    splits: tuple[Split, ...]
     scores: bytes | None = None
     merges: Strings = NO_STRINGS
     ignore_merges: bool = False

@@ -99,7 +99,7 @@ def unigram_pair(name: str) -> tuple[_core.Tokenizer, tokenizers.Tokenizer]:
         "unigram",
         strings(pieces),
         kinds,
-        ("drop_white_space",) * words + ("space_words",) * split,
+        (("white_space", "removed"),) * words + ("space_words",) * split,
         scores=scores.tobytes(),
         unk=0,
         byte_fallback=byte_fallback,
@@ -156,7 +156,7 @@ def wordpiece_pair(folder: Path) -> tuple[_core.Tokenizer, tokenizers.Tokenizer,
     kinds = bytearray(b"\1" * len(pieces))
     for id in theirs.get_added_tokens_decoder():
         kinds[id] = 3
-    rules = ("drop_white_space", "punctuation")
+    rules = (("white_space", "removed"), "punctuation")
     ours = _core.Tokenizer("wordpiece", strings(pieces), bytes(kinds), rules, unk=100, continuing_prefix=b"##", normalizers=BERT)
     return ours, theirs, pieces, bytes(kinds)
 

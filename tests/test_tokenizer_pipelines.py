@@ -114,8 +114,9 @@ UNSUPPORTED: list[tuple[str, Change, str]] = [
     ("UnicodeScripts", sets("pre_tokenizer", {"type": "UnicodeScripts"}), "$.pre_tokenizer.type"),
     ("unknown pattern", sets("pre_tokenizer", split({"Regex": "a+"})), "$.pre_tokenizer.pattern.Regex"),
     ("split at text", sets("pre_tokenizer", split({"String": "-"})), "$.pre_tokenizer.pattern.String"),
-    ("split and merge", sets("pre_tokenizer", split({"Regex": r"\p{N}"}, behavior="MergedWithNext")), "$.pre_tokenizer.behavior"),
-    ("punctuation that is merged", sets("pre_tokenizer", {"type": "Punctuation", "behavior": "MergedWithNext"}),
+    ("split that does something else", sets("pre_tokenizer", split({"Regex": r"\p{N}"}, behavior="Odd")),
+     "$.pre_tokenizer.behavior"),
+    ("empty matches are merged", sets("pre_tokenizer", split({"Regex": r"(?=(\d{3})+(?!\d))"}, behavior="MergedWithNext")),
      "$.pre_tokenizer.behavior"),
     ("text behind bytes", sets("pre_tokenizer", {"type": "Sequence", "pretokenizers": [
         {"type": "ByteLevel", "add_prefix_space": False}, {"type": "Whitespace"}]}), "$.pre_tokenizer.pretokenizers[1]"),

@@ -54,14 +54,32 @@ static const char *const splits[] = {
     [SLM_SPLIT_SENTINELS] = "sentinels",
     [SLM_SPLIT_IMAGE_CODES] = "image_codes",
     [SLM_SPLIT_PUNCTUATION] = "punctuation",
-    [SLM_SPLIT_PUNCTUATIONS] = "punctuations",
-    [SLM_SPLIT_DROP_PUNCTUATION] = "drop_punctuation",
-    [SLM_SPLIT_DROP_WHITE_SPACE] = "drop_white_space",
+    [SLM_SPLIT_WHITE_SPACE] = "white_space",
     [SLM_SPLIT_WORDS_AND_SIGNS] = "words_and_signs",
     [SLM_SPLIT_WHITE_SPACE_AT_END] = "white_space_at_end",
     [SLM_SPLIT_SPACE_WORDS] = "space_words",
     NULL,
 };
+
+static const char *const behaviors[] = {
+    [SLM_BEHAVIOR_ISOLATED] = "isolated",
+    [SLM_BEHAVIOR_REMOVED] = "removed",
+    [SLM_BEHAVIOR_KEPT] = "kept",
+    [SLM_BEHAVIOR_MERGED_WITH_PREVIOUS] = "merged_with_previous",
+    [SLM_BEHAVIOR_MERGED_WITH_NEXT] = "merged_with_next",
+    [SLM_BEHAVIOR_CONTIGUOUS] = "contiguous",
+    NULL,
+};
+
+/* A kind, which isolates its matches, or a kind and a behavior. */
+static bool read_split(PyObject *object, slm_split_step *step) {
+    bool pair = PyTuple_Check(object) && PyTuple_Size(object) == 2;
+    int kind = read_name(pair ? PyTuple_GetItem(object, 0) : object, "splits", splits);
+    int behavior = pair && kind >= 0 ? read_name(PyTuple_GetItem(object, 1), "splits", behaviors) : SLM_BEHAVIOR_ISOLATED;
+    if (kind < 0 || behavior < 0) return false;
+    *step = (slm_split_step){(slm_split)kind, (slm_behavior)behavior};
+    return true;
+}
 
 static bool read_splits(PyObject *tuple, slm_py_tokenizer_spec *read) {
     if (!PyTuple_Check(tuple)) {
@@ -69,16 +87,13 @@ static bool read_splits(PyObject *tuple, slm_py_tokenizer_spec *read) {
         return false;
     }
     size_t n = (size_t)PyTuple_Size(tuple);
-    slm_split *kinds = slm_alloc_zero(n, sizeof *kinds);
-    read->spec.splits = kinds;
-    if (!kinds) PyErr_NoMemory();
-    for (size_t i = 0; kinds && i < n; i++) {
-        int kind = read_name(PyTuple_GetItem(tuple, (Py_ssize_t)i), "splits", splits);
-        if (kind < 0) return false;
-        kinds[i] = (slm_split)kind;
-    }
+    slm_split_step *steps = slm_alloc_zero(n, sizeof *steps);
+    read->spec.splits = steps;
+    if (!steps) PyErr_NoMemory();
+    for (size_t i = 0; steps && i < n; i++)
+        if (!read_split(PyTuple_GetItem(tuple, (Py_ssize_t)i), &steps[i])) return false;
     read->spec.n_splits = n;
-    return kinds != NULL;
+    return steps != NULL;
 }
 
 static bool read_bytes(PyObject *object, const char *name, const uint8_t **bytes, size_t *size) {

@@ -7,14 +7,14 @@
 #include "slm.h"
 
 typedef struct slm_splits { /* each cuts the pieces of the one before; none: a text is one word */
-    slm_split kinds[SLM_MAX_SPLITS];
+    slm_split_step steps[SLM_MAX_SPLITS];
     int count;
 } slm_splits;
 
-/* What one split has left of the piece it was given: bytes [at, end) of the text, which begin with a match of `match` bytes, or
- * with matches of `part` characters each. */
+/* What one split has left of the piece it was given: bytes [at, end) of the text. No match begins in [at, next); at `next` begins
+ * one of `match` bytes or, if `part`, matches of so many characters each. */
 typedef struct slm_words_level {
-    size_t at, end, match; /* match 0: none begins here, or it is not known */
+    size_t at, next, end, match; /* match 0: what comes from `next` on is not known */
     unsigned part;
 } slm_words_level;
 

@@ -559,9 +559,7 @@ const slm_split_rule slm_split_rules[] = {
     [SLM_SPLIT_IMAGE_CODES] =
         {.scan = enclosed_run, RANGES(a_to_i), .bytes = true, .longest = 4, .before = "IMGIMG", .behind = "Z"},
     [SLM_SPLIT_PUNCTUATION] = {.scan = run, .flags = SLM_UNICODE_BERT_PUNCTUATION, .longest = 1},
-    [SLM_SPLIT_PUNCTUATIONS] = {.scan = run, .flags = SLM_UNICODE_BERT_PUNCTUATION},
-    [SLM_SPLIT_DROP_PUNCTUATION] = {.scan = run, .flags = SLM_UNICODE_BERT_PUNCTUATION, .keep = SLM_SPLIT_KEEP_GAPS},
-    [SLM_SPLIT_DROP_WHITE_SPACE] = {.scan = run, .flags = SPACE, .keep = SLM_SPLIT_KEEP_GAPS},
-    [SLM_SPLIT_WORDS_AND_SIGNS] = {.scan = word_or_signs, .keep = SLM_SPLIT_KEEP_MATCHES},
+    [SLM_SPLIT_WHITE_SPACE] = {.scan = run, .flags = SPACE},
+    [SLM_SPLIT_WORDS_AND_SIGNS] = {.scan = word_or_signs},
     [SLM_SPLIT_WHITE_SPACE_AT_END] = {.scan = white_space_at_end},
 };

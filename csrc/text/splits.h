@@ -10,8 +10,6 @@ typedef struct slm_code_points {
     uint32_t first, last;
 } slm_code_points;
 
-typedef enum slm_split_keep { SLM_SPLIT_KEEP_ALL, SLM_SPLIT_KEEP_MATCHES, SLM_SPLIT_KEEP_GAPS } slm_split_keep;
-
 typedef struct slm_split_rule slm_split_rule;
 
 typedef struct slm_split_match { /* 16 bytes, which are returned in registers */
@@ -23,7 +21,6 @@ typedef struct slm_split_match { /* 16 bytes, which are returned in registers */
 /* scan: finds the first match in a text of size >= 1 bytes. The text ends where it ends; nothing around it is looked at. */
 struct slm_split_rule {
     slm_split_match (*scan)(const slm_split_rule *rule, const uint8_t *text, size_t size);
-    slm_split_keep keep; /* what becomes a piece */
 
     unsigned flags; /* of run: the characters of any of these flags, */
     const slm_code_points *ranges;

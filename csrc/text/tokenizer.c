@@ -32,15 +32,17 @@ static slm_status copy_splits(const slm_tokenizer_spec *spec, slm_tokenizer *t, 
     if (spec->n_splits > SLM_MAX_SPLITS)
         return slm_fail(error, SLM_UNSUPPORTED, -1, "splits: expected at most %d, found %zu", SLM_MAX_SPLITS, spec->n_splits);
     for (size_t i = 0; i < spec->n_splits; i++) {
-        slm_split split = spec->splits[i];
-        if ((unsigned)split > SLM_SPLIT_SPACE_WORDS)
-            return slm_fail(error, SLM_BAD_DATA, (int64_t)i, "splits[%zu]: no such kind: %d", i, (int)split);
-        bool spaces = split == SLM_SPLIT_SPACE_WORDS, drop = split == SLM_SPLIT_DROP_WHITE_SPACE;
-        if (markers ? t->space_words || !(spaces || (drop && i == 0)) : spaces)
+        slm_split_step split = spec->splits[i];
+        if ((unsigned)split.kind > SLM_SPLIT_SPACE_WORDS || (unsigned)split.behavior > SLM_BEHAVIOR_CONTIGUOUS)
+            return slm_fail(error, SLM_BAD_DATA, (int64_t)i, "splits[%zu]: no such kind or behavior: %d, %d", i, (int)split.kind,
+                            (int)split.behavior);
+        bool spaces = split.kind == SLM_SPLIT_SPACE_WORDS && split.behavior == SLM_BEHAVIOR_ISOLATED;
+        bool drop = split.kind == SLM_SPLIT_WHITE_SPACE && split.behavior == SLM_BEHAVIOR_REMOVED;
+        if (markers ? t->space_words || !(spaces || (drop && i == 0)) : split.kind == SLM_SPLIT_SPACE_WORDS)
             return slm_fail(error, SLM_UNSUPPORTED, (int64_t)i, "splits[%zu]: it does not go with this model", i);
         t->space_words = t->space_words || spaces;
         t->drop_white_space = t->drop_white_space || (markers && drop);
-        t->splits.kinds[t->splits.count++] = split;
+        t->splits.steps[t->splits.count++] = split;
     }
     return SLM_OK;
 }

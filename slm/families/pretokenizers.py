@@ -13,18 +13,18 @@ all of Thai is one (afmoe). Those of superbpe, youtu, spark2_5 and chameleon are
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from slm.vocabulary import Normalizer
+from slm.vocabulary import Normalizer, Split
 
 
 @dataclass(frozen=True)
 class Pretokenizer:
-    """splits: slm_split in lower case. ignore_merges: a word that is a piece is not merged from bytes.
+    """ignore_merges: a word that is a piece is not merged from bytes.
 
     add_bos, add_eos: whether text begins with the bos token, ends with the eos token, where the file does not say.
     normalizers: what text goes through first.
     """
 
-    splits: tuple[str, ...]
+    splits: tuple[Split, ...]
     normalizers: tuple[Normalizer, ...] = ()
     ignore_merges: bool = False
     add_bos: bool = False
@@ -65,7 +65,7 @@ PRETOKENIZERS: Mapping[str, Pretokenizer] = {
         (Pretokenizer(("digit_groups", "unspaced_scripts", "symbol_words")), "afmoe"),
         (Pretokenizer(DEEPSEEK_LLM), "deepseek-llm"),
         (Pretokenizer(("newline", "letters", "signs", "east_of_arabic", "number")), "deepseek-coder"),
-        (Pretokenizer(("punctuations", "gpt2_words", "byte_digits", "three_digits")), "falcon"),
+        (Pretokenizer((("punctuation", "contiguous"), "gpt2_words", "byte_digits", "three_digits")), "falcon"),
         (Pretokenizer(("phrases",)), "bloom poro-chat gpt3-finnish"),
         (Pretokenizer(("phrases", "number")), "viking"),
         (Pretokenizer(("numbers", "before_groups")), "superbpe"),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Regular expressions by which published tokenizer.json files cut text into words -> the splits of csrc/slm.h.
 
-Only what slm does exactly is here, with the ends of lines escaped. COVERING: those whose matches leave nothing between them.
+Only what slm does exactly is here, with the ends of lines escaped.
 """
 
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ SYMBOL_WORDS = (
     r"| ?[\p{P}\p{S}]+"
 )
 
-COVERING: Mapping[str, str] = {
+PATTERNS: Mapping[str, str] = {
     GPT2: "gpt2_words",
     line_words(r"\p{N}"): "line_words_1",
     line_words(r"\p{N}{1,3}"): "line_words_3",
@@ -74,9 +74,6 @@ COVERING: Mapping[str, str] = {
     cased_words(rf"{CONTRACTION}?", r"\p{N}"): "cased_words_tailed",
     r"[\p{Han}]+|" + cased_words(rf"{CONTRACTION}?", r"\p{N}{1,3}", r"[\r\n]*", r"&&[^\p{Han}]"): "han_or_cased_words",
     r"[^\n]+|[\n]+": "lines",
-}
-PATTERNS: Mapping[str, str] = {
-    **COVERING,
     rf"{SYMBOL_WORDS}[\r\n]*|{LINES}": "symbol_words",
     rf"{SYMBOL_WORDS}|[\r\n]|\s+(?!\S)|\s+": "symbol_words_bare",
     r" ?[^(\s|.,!?…。，、।۔،)]+": "phrases",
@@ -99,6 +96,7 @@ PATTERNS: Mapping[str, str] = {
     "<sentinel:[0-9]+>": "sentinels",
     "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z": "image_codes",
     r"[\r\n]": "newline",
+    r"\s+": "white_space",
     r"\s+$": "white_space_at_end",
 }
 

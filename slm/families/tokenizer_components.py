@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from slm.errors import UnsupportedError, quoted
-from slm.families.split_patterns import COVERING, PATTERNS, SEQUENCES
+from slm.families.split_patterns import PATTERNS, SEQUENCES
 from slm.formats.json_text import Object, shown
-from slm.vocabulary import Normalizer, SpacePrefix
+from slm.vocabulary import Normalizer, SpacePrefix, Split
 
 SPACE_MARKER = "\u2581"
 MAX_COMPONENTS = 256
@@ -137,24 +137,35 @@ def text(component: Object, name: str) -> bytes:
 
 
 class Words(NamedTuple):
-    """How text is cut into words. splits: slm_split. escaped: the marker stands for spaces, here or before.
+    """How text is cut into words. escaped: the marker stands for spaces, here or before. byte_level: words become bytes."""
 
-    byte_level: words become bytes.
-    """
-
-    splits: tuple[str, ...]
+    splits: tuple[Split, ...]
     space_prefix: SpacePrefix = "none"
     escaped: bool = False
     byte_level: bool = False
 
 
 # type -> splits, of those that have no settings
-PLAIN_SPLITS = {
-    "BertPreTokenizer": ("drop_white_space", "punctuation"),
-    "Whitespace": ("words_and_signs",),
-    "WhitespaceSplit": ("drop_white_space",),
+PLAIN_SPLITS: Mapping[str, tuple[Split, ...]] = {
+    "BertPreTokenizer": (("white_space", "removed"), "punctuation"),
+    "Whitespace": (("words_and_signs", "kept"),),
+    "WhitespaceSplit": (("white_space", "removed"),),
 }
-PUNCTUATION = {"Isolated": "punctuation", "Contiguous": "punctuations", "Removed": "drop_punctuation"}
+# behavior -> slm_behavior; INVERTED: where matches and what lies between them change places
+BEHAVIORS = {
+    "Isolated": "isolated",
+    "Removed": "removed",
+    "MergedWithPrevious": "merged_with_previous",
+    "MergedWithNext": "merged_with_next",
+    "Contiguous": "contiguous",
+}
+INVERTED = {
+    "isolated": "isolated",
+    "removed": "kept",
+    "merged_with_previous": "merged_with_next",
+    "merged_with_next": "merged_with_previous",
+    "contiguous": "contiguous",
+}
 BYTE_SPLITS = ("byte_digit", "byte_digits", "three_digits")  # which cut the letters that stand for bytes
 
 
@@ -166,7 +177,7 @@ def read_words(component: Object | None, escaped: bool) -> Words:
     for index, step in enumerate(steps):
         kind = step.get_string("type")
         behind_bytes = words.byte_level
-        splits: tuple[str, ...] = ()
+        splits: tuple[Split, ...] = ()
         if kind == "ByteLevel":
             if step.get_bool("add_prefix_space"):
                 if index > 0:
@@ -185,15 +196,12 @@ def read_words(component: Object | None, escaped: bool) -> Words:
             name = "digit" if step.get_bool("individual_digits") else "digits"
             splits = (f"byte_{name}" if behind_bytes else name.replace("digit", "number"),)
         elif kind == "Punctuation":
-            behavior = step.get_string("behavior", "Isolated")
-            if behavior not in PUNCTUATION:
-                raise unsupported(step, "behavior", ", ".join(map(repr, PUNCTUATION)), quoted(behavior))
-            splits = (PUNCTUATION[behavior],)
+            splits = (with_behavior("punctuation", read_behavior(step, "Isolated")),)
         elif kind in PLAIN_SPLITS:
             splits = PLAIN_SPLITS[kind]
         else:
             raise refuse(step)
-        if behind_bytes and not set(splits) <= set(BYTE_SPLITS):
+        if behind_bytes and not all(split in BYTE_SPLITS for split in splits):
             raise step.report.unsupported("COMPONENT", None, step.path, "Digits behind ByteLevel", quoted(kind))
         words = words._replace(splits=words.splits + splits)
         if len(words.splits) > MAX_SPLITS:
@@ -201,10 +209,10 @@ def read_words(component: Object | None, escaped: bool) -> Words:
     return words
 
 
-def join_splits(steps: list[Object]) -> dict[int, tuple[str, ...]]:
+def join_splits(steps: list[Object]) -> dict[int, tuple[Split, ...]]:
     """The splits of those steps that only together are one: it stands at the first of them."""
     patterns = [read_pattern(step) for step in steps]
-    joined: dict[int, tuple[str, ...]] = {}
+    joined: dict[int, tuple[Split, ...]] = {}
     for sequence, split in SEQUENCES.items():
         size = len(sequence)
         for index in range(len(steps) - size + 1):
@@ -215,7 +223,7 @@ def join_splits(steps: list[Object]) -> dict[int, tuple[str, ...]]:
 
 def read_pattern(step: Object) -> str | None:
     """The regular expression whose matches a Split keeps apart; None: it is something else."""
-    if step.get_string("type") != "Split" or step.get_string("behavior") != "Isolated" or step.get_bool("invert", False):
+    if step.get_string("type") != "Split" or step.get_string("behavior") != "Isolated":
         return None
     return step.get_object("pattern").get_string("Regex", None)
 
@@ -237,9 +245,8 @@ def read_metaspace(step: Object) -> SpacePrefix:
     return SPACE_PREFIXES[scheme]
 
 
-def read_split(step: Object, escaped: bool) -> tuple[str, ...]:
-    """ "Removed" with invert leaves out what lies between matches: nothing, where they cover a text."""
-    behavior, invert = step.get_string("behavior"), step.get_bool("invert", False)
+def read_split(step: Object, escaped: bool) -> tuple[Split, ...]:
+    behavior, invert = read_behavior(step), step.get_bool("invert", False)
     pattern = step.get_object("pattern")
     if escaped and pattern.values == {"String": " "}:  # no space is left to split at
         return ()
@@ -247,9 +254,25 @@ def read_split(step: Object, escaped: bool) -> tuple[str, ...]:
     text = escape_lines(pattern.get_string(name))
     if name == "String" or text not in PATTERNS:
         raise unsupported(pattern, name, "a published way to cut words", quoted(text))
-    if (behavior, invert) != ("Isolated", False) and ((behavior, invert) != ("Removed", True) or text not in COVERING):
-        raise unsupported(step, "behavior", "'Isolated', or 'Removed' with invert", f"{quoted(behavior)}, invert {shown(invert)}")
-    return (PATTERNS[text],)
+    split = PATTERNS[text]
+    if invert:
+        behavior = INVERTED[behavior]
+    # To the core a match of these is what follows it, up to the next.
+    if split == "before_groups" and behavior != "isolated":
+        raise unsupported(step, "behavior", "'Isolated', as matches are empty", quoted(step.get_string("behavior")))
+    return (with_behavior(split, behavior),)
+
+
+def with_behavior(split: str, behavior: str) -> Split:
+    return split if behavior == "isolated" else (split, behavior)
+
+
+def read_behavior(step: Object, *default: str) -> str:
+    """slm_behavior."""
+    behavior = step.get_string("behavior", *default)
+    if behavior not in BEHAVIORS:
+        raise unsupported(step, "behavior", ", ".join(map(repr, BEHAVIORS)), quoted(behavior))
+    return BEHAVIORS[behavior]
 
 
 # ---- post-processors -----------------------------------------------------------------------------------------------------------

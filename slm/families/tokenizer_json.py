@@ -76,10 +76,10 @@ def vocabulary_of(file: TokenizerJson, special_ids: Mapping[str, int], chat_temp
 
 def check_splits(file: TokenizerJson, words: Words) -> None:
     """Where pieces hold markers the core cuts at spaces only, of which nothing but white space is left out before."""
-    spaced = words.splits[words.splits[:1] == ("drop_white_space",) :] in ((), ("space_words",))
+    spaced = words.splits[words.splits[:1] == (("white_space", "removed"),) :] in ((), ("space_words",))
     plain = "space_words" not in words.splits
     if not (spaced if words.escaped else plain):
-        found = ", ".join(words.splits)
+        found = ", ".join(split if isinstance(split, str) else " ".join(split) for split in words.splits)
         raise file.report.unsupported("COMPONENT", None, "$.pre_tokenizer", "a published way to cut words", found)
 
 

@@ -142,7 +142,7 @@ def wordpiece(read: Read) -> dict[str, Any]:
         "model": "wordpiece",
         "pieces": (joined_words, np.cumsum([0, *map(len, words)], dtype=np.uint64)),
         "normalizers": (("clean",), ("space_cjk",), *lower),
-        "splits": ("drop_white_space", "punctuation"),
+        "splits": (("white_space", "removed"), "punctuation"),
         "unk": unk,
         "continuing_prefix": b"##",
         "prefix": () if first is None else (first,),

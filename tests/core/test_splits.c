@@ -8,7 +8,7 @@
 #include "check.h"
 #include "text/pretokenize.h"
 
-enum { N_SPLITS = SLM_SPLIT_SPACE_WORDS, RUN = 4 << 20 };
+enum { N_SPLITS = SLM_SPLIT_SPACE_WORDS, N_BEHAVIORS = SLM_BEHAVIOR_CONTIGUOUS + 1, RUN = 4 << 20 };
 
 static uint32_t state = 7;
 
@@ -19,9 +19,7 @@ static uint32_t below(uint32_t limit) {
 
 static bool drops(const slm_splits *splits) {
     for (int i = 0; i < splits->count; i++)
-        if (splits->kinds[i] == SLM_SPLIT_DROP_PUNCTUATION || splits->kinds[i] == SLM_SPLIT_DROP_WHITE_SPACE ||
-            splits->kinds[i] == SLM_SPLIT_WORDS_AND_SIGNS)
-            return true;
+        if (splits->steps[i].behavior == SLM_BEHAVIOR_REMOVED || splits->steps[i].behavior == SLM_BEHAVIOR_KEPT) return true;
     return false;
 }
 
@@ -85,8 +83,9 @@ static size_t random_text(uint8_t *text, size_t size) {
 static void test_any_bytes(void) {
     for (int trial = 0; trial < 20000; trial++) {
         slm_splits splits = {.count = trial < 4 * N_SPLITS ? 1 : (int)below(SLM_MAX_SPLITS + 1)};
-        for (int i = 0; i < splits.count; i++) splits.kinds[i] = (slm_split)below(N_SPLITS);
-        if (trial < 4 * N_SPLITS) splits.kinds[0] = (slm_split)(trial % N_SPLITS);
+        for (int i = 0; i < splits.count; i++)
+            splits.steps[i] = (slm_split_step){(slm_split)below(N_SPLITS), (slm_behavior)below(N_BEHAVIORS)};
+        if (trial < 4 * N_SPLITS) splits.steps[0].kind = (slm_split)(trial % N_SPLITS);
         uint8_t buffer[120];
         size_t size = random_text(buffer, 8 + below(sizeof buffer - 8));
         uint8_t *text = malloc(size ? size : 1); /* of this very size, so that a sanitizer sees any read behind it */
@@ -107,11 +106,15 @@ static void test_long_runs(void) {
         memset(text, *c, RUN);
         text[RUN - 1] = 'x';
         for (int kind = 0; kind < N_SPLITS; kind++) {
-            slm_splits splits = {.kinds = {(slm_split)kind}, .count = 1};
+            slm_splits splits = {.steps = {{(slm_split)kind, (slm_behavior)(kind % N_BEHAVIORS)}}, .count = 1};
             check_words(&splits, text, RUN);
         }
-        slm_splits list = {.kinds = {SLM_SPLIT_NEWLINE, SLM_SPLIT_CASED_LETTERS, SLM_SPLIT_LISTED_SIGNS,
-                                     SLM_SPLIT_WHITE_SPACE_AT_END, SLM_SPLIT_EAST_OF_ARABIC, SLM_SPLIT_NUMBER},
+        slm_splits list = {.steps = {{SLM_SPLIT_NEWLINE, 0},
+                                     {SLM_SPLIT_CASED_LETTERS, 0},
+                                     {SLM_SPLIT_LISTED_SIGNS, 0},
+                                     {SLM_SPLIT_WHITE_SPACE_AT_END, 0},
+                                     {SLM_SPLIT_EAST_OF_ARABIC, 0},
+                                     {SLM_SPLIT_NUMBER, 0}},
                            .count = 6};
         check_words(&list, text, RUN);
     }

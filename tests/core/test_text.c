@@ -59,7 +59,7 @@ static size_t alphabet(int byte, char *out) {
     return 2;
 }
 
-static const slm_split gpt2_words[] = {SLM_SPLIT_GPT2_WORDS};
+static const slm_split_step gpt2_words[] = {{.kind = SLM_SPLIT_GPT2_WORDS}};
 
 static int32_t add_piece(maker *m, const char *piece, slm_token_kind kind) {
     m->kinds[m->pieces.count] = (uint8_t)kind;

@@ -24,7 +24,7 @@ typedef struct maker {
     uint8_t kinds[MAX_PIECES], flags[MAX_PIECES];
     double scores[MAX_PIECES];
     slm_normalizer steps[4];
-    slm_split splits[2];
+    slm_split_step splits[2];
     slm_tokenizer_spec spec;
 } maker;
 
@@ -132,8 +132,9 @@ static maker *random_maker(slm_tokenizer_model model) {
     m->spec.fuse_unk = below(2);
     m->spec.space_prefix = (slm_space_prefix)below(4);
     m->spec.splits = m->splits;
-    if (below(2)) m->splits[m->spec.n_splits++] = SLM_SPLIT_DROP_WHITE_SPACE;
-    if (below(2)) m->splits[m->spec.n_splits++] = model == SLM_TOKENIZER_UNIGRAM ? SLM_SPLIT_SPACE_WORDS : SLM_SPLIT_PUNCTUATION;
+    slm_split last = model == SLM_TOKENIZER_UNIGRAM ? SLM_SPLIT_SPACE_WORDS : SLM_SPLIT_PUNCTUATION;
+    if (below(2)) m->splits[m->spec.n_splits++] = (slm_split_step){SLM_SPLIT_WHITE_SPACE, SLM_BEHAVIOR_REMOVED};
+    if (below(2)) m->splits[m->spec.n_splits++] = (slm_split_step){.kind = last};
     return m;
 }
 
