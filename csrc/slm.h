@@ -522,9 +522,10 @@ typedef struct slm_text_view {
 slm_status slm_tokenizer_encode_batch(const slm_tokenizer *tokenizer, const slm_text_view *texts, size_t count,
                                       const slm_encode_options *options, const slm_call *call, slm_tokens *tokens,
                                       slm_error *error);
-/* Appends the exact bytes of the tokens (perhaps not valid UTF-8) to *text. Ids outside the vocabulary: SLM_BAD_ARGUMENT. */
+/* Appends the exact bytes of the tokens (perhaps not valid UTF-8) to *text. Ids outside the vocabulary: SLM_BAD_ARGUMENT. On
+ * failure text is as before. call: may be NULL. */
 slm_status slm_tokenizer_decode(const slm_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special,
-                                slm_text *text, slm_error *error);
+                                const slm_call *call, slm_text *text, slm_error *error);
 int64_t slm_tokenizer_size(const slm_tokenizer *tokenizer);
 /* Is the text of a whole decoded sequence to lose one space at its start, which encoding has put there? */
 bool slm_tokenizer_strips_space(const slm_tokenizer *tokenizer);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ctrl-C in the middle of one long word ends tokenizing, whichever engine runs, and leaves the tokenizer whole."""
+"""Ctrl-C in the middle of one long word, or of many ids, ends the call, whichever engine runs, and leaves the tokenizer whole."""
 
 import numpy as np
 import pytest
@@ -28,3 +28,13 @@ def test_an_interrupt_ends_a_long_word(minilm_path, kind):
         with signal_after(seconds), pytest.raises(KeyboardInterrupt):
             core.encode(WORD)
         assert core.encode(WORD[:1000]) == expected
+
+
+@pytest.mark.parametrize("kind", ["gpt-2", "unigram", "wordpiece"])
+def test_an_interrupt_ends_decoding(minilm_path, kind):
+    core = tokenizer_core(kind, minilm_path)
+    for ids in (np.full(1 << 25, 100), [100] * (1 << 24)):
+        for seconds in np.linspace(0.005, 0.05, 5):
+            with signal_after(seconds), pytest.raises(KeyboardInterrupt):
+                core.decode(ids)
+    assert core.decode(ids[:3]) == core.decode([100] * 3)

@@ -157,7 +157,7 @@ static slm_status add_text(slm_sequence *s, const slm_rules *rules, const int32_
                            slm_error *error) {
     if (!rules->tokenizer) return SLM_OK;
     s->bytes.size = 0;
-    slm_status status = slm_tokenizer_decode(rules->tokenizer, tokens, n_tokens, true, &s->bytes, error);
+    slm_status status = slm_tokenizer_decode(rules->tokenizer, tokens, n_tokens, true, NULL, &s->bytes, error);
     if (!status) status = slm_utf8_push(&s->utf8, s->bytes.bytes, s->bytes.size, last, &s->text, error);
     if (status || !s->text.size) return status;
     size_t safe;

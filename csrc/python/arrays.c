@@ -8,6 +8,8 @@
 
 #include "base/alloc.h"
 
+enum { TOKENS_PER_LOOK = 1 << 14 };
+
 int slm_py_import_numpy(void) {
     import_array1(-1);
     return 0;
@@ -94,6 +96,15 @@ static int32_t *tokens_of_array(PyArrayObject *object, const char *name, int64_t
     return tokens;
 }
 
+static bool token_of(PyObject *item, const char *name, Py_ssize_t i, int64_t *value) {
+    char label[96];
+    int overflow;
+    *value = PyLong_CheckExact(item) ? PyLong_AsLongLongAndOverflow(item, &overflow) : -1;
+    if (*value >= 0 && *value <= INT32_MAX) return true;
+    snprintf(label, sizeof label, "%.60s[%zd]", name, i);
+    return slm_py_int(item, label, 0, INT32_MAX, value);
+}
+
 static int32_t *tokens_of_sequence(PyObject *object, const char *name, int64_t *count) {
     Py_ssize_t n = PyUnicode_Check(object) || PyBytes_Check(object) || !PySequence_Check(object) ? -1 : PySequence_Size(object);
     if (n < 0) {
@@ -103,11 +114,9 @@ static int32_t *tokens_of_sequence(PyObject *object, const char *name, int64_t *
     int32_t *tokens = slm_alloc_array((size_t)n, sizeof *tokens);
     if (!tokens) PyErr_NoMemory();
     for (Py_ssize_t i = 0; tokens && i < n; i++) {
-        char label[96];
         int64_t value = 0;
-        snprintf(label, sizeof label, "%.60s[%zd]", name, i);
-        PyObject *item = PySequence_GetItem(object, i);
-        bool ok = item && slm_py_int(item, label, 0, INT32_MAX, &value);
+        PyObject *item = (i + 1) % TOKENS_PER_LOOK || !PyErr_CheckSignals() ? PySequence_GetItem(object, i) : NULL;
+        bool ok = item && token_of(item, name, i, &value);
         Py_XDECREF(item);
         if (!ok) {
             slm_free(tokens);

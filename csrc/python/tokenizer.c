@@ -7,7 +7,7 @@
 #include "python/token_lists.h"
 #include "python/tokenizer_spec.h"
 
-/* Below this encoding takes some 50 us, and handing the GIL over costs more than it gives. */
+/* Bytes to encode, or ids to decode: below this it takes some 50 us, and handing the GIL over costs more than it gives. */
 enum { RELEASE_GIL_FROM = 4096 };
 
 typedef struct tokenizer_object {
@@ -220,12 +220,21 @@ static PyObject *tokenizer_decode(PyObject *self, PyObject *args, PyObject *kwar
         return NULL;
     int32_t *ids = slm_py_tokens(object, "ids", &count);
     if (!ids) return NULL;
+    slm_py_state *state = slm_py_state_of(Py_TYPE(self));
     slm_text text = {0};
     slm_error error;
-    if (slm_tokenizer_decode(tokenizer_of(self), ids, (size_t)count, skip, &text, &error))
-        slm_py_raise(slm_py_state_of(Py_TYPE(self)), &error);
-    else
-        result = without_prefix(tokenizer_of(self), &text);
+    slm_status status;
+    bool ok = true;
+    if (count < RELEASE_GIL_FROM) {
+        status = slm_tokenizer_decode(tokenizer_of(self), ids, (size_t)count, skip, NULL, &text, &error);
+    } else {
+        slm_py_call call = {0};
+        slm_py_call_begin(&call, state);
+        status = slm_tokenizer_decode(tokenizer_of(self), ids, (size_t)count, skip, &call.call, &text, &error);
+        ok = slm_py_call_end(&call);
+    }
+    if (ok && status) slm_py_raise(state, &error);
+    if (ok && !status) result = without_prefix(tokenizer_of(self), &text);
     slm_text_free(&text);
     slm_free(ids);
     return result;
@@ -245,7 +254,7 @@ static PyObject *tokenizer_token_bytes(PyObject *self, PyObject *object) {
     if (!read_id(self, object, &id)) return NULL;
     slm_text text = {0};
     slm_error error;
-    if (slm_tokenizer_decode(tokenizer_of(self), &id, 1, false, &text, &error))
+    if (slm_tokenizer_decode(tokenizer_of(self), &id, 1, false, NULL, &text, &error))
         return slm_py_raise(slm_py_state_of(Py_TYPE(self)), &error);
     PyObject *result = PyBytes_FromStringAndSize(text.bytes, (Py_ssize_t)text.size);
     slm_text_free(&text);

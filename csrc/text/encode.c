@@ -12,7 +12,7 @@
 #include "text/utf8.h"
 #include "text/word_cache.h"
 
-enum { WORDS_PER_TICK = 1024, CHARACTERS_PER_TICK = 1 << 16, CACHE_FROM = 2048 };
+enum { WORDS_PER_TICK = 1024, CHARACTERS_PER_TICK = 1 << 16, BYTES_PER_TICK = 1 << 20, CACHE_FROM = 2048 };
 
 /* Before byte `at` of the caller's text are so many characters. */
 typedef struct place {
@@ -81,14 +81,17 @@ static slm_status load(encoding *e, size_t start, size_t end, slm_error *error) 
 }
 
 /* Turns the byte ranges of the tokens since `first` into characters of the caller's text. */
-static void trace(slm_tokens *tokens, size_t first, view word) {
+static slm_status trace(encoding *e, size_t first, view word, slm_error *error) {
+    slm_tokens *tokens = e->tokens;
     for (size_t i = first; i < tokens->count; i++) {
+        if ((i - first + 1) % CHARACTERS_PER_TICK == 0 && slm_clock_tick(&e->clock)) return slm_fail_cancelled(error);
         slm_span *span = &tokens->spans[i];
         if (span->start < span->end && span->end <= word.size)
             *span = (slm_span){word.origins[span->start].start, word.origins[span->end - 1].end};
         else
             *span = (slm_span){0};
     }
+    return SLM_OK;
 }
 
 /* ---- words -------------------------------------------------------------------------------------------------------------- */
@@ -107,8 +110,7 @@ static slm_status encode_word(encoding *e, view word, slm_error *error) {
     if (++e->words % WORDS_PER_TICK == 0 && slm_clock_tick(&e->clock)) return slm_fail_cancelled(error);
     if (!e->cache || !slm_word_cache_fits(word.size)) {
         slm_status status = run_model(e, word.bytes, word.size, error);
-        if (!status && e->tokens->with_spans) trace(e->tokens, first, word);
-        return status;
+        return !status && e->tokens->with_spans ? trace(e, first, word, error) : status;
     }
     slm_status status = slm_tokens_reserve(e->tokens, SLM_WORD_CACHE_IDS, error);
     if (status) return status;
@@ -170,9 +172,15 @@ static slm_status encode_spaced(encoding *e, view text, bool first, slm_error *e
     if (!markers) {
         slm_aligned_copy(out, &(slm_aligned){.bytes = (uint8_t *)text.bytes, .origins = (slm_span *)text.origins}, 0, text.size);
     } else if (!text.origins) {
-        out->size += slm_space_marker_decode(text.bytes, text.size, out->bytes + out->size);
+        for (size_t at = 0, end; at < text.size; at = end) {
+            if (slm_clock_tick(&e->clock)) return slm_fail_cancelled(error);
+            end = text.size - at < BYTES_PER_TICK ? text.size : at + BYTES_PER_TICK;
+            for (int i = 1; i < SLM_SPACE_MARKER_SIZE && end < text.size; i++) end -= (text.bytes[end] & 0xC0) == 0x80;
+            out->size += slm_space_marker_decode(text.bytes + at, end - at, out->bytes + out->size);
+        }
     } else {
-        for (size_t at = 0; at < text.size;) {
+        for (size_t at = 0, steps = 0; at < text.size;) {
+            if (++steps % CHARACTERS_PER_TICK == 0 && slm_clock_tick(&e->clock)) return slm_fail_cancelled(error);
             bool marker = slm_space_marker_at(text.bytes + at, text.size - at);
             slm_aligned_put(out, marker ? (const uint8_t *)" " : text.bytes + at, 1, text.origins[at]);
             at += marker ? SLM_SPACE_MARKER_SIZE : 1;

@@ -251,9 +251,13 @@ static bool leaves_ascii(slm_normalizer_kind kind) {
     }
 }
 
-static bool is_ascii(const slm_aligned *text) {
-    for (size_t at = 0; at < text->size; at++)
-        if (text->bytes[at] >= 0x80) return false;
+static bool is_ascii(const slm_aligned *text, slm_clock *clock) {
+    for (size_t at = 0; at < text->size;) {
+        size_t end = text->size - at < STEPS_PER_TICK ? text->size : at + STEPS_PER_TICK;
+        uint8_t bits = 0;
+        for (; at < end; at++) bits |= text->bytes[at];
+        if (bits >= 0x80 || slm_clock_tick(clock)) return false;
+    }
     return true;
 }
 
@@ -266,7 +270,8 @@ slm_status slm_normalize(const slm_normalizers *normalizers, slm_aligned *text, 
         if (slm_clock_tick(clock)) return slm_fail_cancelled(error);
         const slm_normalizer *step = &normalizers->steps[i];
         if (leaves_ascii(step->kind)) {
-            if (!known) ascii = is_ascii(text);
+            if (!known) ascii = is_ascii(text, clock);
+            if (clock->cancelled) return slm_fail_cancelled(error);
             known = true;
             if (ascii) continue;
         }

@@ -9,6 +9,8 @@
 #include "text/space_marker.h"
 #include "text/tokenizer.h"
 
+enum { TOKENS_PER_TICK = 1 << 16 };
+
 static slm_status copy_affixes(const slm_tokenizer_spec *spec, slm_tokenizer *t, slm_error *error) {
     size_t n;
     if (!slm_add_size(spec->n_prefix, spec->n_suffix, &n) || !(t->affixes = slm_alloc_array(n, sizeof *t->affixes)))
@@ -144,11 +146,14 @@ static size_t spaced_piece(const uint8_t *bytes, size_t size, uint8_t *out) {
 }
 
 slm_status slm_tokenizer_decode(const slm_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special,
-                                slm_text *text, slm_error *error) {
+                                const slm_call *call, slm_text *text, slm_error *error) {
     const slm_vocabulary *v = &tokenizer->vocabulary;
     bool wordpiece = v->alphabet == SLM_ALPHABET_WORDPIECE, first = true;
-    size_t total = 0, size;
+    size_t total = 0, size, before = text->size;
+    slm_clock clock;
+    slm_clock_start(&clock, call);
     for (size_t i = 0; i < count; i++) {
+        if ((i + 1) % TOKENS_PER_TICK == 0 && slm_clock_tick(&clock)) return slm_fail_cancelled(error);
         if (ids[i] < 0 || ids[i] >= v->size)
             return slm_fail(error, SLM_BAD_ARGUMENT, (int64_t)i, "ids[%zu]: expected 0 to %d, found %d", i, (int)v->size - 1,
                             (int)ids[i]);
@@ -158,6 +163,10 @@ slm_status slm_tokenizer_decode(const slm_tokenizer *tokenizer, const int32_t *i
     slm_status status = slm_text_reserve(text, total, error);
     if (status) return status;
     for (size_t i = 0; i < count; i++) {
+        if ((i + 1) % TOKENS_PER_TICK == 0 && slm_clock_tick(&clock)) {
+            text->size = before;
+            return slm_fail_cancelled(error);
+        }
         if (skip_special && slm_token_is_special(slm_vocabulary_kind(v, ids[i]))) continue;
         const uint8_t *bytes = slm_vocabulary_bytes(v, ids[i], &size);
         uint8_t *out = (uint8_t *)text->bytes + text->size;

@@ -21,8 +21,10 @@ typedef struct character {
 } character;
 
 typedef struct stretch {
-    character *characters, *sorted; /* [count], [capacity] to order marks in */
+    character *characters; /* [count] */
     size_t count, capacity;
+    character *sorted; /* [n_sorted] to order marks in */
+    size_t n_sorted;
 } stretch;
 
 static uint8_t class_of(uint32_t c) {
@@ -92,9 +94,6 @@ static slm_status add(stretch *s, uint32_t c, int32_t change, slm_error *error) 
         character *grown = slm_realloc_array(s->characters, capacity, sizeof *grown);
         if (!grown) return slm_fail_memory(error);
         s->characters = grown;
-        grown = slm_realloc_array(s->sorted, capacity, sizeof *grown);
-        if (!grown) return slm_fail_memory(error);
-        s->sorted = grown;
         s->capacity = capacity;
     }
     s->characters[s->count] = (character){.code_point = c, .change = change, .class = class_of(c)};
@@ -103,16 +102,32 @@ static slm_status add(stretch *s, uint32_t c, int32_t change, slm_error *error) 
 }
 
 /* By counting, so that a text of nothing but marks takes linear time. Marks of one class keep their order. */
-static void order_run(character *run, size_t count, character *sorted) {
+static slm_status order_run(stretch *s, character *run, size_t count, slm_clock *clock, slm_error *error) {
     size_t places[256] = {0}, before = 0;
-    for (size_t i = 0; i < count; i++) places[run[i].class]++;
+    if (count > s->n_sorted) {
+        slm_free(s->sorted);
+        s->sorted = slm_alloc_array(s->capacity, sizeof *s->sorted);
+        s->n_sorted = s->sorted ? s->capacity : 0;
+        if (!s->sorted) return slm_fail_memory(error);
+    }
+    for (size_t i = 0; i < count; i++) {
+        if ((i + 1) % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) return slm_fail_cancelled(error);
+        places[run[i].class]++;
+    }
     for (int class = 0; class < 256; class ++) {
         size_t n = places[class];
         places[class] = before;
         before += n;
     }
-    for (size_t i = 0; i < count; i++) sorted[places[run[i].class]++] = run[i];
-    memcpy(run, sorted, count * sizeof *run);
+    for (size_t i = 0; i < count; i++) {
+        if ((i + 1) % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) return slm_fail_cancelled(error);
+        s->sorted[places[run[i].class]++] = run[i];
+    }
+    for (size_t i = 0; i < count; i++) {
+        if ((i + 1) % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) return slm_fail_cancelled(error);
+        run[i] = s->sorted[i];
+    }
+    return SLM_OK;
 }
 
 static bool is_ordered(const character *run, size_t count) {
@@ -131,7 +146,10 @@ static slm_status order_marks(stretch *s, slm_clock *clock, slm_error *error) {
             end++;
             if (++steps % STEPS_PER_TICK == 0 && slm_clock_tick(clock)) return slm_fail_cancelled(error);
         }
-        if (!is_ordered(s->characters + start, end - start)) order_run(s->characters + start, end - start, s->sorted);
+        if (!is_ordered(s->characters + start, end - start)) {
+            slm_status status = order_run(s, s->characters + start, end - start, clock, error);
+            if (status) return status;
+        }
         start = end;
     }
     return SLM_OK;

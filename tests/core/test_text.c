@@ -109,7 +109,7 @@ static void expect_ids(const slm_tokenizer *t, const char *text, const slm_encod
     CHECK(tokens.count == count);
     for (size_t i = 0; i < count; i++) CHECK(tokens.ids[i] == ids[i]);
     slm_text back = {0};
-    CHECK(slm_tokenizer_decode(t, tokens.ids, tokens.count, false, &back, &error) == SLM_OK);
+    CHECK(slm_tokenizer_decode(t, tokens.ids, tokens.count, false, NULL, &back, &error) == SLM_OK);
     if (!options->add_special_tokens) CHECK(back.size == strlen(text) && memcmp(back.bytes, text, back.size) == 0);
     slm_text_free(&back);
     slm_tokens_free(&tokens);
@@ -393,11 +393,11 @@ static void test_added_tokens(void) {
 
     slm_text text = {0};
     const int32_t ids[] = {'x', control, user, 258 + 1000};
-    CHECK(slm_tokenizer_decode(t, ids, 3, true, &text, &error) == SLM_OK);
+    CHECK(slm_tokenizer_decode(t, ids, 3, true, NULL, &text, &error) == SLM_OK);
     CHECK(text.size == 11 && memcmp(text.bytes, "xtwo  words", 11) == 0);
-    CHECK(slm_tokenizer_decode(t, ids, 4, true, &text, &error) == SLM_BAD_ARGUMENT && error.index == 3 && text.size == 11);
+    CHECK(slm_tokenizer_decode(t, ids, 4, true, NULL, &text, &error) == SLM_BAD_ARGUMENT && error.index == 3 && text.size == 11);
     const int32_t negative = -1;
-    CHECK(slm_tokenizer_decode(t, &negative, 1, true, &text, &error) == SLM_BAD_ARGUMENT && error.index == 0);
+    CHECK(slm_tokenizer_decode(t, &negative, 1, true, NULL, &text, &error) == SLM_BAD_ARGUMENT && error.index == 0);
     slm_text_free(&text);
     slm_tokenizer_release(t);
     free(m);
@@ -541,7 +541,7 @@ static slm_status all_operations(maker *m, const char *text, size_t size, slm_er
     slm_encode_options options = {.add_special_tokens = true, .parse_special = true};
     slm_status status = create(m, &t, error);
     if (!status) status = slm_tokenizer_encode(t, text, size, &options, NULL, &tokens, error);
-    if (!status) status = slm_tokenizer_decode(t, tokens.ids, tokens.count, false, &bytes, error);
+    if (!status) status = slm_tokenizer_decode(t, tokens.ids, tokens.count, false, NULL, &bytes, error);
     if (!status) status = slm_utf8_push(&stream, bytes.bytes, bytes.size, true, &characters, error);
     if (!status) CHECK(characters.size == size + 3 && memcmp(characters.bytes + 3, text, size) == 0); /* bos is <c> */
     slm_text_free(&characters);

@@ -157,7 +157,7 @@ static void check_encoding(const slm_tokenizer *t, const char *from, size_t size
         CHECK(b.spans[i].start <= b.spans[i].end && b.spans[i].end <= size);
     }
     slm_text back = {0};
-    CHECK(slm_tokenizer_decode(t, a.ids, a.count, below(2), &back, &error) == SLM_OK);
+    CHECK(slm_tokenizer_decode(t, a.ids, a.count, below(2), NULL, &back, &error) == SLM_OK);
     slm_text_free(&back);
     slm_tokens_free(&a);
     slm_tokens_free(&b);
@@ -420,7 +420,7 @@ static slm_status all_operations(const maker *m, const char *text, size_t size, 
     const slm_text_view views[] = {{text, size}, {text, size / 2}};
     slm_status status = slm_tokenizer_create(&m->spec, &t, error);
     if (!status) status = slm_tokenizer_encode_batch(t, views, 2, &options, NULL, tokens, error);
-    if (!status) status = slm_tokenizer_decode(t, tokens[0].ids, tokens[0].count, false, &bytes, error);
+    if (!status) status = slm_tokenizer_decode(t, tokens[0].ids, tokens[0].count, false, NULL, &bytes, error);
     slm_text_free(&bytes);
     slm_tokens_free(&tokens[0]);
     slm_tokens_free(&tokens[1]);
