@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BPE and WordPiece with random vocabularies: the ids, spans and text that `tokenizers` gives.
+"""BPE, unigram and WordPiece with random vocabularies: the ids, spans and text that `tokenizers` gives.
 
 Left out is where slm means to differ: bytes that are no UTF-8 are decoded as SentencePiece decodes them (ByteFallback makes
 U+FFFD of a whole run of byte tokens if one is wrong), Metaspace takes every marker from the first token, and what has no token at
@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 import texts
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizer_pipelines import charsmap
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 import slm
 
@@ -74,6 +75,27 @@ def characters(rng: random.Random, characters: str) -> Tokenizer:
     return tokenizer
 
 
+def unigram(rng: random.Random, characters: str) -> Tokenizer:
+    letters = sorted({MARKER, *characters.replace(" ", MARKER)})
+    byte_fallback = rng.random() < 0.5
+    pieces = ["<unk>", *(BYTES if byte_fallback else []), *rng.sample(letters, rng.randrange(1, len(letters) + 1))]
+    words = ("".join(rng.choices(letters, k=rng.randrange(1, 9))) for _ in range(rng.choice((3, 20, 200))))
+    pieces += [word for word in dict.fromkeys([*words, *random_merges(rng, letters)[0]]) if word not in pieces]
+    equal = rng.random() < 0.3  # scores, so that many ways are the best
+    scores = [-1.0 * rng.randrange(1, 4) if equal else -rng.random() * 12 for _ in pieces]
+    tokenizer = Tokenizer(models.Unigram(list(zip(pieces, scores, strict=True)), unk_id=0, byte_fallback=byte_fallback))
+    steps = [charsmap()] if rng.random() < 0.5 else []
+    if rng.random() < 0.4:
+        steps += [normalizers.Strip(left=False, right=True), normalizers.Replace(Regex(" {2,}"), MARKER)]
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    metaspace = pre_tokenizers.Metaspace(prepend_scheme=rng.choice(("first", "always", "never")), split=rng.random() < 0.5)
+    words = [pre_tokenizers.WhitespaceSplit()] if rng.random() < 0.3 else []
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*words, metaspace])
+    decoded = [decoders.Replace(MARKER, " "), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence([*decoded, *([decoders.Strip(" ", 1, 0)] * (metaspace.prepend_scheme != "never"))])
+    return tokenizer
+
+
 def wordpiece(rng: random.Random, characters: str) -> Tokenizer:
     prefix = rng.choice(("##", "#", "@@"))
     letters = sorted({*characters, "."} - set(" '"))
@@ -101,7 +123,7 @@ def random_text(rng: random.Random, characters: str) -> str:
     if kind == 1:
         return "".join(rng.choices(characters, k=2)) * rng.randrange(1, 60)
     if kind == 2:
-        return "".join(rng.choices(characters + "xyß字\u200d\n\t", k=rng.randrange(30)))
+        return "".join(rng.choices(characters + "xyß字\u200d\n\tﬁ\0\x7f\ufeff…", k=rng.randrange(30)))
     return "".join(rng.choices(characters, k=rng.randrange(30))) if kind == 3 else texts.cut(rng, rng.choice(texts.corpus()))
 
 
@@ -115,7 +137,7 @@ def is_utf8(pieces: list[str]) -> bool:
 
 
 @pytest.mark.filterwarnings("ignore:the vocabulary has no token:UnicodeWarning")
-@pytest.mark.parametrize("make", [byte_level, characters, wordpiece])
+@pytest.mark.parametrize("make", [byte_level, characters, unigram, wordpiece])
 def test_random_vocabularies(tmp_path: Path, make) -> None:
     for seed in range(40):
         rng = random.Random(seed)
