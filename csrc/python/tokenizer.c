@@ -24,12 +24,17 @@ slm_tokenizer *slm_py_tokenizer(const slm_py_state *state, PyObject *object) {
     return NULL;
 }
 
-/* The UTF-8 of a str, or a bytes object as it is; borrowed from object. A lone surrogate raises UnicodeEncodeError. */
-static bool read_text(PyObject *object, const char *name, const char **text, Py_ssize_t *size) {
+static bool read_bytes(PyObject *object, const char *name, const char **text, Py_ssize_t *size) {
     if (PyUnicode_Check(object)) return (*text = PyUnicode_AsUTF8AndSize(object, size)) != NULL;
     if (PyBytes_Check(object)) return PyBytes_AsStringAndSize(object, (char **)text, size) == 0;
     PyErr_Format(PyExc_TypeError, "%s: expected str or bytes, found %R", name, (PyObject *)Py_TYPE(object));
     return false;
+}
+
+/* The UTF-8 of a str, or a bytes object as it is; borrowed from object. A lone surrogate raises UnicodeEncodeError. To make the
+ * UTF-8 of a long str takes Python as long as some stages of encoding, so signal handlers run behind it. */
+static bool read_text(PyObject *object, const char *name, const char **text, Py_ssize_t *size) {
+    return read_bytes(object, name, text, size) && (*size < RELEASE_GIL_FROM || !PyErr_CheckSignals());
 }
 
 static PyObject *tokenizer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
