@@ -178,7 +178,7 @@ typedef struct slm_config {
     float residual_scale;     /* multiplies what a block adds to the residual stream */
     bool parallel_residual;   /* attention and MLP read the same residual stream */
     bool norm_after_residual; /* output norms are taken of the stream after the addition, not of what is added */
-    bool kv_f32;              /* keys or values need more digits than bf16 has: SLM_KV_AUTO is f32 */
+    bool kv_f32;              /* keys need more digits than bf16 has: SLM_KV_AUTO is f32, and SLM_KV_INT8 keeps them in bf16 */
     bool bidirectional;       /* a token sees all of its text, which runs whole; such a model has no windows and no lm_head */
 } slm_config;
 
@@ -216,6 +216,7 @@ typedef enum slm_kv_type {
     SLM_KV_AUTO, /* f32 in high precision, where the config says so, and when every linear weight is F32; else bf16 */
     SLM_KV_F32,
     SLM_KV_BF16,
+    SLM_KV_INT8, /* with a scale for each 32 elements of a head; keys in bf16 where the config has kv_f32 */
 } slm_kv_type;
 
 /* What linears with weights of fewer than 32 bits multiply them with. F32 weights are run in f32 either way. */

@@ -39,7 +39,7 @@ class Stats(TypedDict):
     context: int
     vocab_size: int
     hidden_size: int
-    kv: Literal["f32", "bf16"]
+    kv: Literal["f32", "bf16", "int8"]
     precision: Literal["default", "high"]
     bidirectional: bool
 
@@ -50,7 +50,7 @@ class Memory(TypedDict):
     load_bytes: int  # buffers while loading
     kv_bytes: int  # keys and values of a session over the whole context; pages are taken as needed
     workspace_bytes: int  # of a call that runs a prompt in default chunks
-    kv: Literal["f32", "bf16"]
+    kv: Literal["f32", "bf16", "int8"]
     encoded: dict[str, int]  # elements of each float type that quantize= turns into its own
 
 class GenerateArguments(TypedDict):
@@ -101,7 +101,7 @@ class Model:
         weights: Mapping[str, Any],
         context: int,
         *,
-        kv: Literal["auto", "f32", "bf16"] = "auto",
+        kv: Literal["auto", "f32", "bf16", "int8"] = "auto",
         precision: Literal["default", "high"] = "default",
         quantize: str | None = None,  # one of encodes(): what float linears and embeddings become, where whole blocks fit
         threads: int = 0,

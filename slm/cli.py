@@ -61,7 +61,7 @@ def build_parser() -> Parser:
     group.add_argument("--context", type=int, metavar="N", help="most tokens of prompt and answer together (default: as trained)")
     group.add_argument(
         "--kv",
-        choices=("f32", "bf16"),
+        choices=("f32", "bf16", "int8"),
         help="type of the KV cache (default f32 for F32 weights, high precision and families that need it, else bf16)",
     )
     group.add_argument(

@@ -225,7 +225,7 @@ def load(
     source: str | os.PathLike[str] = DEFAULT_MODEL,
     *,
     context: int | None = None,
-    kv: Literal["f32", "bf16"] | None = None,
+    kv: Literal["f32", "bf16", "int8"] | None = None,
     precision: Literal["default", "high"] = "default",
     quantize: str | None = None,
     threads: int | None = None,
@@ -239,6 +239,8 @@ def load(
 
     context: most positions of a prompt and its answer; None: what the model was trained for.
     kv:      type of the KV cache; None: "f32" for F32 weights, in high precision and where the family needs it, else "bf16".
+             "int8", with a scale for each 32 numbers of a head, takes 9/16 of the memory of "bf16"; where the family needs it
+             (Qwen 2), its keys are in bf16 all the same.
     precision: "default" multiplies quantized weights with int8 activations and BF16 weights with bf16 ones; "high" keeps all
              activations in f32, which is slower and as exact as f32 arithmetic on the dequantized weights.
     quantize: "q8_0", "q5_1", "q5_0", "q4_1" or "q4_0": the matrices of floating-point weights are stored so as they are read,
@@ -282,7 +284,7 @@ def inspect(
     source: str | os.PathLike[str] = DEFAULT_MODEL,
     *,
     context: int | None = None,
-    kv: Literal["f32", "bf16"] | None = None,
+    kv: Literal["f32", "bf16", "int8"] | None = None,
     precision: Literal["default", "high"] = "default",
     quantize: str | None = None,
     threads: int | None = None,
@@ -306,10 +308,8 @@ def inspect(
 
 def load_options(context: Any, kv: Any, precision: Any, quantize: Any, threads: Any) -> dict[str, Any]:
     """Checked, as the loader takes them."""
-    if kv == "int8":
-        raise UnsupportedError("load() does not support kv='int8' yet; it has 'f32' and 'bf16'")
-    if kv not in (None, "f32", "bf16"):
-        raise ValueError(f"kv must be None, 'f32' or 'bf16', not {shown(kv)}")
+    if kv not in (None, "f32", "bf16", "int8"):
+        raise ValueError(f"kv must be None, 'f32', 'bf16' or 'int8', not {shown(kv)}")
     if precision not in ("default", "high"):
         raise ValueError(f"precision must be 'default' or 'high', not {shown(precision)}")
     return {

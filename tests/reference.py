@@ -49,7 +49,20 @@ class Config:
     parallel_residual: bool = False
     norm_after_residual: bool = False
     bidirectional: bool = False
-    kv_f32: bool = False  # what `cached` below is, where the caller does not choose
+    kv_f32: bool = False  # of the core: what its cache is, where the caller does not choose
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cache:
+    """What the type of the KV cache makes of queries, keys [n_tokens, n_heads, head_dim], values and the weights of attention."""
+
+    queries: Callable[[Array], Array] = lambda x: x
+    keys: Callable[[Array], Array] = lambda x: x
+    values: Callable[[Array], Array] = lambda x: x
+    weights: Callable[[Array], Array] = lambda x: x
+
+
+EXACT = Cache()
 
 
 # ---- ops ---------------------------------------------------------------------------------------------------------------------
@@ -129,18 +142,18 @@ def rope(x: Array, inv_freq: Array, style: str, factor: float = 0.0) -> Array:
     return out
 
 
-def attention(q: Array, k: Array, v: Array, seen: NDArray[np.bool_], cap: float, cached: Callable[[Array], Array]) -> Array:
+def attention(q: Array, k: Array, v: Array, seen: NDArray[np.bool_], cap: float, cache: Cache) -> Array:
     """Grouped-query attention: q [n_tokens, n_heads, head_dim], scaled; k and v [n_tokens, n_kv_heads, head_dim].
 
     Head h reads the keys and values of head h // (n_heads / n_kv_heads). Ainslie et al. 2023, arXiv 2305.13245.
     seen: [query, key], which keys a query sees.
     """
-    q, k, v = cached(q), cached(k), cached(v)
+    q, k, v = cache.queries(q), cache.keys(k), cache.values(v)
     group = q.shape[1] // k.shape[1]
     out = np.empty_like(q)
     for head in range(q.shape[1]):
         scores = np.where(seen, soft_cap(q[:, head] @ k[:, head // group].T, cap), -np.inf)
-        weights = cached(np.exp(scores - scores.max(axis=-1, keepdims=True)))  # softmax, divided after the sum
+        weights = cache.weights(np.exp(scores - scores.max(axis=-1, keepdims=True)))  # softmax, divided after the sum
         out[:, head] = weights @ v[:, head // group] / weights.sum(axis=-1, keepdims=True)
     return out
 
@@ -161,7 +174,7 @@ def project(linear: Linear, weights: Weights, name: str, x: Array) -> Array:
     return y if bias is None else y + bias.astype(y.dtype)
 
 
-def attention_block(config: Config, layer: Weights, x: Array, linear: Linear, cached: Callable[[Array], Array]) -> Array:
+def attention_block(config: Config, layer: Weights, x: Array, linear: Linear, cache: Cache) -> Array:
     n_tokens, head_dim = len(x), config.head_dim
     q, k, v = (project(linear, layer, name, x) for name in ("q_proj", "k_proj", "v_proj"))
     heads = []
@@ -175,7 +188,7 @@ def attention_block(config: Config, layer: Weights, x: Array, linear: Linear, ca
     q, k = heads
     scale = head_dim**-0.5 if config.attention_scale is None else config.attention_scale
     seen = seen_keys(n_tokens, layer.get("sliding_window", 0), config.bidirectional)
-    out = attention(q * q.dtype.type(scale), k, v.reshape(k.shape), seen, config.attention_softcap, cached)
+    out = attention(q * q.dtype.type(scale), k, v.reshape(k.shape), seen, config.attention_softcap, cache)
     return project(linear, layer, "o_proj", out.reshape(n_tokens, -1))
 
 
@@ -204,13 +217,12 @@ def forward(
     dtype: DTypeLike = np.float32,
     linear: Linear = matmul,
     embed: Callable[[Any, NDArray[np.integer]], Array] = lambda matrix, rows: matrix[rows],
-    cached: Callable[[Array], Array] = lambda x: x,
+    cache: Cache = EXACT,
 ) -> Array:
     """Logits [n_tokens, vocab_size] of a sequence that begins at position 0; hidden states [n_tokens, hidden_size] of a
     bidirectional model, which has no others.
 
-    linear and embed say how a matrix is applied and how its rows are read; cached, to what the type of the KV cache rounds
-    queries, keys, values and the weights of attention.
+    linear and embed say how a matrix is applied and how its rows are read.
     """
     x = scaled(embed(weights["embed_tokens"], tokens).astype(dtype), config.embedding_scale)  # [n_tokens, hidden_size]
     if weights.get("position_embeddings") is not None:
@@ -220,7 +232,7 @@ def forward(
     x = norm(config, weights, "embedding_norm", x)
     for layer in weights["layers"]:
         read = norm(config, layer, "input_layernorm", x)
-        delta = attention_block(config, layer, read, linear, cached)
+        delta = attention_block(config, layer, read, linear, cache)
         if config.parallel_residual and layer.get("post_attention_layernorm") is not None:
             read = norm(config, layer, "post_attention_layernorm", x)
         x = add(config, layer, "attn_output_norm", x, delta)
@@ -262,6 +274,14 @@ def quantize_activations(x: NDArray[np.float32], group: int) -> tuple[NDArray[np
     inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest != 0)
     codes = np.rint(groups * inverse[..., None])
     return codes.astype(np.int32).reshape(x.shape), largest / np.float32(127)
+
+
+def int8_heads(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Keys or values [n_tokens, n_heads, head_dim] as an int8 cache holds them: in groups of 32, the last of a head with less."""
+    head_dim = x.shape[-1]
+    padded = np.pad(x.reshape(-1, head_dim), ((0, 0), (0, -head_dim % 32)))
+    codes, scales = quantize_activations(padded, 32)
+    return (codes * np.repeat(scales, 32, axis=1))[:, :head_dim].astype(np.float32).reshape(x.shape)
 
 
 def linear_int8(

@@ -25,6 +25,7 @@ TIERS = _core.cpu_info()["supported"]
 # (model, precision) -> mean KL at most. In default precision no more than llama.cpp (llama-cpp-python 0.3.36, AVX2) has on these
 # positions: 0.0028, 0.0041, 0.0007.
 MOST_KL = {(SMOLLM2, "default"): 0.0028, (GEMMA3, "default"): 0.0041, (QWEN2, "default"): 0.0007, (SMOLLM2, "high"): 0.0003}
+MOST_KL_INT8_CACHE = {SMOLLM2: 0.0035, GEMMA3: 0.0025, QWEN2: 0.002}
 LEAST_SAME_TOP = {"default": 0.95, "high": 0.99}
 
 
@@ -63,6 +64,15 @@ def test_accuracy_on_every_tier(tier, name, precision, paths, tmp_path):
     assert found.n_positions == sum(len(r.ids) for r in references) > 50
     assert found.mean_kl <= MOST_KL[name, precision]
     assert found.same_top >= LEAST_SAME_TOP[precision]
+    assert found.same_top_clear >= 0.999
+
+
+def test_accuracy_with_an_int8_cache(name, paths):
+    with slm.load(paths(name), kv="int8") as model:
+        found = kl.agreement(REFERENCES[name], [model.forward(r.ids, logits="all").logits for r in REFERENCES[name]])
+    print(f"{name}, int8 cache: {found}")
+    assert found.mean_kl <= MOST_KL_INT8_CACHE[name]
+    assert found.same_top >= 0.95
     assert found.same_top_clear >= 0.999
 
 

@@ -17,6 +17,7 @@ CONTEXT = 400
 # Windows and soft caps, a parallel residual, layers of several kinds, one KV head. No F32: BLIS promises less.
 MODELS = [
     ("gemma3", "F16", "bf16"),
+    ("gemma3", "F16", "int8"),
     ("gemma2", "F16", "f32"),
     ("cohere2", "BF16", "bf16"),
     ("llama_mqa_wide_heads", "Q8_0", "bf16"),

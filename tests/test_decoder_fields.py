@@ -23,7 +23,7 @@ def long_model() -> tiny_models.TinyModel:
 
 
 @pytest.mark.parametrize("window", [1, 5, 64, 200, 256, 257, 300, 699])
-@pytest.mark.parametrize("kv", ["f32", "bf16"])
+@pytest.mark.parametrize("kv", ["f32", "bf16", "int8"])
 def test_windows_of_any_size(window, kv, tmp_path):
     model = long_model()
     with tiny_models.open_tensors(model.weights, "F16", tmp_path / "weights") as tensors:
@@ -149,11 +149,11 @@ def test_shapes_that_are_no_multiple_of_anything(shape, tmp_path):
         first, second = tensors["layers"]
         layers_given = [first | fields, second | {"rope_table": fields["rope_table"]}]
         given = tiny_models.core_config(config), tensors | {"layers": layers_given}, 200
-        exact, rounded = (_core.Model(*given, kv=kv) for kv in ("f32", "bf16"))
+        exact, *rounded = (_core.Model(*given, kv=kv) for kv in ("f32", "bf16", "int8"))
     expected = reference.forward(config, weights | {"layers": [layers[0] | fields, layers[1]]}, ids)
     whole = exact.session().forward(ids, "all")
     assert np.abs(whole - expected).max() < 5e-5 * np.abs(expected).max()
-    for model in (exact, rounded):
+    for model in (exact, *rounded):
         whole = model.session().forward(ids, "all")
         for chunk, threads in ((1, 2), (33, 1), (64, 2)):
             np.testing.assert_array_equal(model.session().forward(ids, "all", threads, chunk), whole)

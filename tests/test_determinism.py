@@ -13,6 +13,7 @@ HAS_BLIS = _core.cpu_info()["blas"].startswith("blis")
 FORMS = [
     *(("Q4_1", "bf16"), ("Q4_1", "f32"), ("Q4_0", "bf16"), ("Q8_0", "bf16"), ("Q5_1", "bf16"), ("IQ4_NL", "bf16")),
     *(("F16", "bf16"), ("BF16", "bf16"), ("F32", "f32"), ("F32", "bf16")),
+    *(("Q4_0", "int8"), ("F16", "int8")),
     *(("Q4_1", "bf16", "high"), ("Q8_0", "f32", "high"), ("BF16", "bf16", "high")),
 ]
 # Through BLIS, f32 weights are promised to give the same bits for any thread count, and no more.

@@ -41,7 +41,10 @@ def test_quantizing_while_loading_never_holds_the_floats(tmp_path):
     assert 0.9 * found["promised"] < found["peak"] < 1.1 * found["promised"] < found["file"]  # most of it is Python
 
 
-@pytest.mark.parametrize("options", [{}, {"quantize": "Q8_0"}, {"precision": "high"}, {"kv": "f32"}, {"context": 70}], ids=str)
+OPTIONS = [{}, {"quantize": "Q8_0"}, {"precision": "high"}, {"kv": "f32"}, {"kv": "int8"}, {"context": 70}]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("tied", [True, False])
 def test_inspect_and_load_agree(options, tied, tmp_path):
     gguf_writer.write_gguf(tmp_path / "x.gguf", *gguf_writer.tiny_llama(layers=2, hidden=64, intermediate=96, tied=tied))
@@ -64,6 +67,7 @@ def test_tied_embeddings_count_once_and_options_count(tmp_path):
     assert slm.inspect(paths[False]).weight_bytes - plain.weight_bytes == table_bytes
     assert slm.inspect(paths[True], quantize="q8_0").weight_bytes < 0.3 * plain.weight_bytes
     assert slm.inspect(paths[True], kv="bf16").kv_bytes == plain.kv_bytes / 2
+    assert slm.inspect(paths[True], kv="int8").kv_bytes == plain.kv_bytes * (16 + 4) / (16 * 4)  # heads of 16, a scale for each
     assert slm.inspect(paths[True], quantize="q8_0").kv == "bf16"
     assert slm.inspect(paths[True], quantize="q8_0", precision="high").kv == "f32"
     assert plain.memory_bytes == plain.process_bytes + plain.weight_bytes + max(

@@ -139,9 +139,21 @@ ARITHMETIC = [
         ("Q5_0", "bf16", 32),
         ("Q5_1", "f32", 16),
         ("IQ4_NL", "bf16", 32),
+        ("Q8_0", "int8", 16),
+        ("F16", "int8", 32),
+        ("F16", "bf16+int8", 32),
     ),
     *(("F32", "f32", 32), ("F32", "bf16", 32), ("F16", "bf16", 32), ("BF16", "f32", 32), ("BF16", "bf16", 32)),
 ]
+
+
+BF16_KEYS = {"queries": block_formats.round_bf16, "keys": block_formats.round_bf16}
+CACHES = {
+    "f32": reference.Cache(),
+    "bf16": reference.Cache(**BF16_KEYS, values=block_formats.round_bf16, weights=block_formats.round_bf16),
+    "int8": reference.Cache(keys=reference.int8_heads, values=reference.int8_heads),
+    "bf16+int8": reference.Cache(**BF16_KEYS, values=reference.int8_heads),  # int8, and the config asks for more of keys
+}
 
 
 @every_model
@@ -150,6 +162,7 @@ def test_core_agrees_with_the_specification(name, type_name, kv, down_proj_group
     """A last bit of exp or of a norm may differ and now and then move an activation to the next int8 or bf16 value, which all
     later positions see: so 20 sequences of 4 tokens, most of which meet no such step."""
     model = tiny_models.load(name)
+    model = replace(model, config=replace(model.config, kv_f32="+" in kv))
     groups = {"down_proj": down_proj_group}
     is_quantized = block_formats.FORMATS[type_name].block > 1
 
@@ -168,11 +181,12 @@ def test_core_agrees_with_the_specification(name, type_name, kv, down_proj_group
         return block_formats.decode(type_name, data, n_rows, cols)[rows]
 
     weights = tiny_models.convert(model.weights, blocks)
-    cached = block_formats.round_bf16 if kv == "bf16" else lambda x: x
-    core = tiny_models.core_model(model, tmp_path / "weights", type_name, kv, down_proj_group=down_proj_group)
+    kv_type = kv.split("+")[-1]
+    core = tiny_models.core_model(model, tmp_path / "weights", type_name, kv_type, down_proj_group=down_proj_group)
+    assert core.stats()["kv"] == kv_type
     errors = []
     for ids in model.ids.reshape(-1, 4):
-        expected = reference.forward(model.config, weights, ids, linear=linear, embed=embed, cached=cached)
+        expected = reference.forward(model.config, weights, ids, linear=linear, embed=embed, cache=CACHES[kv])
         errors.append(relative_error(core.session().forward(ids, "all"), expected))
     assert np.median(errors) < 1e-5
     assert max(errors) < 0.1

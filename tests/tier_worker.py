@@ -18,7 +18,7 @@ HASH_CASES = [
     for name in tiny_models.NAMES
     for form in [
         *(("Q4_1", "bf16"), ("Q4_0", "bf16"), ("Q8_0", "f32"), ("F16", "bf16"), ("F16", "f32"), ("BF16", "bf16")),
-        *(("Q5_0", "bf16"), ("Q4_1", "bf16", "high"), ("Q8_0", "f32", "high"), ("BF16", "bf16", "high")),
+        *(("Q5_0", "bf16"), ("Q4_1", "bf16", "high"), ("Q8_0", "f32", "high"), ("BF16", "bf16", "high"), ("F16", "int8")),
     ]
 ]
 N_TOKENS = 600  # several cache pages of 64 and attention segments of 256

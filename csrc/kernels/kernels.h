@@ -74,15 +74,18 @@ typedef struct slm_kernels {
     bool (*all_finite)(const float *x, int64_t n);           /* any n, any alignment */
     float (*largest)(const float *x, int64_t n);             /* of n >= 1 finite elements; any n, any alignment */
 
-    /* Attention over panels of 16 positions of K. BF16: k is [n_panels][head_dim / 2][16][2], else f32 [n_panels][head_dim][16].
-     * scores[row * ld + position] = fma(q[row * ldq + i], k[i][position], score) from 0, i ascending. */
+    /* Attention over panels of 16 positions of K. BF16: k is [n_panels][head_dim / 2][16][2]; F32: [n_panels][head_dim][16].
+     * scores[row * ld + position] = fma(q[row * ldq + i], k[i][position], score) from 0, i ascending. INT8: a panel is codes
+     * [head_dim][16] and f32 scales [groups of 32][16]; the chain runs over the codes of a group, and then, groups ascending,
+     * score = fma(chain, scale, score). */
     void (*attention_scores)(const float *q, int64_t ldq, int64_t rows, const void *k, slm_kv_type type, int64_t head_dim,
                              int64_t n_panels, float *scores, int64_t ld);
     /* s: [n] scores of one segment, of which first <= i < last count (at least one), n % 16 == 0. Becomes exp(s - max), 0 where
      * not counted, rounded to bf16 on request; *max, and *sum of what s becomes. */
     void (*attention_softmax)(float *s, int64_t first, int64_t last, int64_t n, bool bf16, float *max, float *sum);
     /* out[row * ldo + i] = fma(p[row * ldp + t], v[t][i], out) for n positions ascending. BF16: v is [n / 2][width][2],
-     * else f32 [n][width]; width % 16 == 0. */
+     * F32: [n][width]; width % 16 == 0. INT8: v is codes [64][width] and f32 scales [groups of 32][64], n <= 64, and
+     * out = fma(code, p * scale, out). */
     void (*attention_values)(const float *p, int64_t ldp, int64_t rows, const void *v, slm_kv_type type, int64_t n, int64_t width,
                              float *out, int64_t ldo);
     /* The running (max, sum, out[n]) joined with one more segment's, whose positions come later. */

@@ -182,8 +182,8 @@ static void turn(const slm_step *step, const slm_team *team, const slm_layer *la
 static void enter_cache(const slm_step *step, int64_t layer, int64_t head, int64_t token, const float *k, const float *v) {
     const slm_kv_shape *shape = &step->model->kv_shape;
     int64_t position = position_of(step, token), page = position / SLM_PAGE_POSITIONS;
-    slm_kv_page_write(shape, span_of(step, token)->pages[page * shape->n_layers + layer], head, position % SLM_PAGE_POSITIONS, k,
-                      v);
+    slm_kv_page_write(step->model->kernels, shape, span_of(step, token)->pages[page * shape->n_layers + layer], head,
+                      position % SLM_PAGE_POSITIONS, k, v);
 }
 
 bool slm_step_is_finite(const slm_step *step, int64_t token) {
@@ -232,7 +232,7 @@ static void turn_queries(const slm_step *step, slm_team *team, const row_set *ro
         turn(step, team, layer, &layer->q_norm, t, q, head, 1);
         for (int64_t j = 0; j < c->head_dim; j++) {
             q[j] *= c->attention_scale;
-            if (step->model->kv_shape.type == SLM_KV_BF16) q[j] = slm_bf16_round(q[j]);
+            if (step->model->kv_shape.keys == SLM_KV_BF16) q[j] = slm_bf16_round(q[j]);
         }
     }
 }

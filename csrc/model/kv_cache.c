@@ -153,7 +153,7 @@ size_t slm_kv_most(const slm_kv_shape *shape, const int64_t *windows, int64_t co
     return slm_mul_size(pages, shape->page_bytes, &bytes) ? bytes : SIZE_MAX;
 }
 
-void slm_kv_discard(slm_kv_cache *cache, int64_t n_positions) {
+void slm_kv_discard(const slm_kernels *kernels, slm_kv_cache *cache, int64_t n_positions) {
     static const float zeros[SLM_MAX_HEAD_DIM];
     const slm_kv_shape *shape = cache->shape;
     slm_kv_truncate(cache, n_positions);
@@ -161,7 +161,8 @@ void slm_kv_discard(slm_kv_cache *cache, int64_t n_positions) {
         uint8_t *page = cache->pages[(cache->n_pages - 1) * shape->n_layers + layer];
         if (atomic_load(references(page)) > 1) continue; /* not written to */
         for (int64_t head = 0; head < shape->n_kv_heads; head++) {
-            for (int64_t p = n_positions % POSITIONS; p < POSITIONS; p++) slm_kv_page_write(shape, page, head, p, zeros, zeros);
+            for (int64_t p = n_positions % POSITIONS; p < POSITIONS; p++)
+                slm_kv_page_write(kernels, shape, page, head, p, zeros, zeros);
         }
     }
 }

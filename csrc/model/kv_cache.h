@@ -30,7 +30,7 @@ int64_t slm_kv_rewind_limit(const slm_kv_cache *cache);
 /* Drops what neither a session of `length` positions needs nor one that goes back to `start`, start <= length. */
 void slm_kv_drop(slm_kv_cache *cache, int64_t start, int64_t length);
 /* As truncate, and zeroes what a failed step may have left behind in the last page: masked positions must stay finite. */
-void slm_kv_discard(slm_kv_cache *cache, int64_t n_positions);
+void slm_kv_discard(const slm_kernels *kernels, slm_kv_cache *cache, int64_t n_positions);
 
 /* Bytes of the pages in the table, also of those that are shared. */
 size_t slm_kv_held(const slm_kv_cache *cache);

@@ -257,7 +257,7 @@ slm_status slm_model_measure(const slm_config *config, const slm_weights *weight
     slm_memory found = {.weight_bytes = m->arena_bytes,
                         .load_bytes = (size_t)threads * buffer_layout(&plan, &row_at, &blocks_at),
                         .kv_bytes = slm_kv_most(&m->kv_shape, m->sliding_windows, m->context, SLM_PREFILL_CHUNK),
-                        .kv = m->kv_shape.type};
+                        .kv = m->kv_shape.values};
     for (int64_t i = 0; i < plan.n_tensors; i++) {
         const slm_planned *p = &plan.tensors[i];
         if (slm_planned_is_encoded(p)) found.encoded[p->tensor->type] += p->shape.rows * p->shape.cols;
@@ -295,6 +295,6 @@ void slm_model_describe(const slm_model *model, slm_model_stats *stats) {
                                .vocab_size = model->config.vocab_size,
                                .hidden_size = model->config.hidden_size,
                                .bidirectional = model->config.bidirectional,
-                               .kv = kv->type,
+                               .kv = kv->values,
                                .precision = model->precision};
 }

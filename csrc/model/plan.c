@@ -254,7 +254,7 @@ static slm_status check(const slm_config *c, const slm_weights *w, const slm_loa
         {"rotary_dim", c->rotary_dim, 0, c->head_dim},
         {"n_rope_tables", c->n_rope_tables, 0, 16},
         {"context", o->context, 1, INT32_MAX},
-        {"kv", o->kv, SLM_KV_AUTO, SLM_KV_BF16},
+        {"kv", o->kv, SLM_KV_AUTO, SLM_KV_INT8},
         {"quantize", o->quantize, SLM_TYPE_NONE, SLM_TYPE_COUNT - 1},
         {"precision", o->precision, SLM_PRECISION_DEFAULT, SLM_PRECISION_HIGH},
     };
@@ -385,7 +385,8 @@ slm_status slm_plan_create(const slm_config *config, const slm_weights *weights,
     slm_model *m = plan->model;
     bool exact = options->precision == SLM_PRECISION_HIGH || config->kv_f32 || all_f32(m);
     slm_kv_type kv = options->kv != SLM_KV_AUTO ? options->kv : exact ? SLM_KV_F32 : SLM_KV_BF16;
-    slm_kv_shape_init(&m->kv_shape, config->num_hidden_layers, config->num_key_value_heads, config->head_dim, kv);
+    slm_kv_type keys = kv == SLM_KV_INT8 && config->kv_f32 ? SLM_KV_BF16 : kv;
+    slm_kv_shape_init(&m->kv_shape, config->num_hidden_layers, config->num_key_value_heads, config->head_dim, keys, kv);
     return SLM_OK;
 }
 

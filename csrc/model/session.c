@@ -215,7 +215,7 @@ slm_status slm_session_run(const slm_part *parts, int64_t n_parts, bool hidden, 
     for (int64_t i = 0; i < n_parts; i++) {
         slm_session *s = parts[i].session;
         if (status) {
-            slm_kv_discard(&s->cache, s->length);
+            slm_kv_discard(s->model->kernels, &s->cache, s->length);
         } else {
             s->length += parts[i].n_tokens;
             slm_kv_drop(&s->cache, s->length - parts[i].n_drafts, s->length - parts[i].n_drafts);

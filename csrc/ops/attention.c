@@ -50,7 +50,7 @@ static void score_segment(const slm_kernels *kernels, const slm_attention *a, co
         int64_t in_page = panel % PAGE_PANELS;
         n = slm_min64(PAGE_PANELS - in_page, n_panels - panel);
         const uint8_t *k = page_of(a, b, begin + panel * 16) + (size_t)in_page * shape->panel_bytes;
-        kernels->attention_scores(scratch->q + row * shape->width, shape->width, n_rows, k, shape->type, shape->head_dim, n,
+        kernels->attention_scores(scratch->q + row * shape->width, shape->width, n_rows, k, shape->keys, shape->head_dim, n,
                                   scratch->scores + row * SEGMENT + panel * 16, SEGMENT);
     }
     for (int64_t r = row; a->soft_cap > 0 && r < row + n_rows; r++) {
@@ -66,7 +66,7 @@ static void sum_values(const slm_kernels *kernels, const slm_attention *a, const
     for (int64_t position = from / SLM_PAGE_POSITIONS * SLM_PAGE_POSITIONS; position < end; position += SLM_PAGE_POSITIONS) {
         const uint8_t *v = page_of(a, b, position) + shape->k_bytes;
         int64_t n = slm_min64(SLM_PAGE_POSITIONS, end - position);
-        kernels->attention_values(scratch->scores + row * SEGMENT + (position - begin), SEGMENT, n_rows, v, shape->type, n,
+        kernels->attention_values(scratch->scores + row * SEGMENT + (position - begin), SEGMENT, n_rows, v, shape->values, n,
                                   shape->width, out, shape->width);
     }
 }
@@ -90,7 +90,7 @@ static void run_segment(const slm_kernels *kernels, const slm_attention *a, cons
     *row = (first_token - b->token) * b->n_heads;
     *end_row = (last_token + 1 - b->token) * b->n_heads;
     int64_t n_rows = *end_row - *row, from = slm_max64(begin, seen_from(a, b->span, first_token)); /* no probability before it */
-    bool bf16 = a->shape->type == SLM_KV_BF16;
+    bool bf16 = a->shape->values == SLM_KV_BF16;
     score_segment(kernels, a, b, *row, n_rows, begin, (from - begin) / 16, n_panels, scratch);
     for (int64_t r = *row; r < *end_row; r++) {
         int64_t token = b->token + r / b->n_heads, first = slm_max64(seen_from(a, b->span, token) - begin, 0);

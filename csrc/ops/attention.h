@@ -31,7 +31,7 @@ typedef struct slm_attention {
     int64_t window;     /* a query sees so many positions, its own included; 0: all before it */
     bool bidirectional; /* a query sees all tokens of its span; then first_position and window are 0 */
     float soft_cap;     /* c: scores become c * tanh(score / c); 0: none */
-    const float *q;     /* [n_tokens, ldq]: heads of head_dim, rotated, scaled, rounded as the cache is */
+    const float *q;     /* [n_tokens, ldq]: heads of head_dim, rotated, scaled, in bf16 where keys are */
     int64_t ldq;
     float *out; /* [n_tokens, ldo]: heads of head_dim */
     int64_t ldo;

@@ -2,24 +2,27 @@
  * kv_page.h: the bytes of one page of keys and values: 64 absolute positions of one layer, as attention reads them.
  *
  * Page: [kv head][K | V].   K: 4 panels of 16 positions, bf16 [head_dim / 2][16][2] or f32 [head_dim][16].
- *                           V: bf16 [32 pairs of positions][width][2] or f32 [64][width], width = head_dim rounded up to 16. */
+ *                           V: bf16 [32 pairs of positions][width][2] or f32 [64][width], width = head_dim rounded up to 16.
+ * int8: codes [head_dim][16] and f32 scales [groups][16] in each K panel; V: codes [64][width], then f32 scales [groups][64].
+ * A group is 32 elements of a head at one position; the last one may be less. x ~ scale * code, as slm_kernels.quantize has it.
+ */
 #ifndef SLM_OPS_KV_PAGE_H
 #define SLM_OPS_KV_PAGE_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-#include "slm.h"
+#include "kernels/kernels.h"
 
 enum { SLM_PAGE_POSITIONS = 64, SLM_MAX_HEAD_DIM = 1024 };
 
 typedef struct slm_kv_shape {
     int64_t n_layers, n_kv_heads, head_dim;
-    int64_t width;      /* head_dim rounded up to 16 */
-    slm_kv_type type;   /* not SLM_KV_AUTO */
-    size_t panel_bytes; /* one K panel */
-    size_t k_bytes;     /* K of one head in one page */
-    size_t head_bytes;  /* K and V of one head in one page */
+    int64_t width;            /* head_dim rounded up to 16 */
+    slm_kv_type keys, values; /* not SLM_KV_AUTO */
+    size_t panel_bytes;       /* one K panel */
+    size_t k_bytes;           /* K of one head in one page */
+    size_t head_bytes;        /* K and V of one head in one page */
     size_t page_bytes;
 } slm_kv_shape;
 
@@ -31,9 +34,11 @@ typedef struct slm_kv_span {
 } slm_kv_span;
 
 /* head_dim is even, at most SLM_MAX_HEAD_DIM. */
-void slm_kv_shape_init(slm_kv_shape *shape, int64_t n_layers, int64_t n_kv_heads, int64_t head_dim, slm_kv_type type);
+void slm_kv_shape_init(slm_kv_shape *shape, int64_t n_layers, int64_t n_kv_heads, int64_t head_dim, slm_kv_type keys,
+                       slm_kv_type values);
 
-/* k, v: [head_dim] f32 of one head at position 0 .. 63 of the page, rounded to bf16 where the page is. */
-void slm_kv_page_write(const slm_kv_shape *shape, uint8_t *page, int64_t head, int64_t position, const float *k, const float *v);
+/* k, v: [head_dim] f32 of one head at position 0 .. 63 of the page; they become what the page holds. */
+void slm_kv_page_write(const slm_kernels *kernels, const slm_kv_shape *shape, uint8_t *page, int64_t head, int64_t position,
+                       const float *k, const float *v);
 
 #endif

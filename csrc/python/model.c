@@ -325,7 +325,8 @@ static bool read_weights(const slm_py_state *state, PyObject *mapping, int64_t n
 /* ---- the type
  * ------------------------------------------------------------------------------------------------------------------ */
 
-static const char *const kv_types[] = {[SLM_KV_AUTO] = "auto", [SLM_KV_F32] = "f32", [SLM_KV_BF16] = "bf16", NULL};
+static const char *const kv_types[] = {
+    [SLM_KV_AUTO] = "auto", [SLM_KV_F32] = "f32", [SLM_KV_BF16] = "bf16", [SLM_KV_INT8] = "int8", NULL};
 static const char *const precisions[] = {[SLM_PRECISION_DEFAULT] = "default", [SLM_PRECISION_HIGH] = "high", NULL};
 
 /* The index of value in names; -1 with an exception. */

@@ -344,19 +344,33 @@ static void test_vectors(const slm_kernels *tier) {
 /* ---- attention --------------------------------------------------------------------------------------------------------------
  */
 
+/* Element i of a head at one position of an int8 panel of keys or page of values: a code and its group's scale. Returns what they
+ * stand for. */
+static float put_int8(uint8_t *data, int64_t i, int64_t position, int64_t n_positions, int64_t size, bool key) {
+    float scale = ldexpf(0.01f, (int)(position % 5 - i / 32 % 3));
+    int8_t code = (int8_t)(random_u32() % 255 - 127);
+    data[key ? i * n_positions + position : position * size + i] = (uint8_t)code;
+    memcpy(data + n_positions * size + (i / 32 * n_positions + position) * 4, &scale, 4);
+    return scale * (float)code;
+}
+
 /* The kernels may run rows together and panels together: each count of both. */
 static void test_attention(const slm_kernels *tier, slm_kv_type type, int64_t head_dim) {
     enum { ROWS = 7, POSITIONS = 64 };
-    static float k[POSITIONS][128], v[POSITIONS][128], q[ROWS * 128], scores[2][ROWS * POSITIONS], out[2][ROWS * 128],
-        alone[ROWS * 128], max[2], sum[2];
-    static _Alignas(64) uint8_t k_panels[POSITIONS * 128 * 4], v_pairs[POSITIONS * 128 * 4];
+    static float k[POSITIONS][256], v[POSITIONS][256], q[ROWS * 256], scores[2][ROWS * POSITIONS], out[2][ROWS * 256],
+        alone[ROWS * 256], max[2], sum[2];
+    static _Alignas(64) uint8_t k_panels[POSITIONS * 256 * 4], v_pairs[POSITIONS * 256 * 4];
     bool bf16 = type == SLM_KV_BF16;
     int64_t width = (head_dim + 15) / 16 * 16;
+    size_t panel = (size_t)(type == SLM_KV_INT8 ? head_dim * 16 + (head_dim + 31) / 32 * 64 : head_dim * 16 * (bf16 ? 2 : 4));
     memset(v_pairs, 0, sizeof v_pairs);
     for (int64_t p = 0; p < POSITIONS; p++) {
         for (int64_t i = 0; i < head_dim; i++) {
             k[p][i] = slm_bf16_round(random_float()), v[p][i] = slm_bf16_round(random_float());
-            if (bf16) {
+            if (type == SLM_KV_INT8) {
+                k[p][i] = put_int8(k_panels + (size_t)(p / 16) * panel, i, p % 16, 16, head_dim, true);
+                v[p][i] = put_int8(v_pairs, i, p, POSITIONS, width, false);
+            } else if (bf16) {
                 uint16_t k16 = slm_f32_to_bf16(k[p][i]), v16 = slm_f32_to_bf16(v[p][i]);
                 memcpy(k_panels + (((p / 16 * head_dim / 2 + i / 2) * 16 + p % 16) * 2 + i % 2) * 2, &k16, 2);
                 memcpy(v_pairs + ((p / 2 * width + i) * 2 + p % 2) * 2, &v16, 2);
@@ -368,7 +382,6 @@ static void test_attention(const slm_kernels *tier, slm_kv_type type, int64_t he
     }
     for (int64_t i = 0; i < ROWS * width; i++) q[i] = slm_bf16_round(random_float());
     const slm_kernels *both[2] = {&slm_kernels_scalar, tier};
-    size_t panel = (size_t)head_dim * 16 * (bf16 ? 2 : 4);
     for (int t = 0; t < 2; t++)
         both[t]->attention_scores(q, width, ROWS, k_panels, type, head_dim, POSITIONS / 16, scores[t], POSITIONS);
     CHECK(same(scores[0], scores[1], sizeof scores[0]));
@@ -378,7 +391,7 @@ static void test_attention(const slm_kernels *tier, slm_kv_type type, int64_t he
             tier->attention_scores(q, width, rows, k_panels + (size_t)p * panel, type, head_dim, n, alone, POSITIONS);
             for (int64_t r = 0; r < rows; r++)
                 CHECK(same(alone + r * POSITIONS, scores[0] + r * POSITIONS + p * 16, (size_t)n * 64));
-            for (int64_t i = rows * POSITIONS; i < ROWS * 128; i++) CHECK(alone[i] == 0);
+            for (int64_t i = rows * POSITIONS; i < ROWS * 256; i++) CHECK(alone[i] == 0);
         }
     }
     double exact = 0;
@@ -396,17 +409,19 @@ static void test_attention(const slm_kernels *tier, slm_kv_type type, int64_t he
     CHECK(same(scores[0], scores[1], sizeof scores[0]) && same(max, max + 1, 4) && same(sum, sum + 1, 4) &&
           same(out[0], out[1], sizeof out[0]));
     for (int64_t p = valid; p < padded; p++) CHECK(scores[1][POSITIONS + p] == 0);
+    for (int64_t i = 0; i < head_dim; i++) {
+        exact = 0;
+        for (int64_t p = 0; p < n; p++) exact += (double)scores[1][2 * POSITIONS + p] * v[p][i];
+        CHECK(fabs(exact - out[1][2 * width + i]) < 1e-4);
+    }
     for (int64_t rows = 1; rows <= ROWS; rows++) {
         memset(alone, 0, sizeof alone);
         tier->attention_values(scores[0], POSITIONS, rows, v_pairs, type, n - 1, width, alone, width); /* ends within a pair */
-        const uint8_t *last = v_pairs + (n - 2) * width * (bf16 ? 2 : 4);
-        if (!bf16) last += width * 4;
-        float pair[ROWS * 64] = {0};
-        for (int64_t r = 0; r < rows; r++) {
-            pair[r * 64] = bf16 ? 0 : scores[0][r * POSITIONS + n - 1];
-            pair[r * 64 + 1] = scores[0][r * POSITIONS + n - 1];
-        }
-        tier->attention_values(pair, 64, rows, last, type, bf16 ? 2 : 1, width, alone, width);
+        int64_t at = type == SLM_KV_INT8 ? 0 : bf16 ? n - 2 : n - 1; /* where the last position can be reached from */
+        const uint8_t *last = v_pairs + at * width * (bf16 ? 2 : 4);
+        float rest[ROWS * 64] = {0};
+        for (int64_t r = 0; r < rows; r++) rest[r * 64 + n - 1 - at] = scores[0][r * POSITIONS + n - 1];
+        tier->attention_values(rest, 64, rows, last, type, n - at, width, alone, width);
         CHECK(same(alone, out[0], (size_t)(rows * width) * sizeof *alone));
     }
 
@@ -451,8 +466,10 @@ int main(int argc, char **argv) {
             for (int64_t n = 1; n <= 9; n++) test_float(tier, floats[t], 15 + n, 29 + n, n);
         }
         test_vectors(tier);
-        for (int64_t head_dim = 2; head_dim <= 128; head_dim += 18)
-            test_attention(tier, SLM_KV_BF16, head_dim), test_attention(tier, SLM_KV_F32, head_dim);
+        const int64_t head_dims[] = {2, 20, 38, 56, 64, 74, 80, 96, 110, 128, 256};
+        for (size_t d = 0; d < sizeof head_dims / sizeof *head_dims; d++) {
+            for (slm_kv_type type = SLM_KV_F32; type <= SLM_KV_INT8; type++) test_attention(tier, type, head_dims[d]);
+        }
         test_softmax_exact(tier);
         printf("%s: %ld checks\n", tier->name, checks_passed - before);
     }

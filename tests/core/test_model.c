@@ -140,11 +140,16 @@ static void test_bits(slm_model *model) {
     slm_session_release(fork);
 }
 
+/* Of a key or a value. */
+static size_t head_bytes(slm_kv_type kv) {
+    return kv == SLM_KV_F32 ? HEAD_DIM * 4 : kv == SLM_KV_BF16 ? HEAD_DIM * 2 : HEAD_DIM + 4;
+}
+
 static void test_stats(const slm_model *model, slm_kv_type kv) {
     slm_model_stats stats;
     slm_model_describe(model, &stats);
     CHECK(stats.kv == kv && stats.vocab_size == VOCAB && stats.context == CONTEXT);
-    CHECK(stats.kv_bytes == (CONTEXT + 63) / 64 * 64 * LAYERS * KV_HEADS * HEAD_DIM * 2 * (kv == SLM_KV_F32 ? 4 : 2));
+    CHECK(stats.kv_bytes == (size_t)(CONTEXT + 63) / 64 * 64 * LAYERS * KV_HEADS * 2 * head_bytes(kv));
 }
 
 /* ---- windows -----------------------------------------------------------------------------------------------------------------
@@ -165,7 +170,7 @@ static int watch_pages(void *user, const slm_event *event) {
 }
 
 /* Pages out of a window's reach go, also in the middle of a prompt; cancelled, those of the beginning are still there. */
-static void test_windows(files *f) {
+static void test_windows(files *f, slm_kv_type kv) {
     static float expected[PROMPT * VOCAB], found[PROMPT * VOCAB];
     const int64_t windows[LAYERS] = {100, 0, 24};
     for (int i = 0; i < LAYERS; i++) f->layers[i].sliding_window = windows[i];
@@ -173,14 +178,14 @@ static void test_windows(files *f) {
     slm_session *session = NULL, *fork = NULL;
     slm_model_stats stats;
     slm_error error;
-    const slm_load_options options = {.context = CONTEXT, .kv = SLM_KV_BF16};
+    const slm_load_options options = {.context = CONTEXT, .kv = kv};
     CHECK(slm_model_load(&f->config, &f->weights, &options, NULL, &model, &error) == SLM_OK);
     test_bits(model);
     slm_model_describe(model, &stats);
     slm_memory memory;
     CHECK(slm_model_measure(&f->config, &f->weights, &options, NULL, &memory, &error) == SLM_OK);
-    CHECK(stats.kv_bytes == memory.kv_bytes && stats.weight_bytes == memory.weight_bytes && memory.kv == SLM_KV_BF16);
-    CHECK(stats.kv_bytes < (CONTEXT + 63) / 64 * 64 * LAYERS * KV_HEADS * HEAD_DIM * 2 * 2);
+    CHECK(stats.kv_bytes == memory.kv_bytes && stats.weight_bytes == memory.weight_bytes && memory.kv == kv);
+    CHECK(stats.kv_bytes < (size_t)(CONTEXT + 63) / 64 * 64 * LAYERS * KV_HEADS * 2 * head_bytes(kv));
     CHECK(run(model, PROMPT, 1, PROMPT, expected));
 
     CHECK(slm_session_create(model, &session, &error) == SLM_OK);
@@ -576,7 +581,8 @@ static void test_failures(files *f) {
 }
 
 /* A NaN in one row of up_proj reaches the logits as an error, never as a token; the session survives it. */
-static void test_not_a_number(void) {
+static void test_not_a_number(slm_kv_type kv) {
+    const slm_load_options options = {.context = CONTEXT, .kv = kv};
     files f;
     write_files(&f, SLM_TYPE_Q8_0, true);
     uint16_t nan = 0x7e00;
@@ -585,7 +591,7 @@ static void test_not_a_number(void) {
     slm_session *session = NULL;
     slm_error error;
     float logits[3 * VOCAB];
-    CHECK(slm_model_load(&f.config, &f.weights, &plain, NULL, &model, &error) == SLM_OK);
+    CHECK(slm_model_load(&f.config, &f.weights, &options, NULL, &model, &error) == SLM_OK);
     CHECK(slm_session_create(model, &session, &error) == SLM_OK);
     for (int i = 0; i < 2; i++) {
         CHECK(slm_session_forward(session, prompt, 3, SLM_LOGITS_ALL, logits, NULL, &error) == SLM_NOT_A_NUMBER &&
@@ -603,7 +609,7 @@ static void test_not_a_number(void) {
      * it. */
     write_files(&f, SLM_TYPE_Q8_0, false);
     CHECK(pwrite(f.fd, &nan, 2, (off_t)f.weights.embed_tokens.offset + 34 * 2 * 7) == 2);
-    CHECK(slm_model_load(&f.config, &f.weights, &plain, NULL, &model, &error) == SLM_OK);
+    CHECK(slm_model_load(&f.config, &f.weights, &options, NULL, &model, &error) == SLM_OK);
     float expected[VOCAB];
     const int32_t good[] = {1, 2, 3, 4, 5}, bad[] = {1, 2, 3, 4, 7, 7};
     for (int i = 0; i < 2; i++) {
@@ -669,21 +675,25 @@ int main(int argc, char **argv) {
         test_generation(model);
         test_allowed(model);
         slm_model_release(model);
-        const slm_load_options high = {.context = CONTEXT, .kv = SLM_KV_BF16, .precision = SLM_PRECISION_HIGH};
+        const slm_kv_type kv = types[i] == SLM_TYPE_Q4_1 ? SLM_KV_INT8 : SLM_KV_BF16;
+        const slm_load_options high = {.context = CONTEXT, .kv = kv, .precision = SLM_PRECISION_HIGH};
         CHECK(slm_model_load(&f.config, &f.weights, &high, NULL, &model, &error) == SLM_OK);
         if (types[i] != SLM_TYPE_F32 || !*cpu.blas_arch) test_bits(model);
+        test_stats(model, kv);
         slm_model_release(model);
         CHECK(slm_alloc_outstanding() == before);
         if (types[i] == SLM_TYPE_Q4_1 || types[i] == SLM_TYPE_F32) test_allocation_failures(&f, &plain);
         const slm_load_options quantized = {.context = CONTEXT, .quantize = SLM_TYPE_Q5_1};
         if (types[i] == SLM_TYPE_BF16) test_allocation_failures(&f, &quantized);
         test_failures(&f);
-        if (types[i] == SLM_TYPE_Q8_0) test_windows(&f);
+        if (types[i] == SLM_TYPE_Q8_0) test_windows(&f, SLM_KV_BF16);
+        if (types[i] == SLM_TYPE_Q4_0) test_windows(&f, SLM_KV_INT8);
         if (types[i] == SLM_TYPE_F16) test_bidirectional(&f);
         close(f.fd);
         printf("%s done\n", slm_type_name(types[i]));
     }
-    test_not_a_number();
+    test_not_a_number(SLM_KV_BF16);
+    test_not_a_number(SLM_KV_INT8);
     test_not_a_number_behind_a_window();
     return finish();
 }
