@@ -42,6 +42,15 @@ static bool mapped_size(size_t size, size_t *out) {
     return true;
 }
 
+/* Only whole huge pages that are asked for: the tail would make up to 2 MB resident for nothing. */
+static void use_huge_pages(void *start, size_t size) {
+#ifdef MADV_HUGEPAGE
+    if (size >= HUGE_PAGE) madvise(start, size / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
+#else
+    (void)start, (void)size;
+#endif
+}
+
 /* Whole pages, aligned to 2 MB, that read as zero; NULL: no memory. */
 static char *map_pages(size_t size) {
     size_t kept, mapped;
@@ -51,10 +60,7 @@ static char *map_pages(size_t size) {
     size_t before = (HUGE_PAGE - (uintptr_t)start % HUGE_PAGE) % HUGE_PAGE;
     if (before) munmap(start, before);
     if (mapped - before > kept) munmap(start + before + kept, mapped - before - kept);
-#ifdef MADV_HUGEPAGE
-    /* Only whole huge pages that are asked for: the tail would make up to 2 MB resident for nothing. */
-    if (size >= HUGE_PAGE) madvise(start + before, size / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
-#endif
+    use_huge_pages(start + before, size);
     return start + before;
 }
 
@@ -99,11 +105,30 @@ void *slm_alloc_zero(size_t count, size_t size) {
     return slm_mul_size(count, size, &total) ? allocate(total, true) : NULL;
 }
 
+/* Puts the pages of a block in the place of the first ones of a larger, new block: hundreds of megabytes take no time. */
+static bool move_pages(header *old, header *block) {
+#ifdef MREMAP_FIXED
+    size_t moved, size = block->size;
+    if (!is_mapped(old->size + sizeof(header)) || size < old->size) return false;
+    if (!mapped_size(old->size + sizeof(header), &moved)) return false;
+    if (mremap(old, moved, moved, MREMAP_MAYMOVE | MREMAP_FIXED, block) == MAP_FAILED) return false;
+    block->size = size;
+    use_huge_pages(block, size + sizeof(header)); /* the last of the old ones were too few for a huge one */
+    return true;
+#else
+    (void)old, (void)block;
+    return false;
+#endif
+}
+
 void *slm_realloc_array(void *old, size_t count, size_t size) {
     void *block = slm_alloc_array(count, size);
-    if (block && old) {
-        size_t old_size = ((header *)old - 1)->size;
-        memcpy(block, old, old_size < count * size ? old_size : count * size);
+    if (!block || !old) return block;
+    header *before = (header *)old - 1;
+    if (move_pages(before, (header *)block - 1)) {
+        atomic_fetch_sub_explicit(&outstanding, 1, memory_order_relaxed);
+    } else {
+        memcpy(block, old, before->size < count * size ? before->size : count * size);
         slm_free(old);
     }
     return block;

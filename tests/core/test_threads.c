@@ -228,6 +228,12 @@ static void test_alloc(void) {
         large = slm_realloc_array(large, i ? 4 << 20 : 100, 1);
         CHECK(large && (uintptr_t)large % 64 == 0 && !strcmp(large, "large"));
     }
+    for (size_t i = 0; i < 4 << 20; i++) large[i] = (char)(i % 251);
+    large = slm_realloc_array(large, 9, 1 << 20);
+    bool same = large != NULL;
+    for (size_t i = 0; same && i < 4 << 20; i++) same = large[i] == (char)(i % 251);
+    CHECK(same);
+    memset(large, 1, 9 << 20);
     slm_free(large);
     CHECK(slm_alloc_outstanding() == before);
 }
