@@ -44,6 +44,9 @@ bool slm_cpu_has_avx512_vnni(void) {
     return slm_cpu_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
 }
+bool slm_cpu_has_avx512_bf16(void) {
+    return slm_cpu_has_avx512_vnni() && __builtin_cpu_supports("avx512bf16");
+}
 #elif defined(__aarch64__) && defined(__linux__)
 bool slm_cpu_has_dotprod(void) {
     return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;

@@ -9,6 +9,7 @@
 #if defined(__x86_64__)
 bool slm_cpu_has_avx2(void);        /* with FMA and F16C */
 bool slm_cpu_has_avx512_vnni(void); /* F, BW, DQ, VL, VNNI */
+bool slm_cpu_has_avx512_bf16(void); /* and this */
 #elif defined(__aarch64__)
 bool slm_cpu_has_dotprod(void); /* sdot */
 bool slm_cpu_has_i8mm(void);    /* and this: usmmla */

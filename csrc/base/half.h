@@ -49,4 +49,11 @@ static inline float slm_bf16_round(float x) {
     return slm_bf16_to_f32(slm_f32_to_bf16(x));
 }
 
+/* A factor of a sum of bf16 products: 0 below 2^-56, so that the last place of each product, and with it every sum, is a multiple
+ * of 2^-126, the smallest normal f32. Instructions for such sums take what is smaller for 0; here nothing is. */
+#define SLM_LEAST_FACTOR 0x1p-56f
+static inline uint16_t slm_f32_to_bf16_factor(float x) {
+    return x > -SLM_LEAST_FACTOR && x < SLM_LEAST_FACTOR ? 0 : slm_f32_to_bf16(x);
+}
+
 #endif

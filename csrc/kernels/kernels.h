@@ -75,13 +75,14 @@ typedef struct slm_kernels {
     float (*largest)(const float *x, int64_t n);             /* of n >= 1 finite elements; any n, any alignment */
 
     /* Attention over panels of 16 positions of K. BF16: k is [n_panels][head_dim / 2][16][2]; F32: [n_panels][head_dim][16].
-     * scores[row * ld + position] = fma(q[row * ldq + i], k[i][position], score) from 0, i ascending. INT8: a panel is codes
+     * scores[row * ld + position] = fma(q[row * ldq + i], k[i][position], score) from 0, i ascending, but of a pair of bf16 the
+     * second first; q (and p below) are then factors, too: bf16 values of SLM_LEAST_FACTOR and more, or 0. INT8: a panel is codes
      * [head_dim][16] and f32 scales [groups of 32][16]; the chain runs over the codes of a group, and then, groups ascending,
      * score = fma(chain, scale, score). */
     void (*attention_scores)(const float *q, int64_t ldq, int64_t rows, const void *k, slm_kv_type type, int64_t head_dim,
                              int64_t n_panels, float *scores, int64_t ld);
     /* s: [n] scores of one segment, of which first <= i < last count (at least one), n % 16 == 0. Becomes exp(s - max), 0 where
-     * not counted, rounded to bf16 on request; *max, and *sum of what s becomes. */
+     * not counted, rounded to a bf16 factor on request; *max, and *sum of what s becomes. */
     void (*attention_softmax)(float *s, int64_t first, int64_t last, int64_t n, bool bf16, float *max, float *sum);
     /* out[row * ldo + i] = fma(p[row * ldp + t], v[t][i], out) for n positions ascending. BF16: v is [n / 2][width][2],
      * F32: [n][width]; width % 16 == 0. INT8: v is codes [64][width] and f32 scales [groups of 32][64], n <= 64, and
@@ -98,6 +99,7 @@ extern const slm_kernels slm_kernels_scalar;
 #if defined(__x86_64__)
 extern const slm_kernels slm_kernels_avx2;
 extern const slm_kernels slm_kernels_avx512;
+extern const slm_kernels slm_kernels_avx512_bf16;
 #elif defined(__aarch64__)
 extern const slm_kernels slm_kernels_neon;
 extern const slm_kernels slm_kernels_neon_i8mm;

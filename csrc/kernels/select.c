@@ -25,6 +25,7 @@ static const struct {
 #if defined(__x86_64__)
     {&slm_kernels_avx2, slm_cpu_has_avx2},
     {&slm_kernels_avx512, slm_cpu_has_avx512_vnni},
+    {&slm_kernels_avx512_bf16, slm_cpu_has_avx512_bf16},
 #elif defined(__aarch64__)
     {&slm_kernels_neon, slm_cpu_has_dotprod},
     {&slm_kernels_neon_i8mm, slm_cpu_has_i8mm},

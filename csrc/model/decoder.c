@@ -232,7 +232,7 @@ static void turn_queries(const slm_step *step, slm_team *team, const row_set *ro
         turn(step, team, layer, &layer->q_norm, t, q, head, 1);
         for (int64_t j = 0; j < c->head_dim; j++) {
             q[j] *= c->attention_scale;
-            if (step->model->kv_shape.keys == SLM_KV_BF16) q[j] = slm_bf16_round(q[j]);
+            if (step->model->kv_shape.keys == SLM_KV_BF16) q[j] = slm_bf16_to_f32(slm_f32_to_bf16_factor(q[j]));
         }
     }
 }

@@ -55,7 +55,7 @@ static void write_key(const slm_kernels *kernels, const slm_kv_shape *shape, uin
         write_int8(kernels, k, n, (int8_t *)panel + position, 16, scales + position, 16);
     } else if (shape->keys == SLM_KV_BF16) {
         uint16_t *k16 = (uint16_t *)(void *)panel + position * 2;
-        for (int64_t i = 0; i < n; i++) k16[i / 2 * 32 + i % 2] = slm_f32_to_bf16(k[i]);
+        for (int64_t i = 0; i < n; i++) k16[i / 2 * 32 + i % 2] = slm_f32_to_bf16_factor(k[i]);
     } else {
         float *k32 = (float *)(void *)panel + position;
         for (int64_t i = 0; i < n; i++) k32[i * 16] = k[i];
@@ -70,7 +70,7 @@ static void write_value(const slm_kernels *kernels, const slm_kv_shape *shape, u
         write_int8(kernels, v, n, (int8_t *)values + position * width, 1, scales + position, SLM_PAGE_POSITIONS);
     } else if (shape->values == SLM_KV_BF16) {
         uint16_t *v16 = (uint16_t *)(void *)values + position / 2 * width * 2 + position % 2;
-        for (int64_t i = 0; i < n; i++) v16[i * 2] = slm_f32_to_bf16(v[i]);
+        for (int64_t i = 0; i < n; i++) v16[i * 2] = slm_f32_to_bf16_factor(v[i]);
     } else {
         memcpy((float *)(void *)values + position * width, v, (size_t)n * sizeof *v);
     }

@@ -354,6 +354,12 @@ static float put_int8(uint8_t *data, int64_t i, int64_t position, int64_t n_posi
     return scale * (float)code;
 }
 
+/* A factor of attention, as large as can be, or so small that a product's last place is hardly a normal number. */
+static float random_factor(bool small) {
+    float factor = ldexpf(random_float(), small ? -48 - (int)(random_u32() % 16) : 0);
+    return slm_bf16_to_f32(slm_f32_to_bf16_factor(factor));
+}
+
 /* The kernels may run rows together and panels together: each count of both. */
 static void test_attention(const slm_kernels *tier, slm_kv_type type, int64_t head_dim) {
     enum { ROWS = 7, POSITIONS = 64 };
@@ -366,7 +372,7 @@ static void test_attention(const slm_kernels *tier, slm_kv_type type, int64_t he
     memset(v_pairs, 0, sizeof v_pairs);
     for (int64_t p = 0; p < POSITIONS; p++) {
         for (int64_t i = 0; i < head_dim; i++) {
-            k[p][i] = slm_bf16_round(random_float()), v[p][i] = slm_bf16_round(random_float());
+            k[p][i] = random_factor(p % 2), v[p][i] = random_factor(i % 2);
             if (type == SLM_KV_INT8) {
                 k[p][i] = put_int8(k_panels + (size_t)(p / 16) * panel, i, p % 16, 16, head_dim, true);
                 v[p][i] = put_int8(v_pairs, i, p, POSITIONS, width, false);
@@ -380,7 +386,7 @@ static void test_attention(const slm_kernels *tier, slm_kv_type type, int64_t he
             }
         }
     }
-    for (int64_t i = 0; i < ROWS * width; i++) q[i] = slm_bf16_round(random_float());
+    for (int64_t i = 0; i < ROWS * width; i++) q[i] = random_factor(i / width % 2);
     const slm_kernels *both[2] = {&slm_kernels_scalar, tier};
     for (int t = 0; t < 2; t++)
         both[t]->attention_scores(q, width, ROWS, k_panels, type, head_dim, POSITIONS / 16, scores[t], POSITIONS);

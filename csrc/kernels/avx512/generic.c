@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
- * generic.c: the kernels of kernels/generic.inc for this tier, and the tier's table. */
+ * generic.c: the kernels of kernels/generic.inc for these tiers, and the tiers' tables. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
 
+#include "kernels/avx512/bf16.h"
 #include "kernels/avx512/int8.h"
 #include "kernels/isa.h"
 #include "kernels/kernels.h"
@@ -17,5 +18,12 @@ SLM_TARGET_BEGIN(SLM_AVX512)
 SLM_TARGET_END
 
 #define TIER avx512
+#include "kernels/table.inc"
+#undef TIER
+#undef INT8
+#undef ATTENTION
+#define TIER            avx512_bf16
+#define INT8            avx512
+#define ATTENTION(name) slm_attention_##name##_bf16
 #include "kernels/table.inc"
 #endif

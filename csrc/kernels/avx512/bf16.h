@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * bf16.h: products of attention, as kernels.h says. */
+#ifndef SLM_KERNELS_AVX512_BF16_H
+#define SLM_KERNELS_AVX512_BF16_H
+
+#include "kernels/kernels.h"
+
+void slm_attention_scores_bf16(const float *q, int64_t ldq, int64_t rows, const void *k, slm_kv_type type, int64_t head_dim,
+                               int64_t n_panels, float *scores, int64_t ld);
+void slm_attention_values_bf16(const float *p, int64_t ldp, int64_t rows, const void *v, slm_kv_type type, int64_t n,
+                               int64_t width, float *out, int64_t ldo);
+
+#endif
