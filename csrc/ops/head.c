@@ -173,11 +173,30 @@ static void run_allowed(const slm_kernels *kernels, slm_team *team, const slm_in
 /* ---- screening ----------------------------------------------------------------------------------------------------------- */
 
 int64_t slm_head_limits(int64_t n_panels, int threads) {
-    return n_panels + threads;
+    return n_panels + 1 + 2 * threads;
+}
+
+/* Where logits lie close together most panels are left over, and screening loses; with a third of them it still wins. After two
+ * steps in a row that left over more than half it rests for so many, and is then tried once more. */
+enum { REST = 16 };
+
+/* What follows the limits of panels: 0 where the last step won, 1 where it lost; above 1, so many steps to rest and one. */
+static float *rest_of(const slm_head *head) {
+    return head->limits + head->dense->w.n_panels;
+}
+
+/* Of each thread: one of so many logits that no smaller one is wanted. */
+static float *least_of(const slm_head *head) {
+    return rest_of(head) + 1;
+}
+
+/* Of each thread: how many panels it ran. */
+static float *ran_of(const slm_team *team, const slm_head *head) {
+    return least_of(head) + team->count;
 }
 
 /* A step of one token, where the rest of the logit is monotone in the product, or nearly so, and finite with it. */
-static bool is_screened(const slm_input *input, const slm_head *head, const slm_choice *choice) {
+static bool can_screen(const slm_input *input, const slm_head *head, const slm_choice *choice) {
     return head->limits && !head->dense->bias && head->scale < 0x1p20f && input->n_tokens == 1 && !choice->allowed &&
            choice->top <= SLM_MOST_SCREENED && input->precision == SLM_PRECISION_DEFAULT && input->codes.group == SLM_GROUP;
 }
@@ -250,10 +269,9 @@ static void run_exactly(const slm_kernels *kernels, const slm_input *input, cons
 static void run_screened(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_head *head,
                          slm_choice *choice, const slm_linear_scratch *scratch) {
     const slm_matrix *w = &head->dense->w;
-    float *least = head->limits + w->n_panels; /* of each thread: one of so many logits that no smaller one is wanted */
-    float most = -INFINITY, *reach = scratch->d;
+    float *least = least_of(head), most = -INFINITY, *reach = scratch->d;
     likely l = {.most = slm_max64(choice->top, 1)};
-    int64_t begin, end;
+    int64_t begin, end, n_ran = 0;
     share(team, team->index, w, choice, &begin, &end);
     begin = slm_div_up(begin, ROWS);
     end = slm_div_up(end, ROWS);
@@ -271,8 +289,22 @@ static void run_screened(const slm_kernels *kernels, slm_team *team, const slm_i
         if (head->limits[p] < most) continue;
         while (next < end && next < p + BLOCK_PANELS && !(head->limits[next] < most)) next++;
         run_exactly(kernels, input, head, p, next, &k, scratch);
+        n_ran += next - p;
     }
+    ran_of(team, head)[team->index] = (float)n_ran;
     close_kept(&k);
+}
+
+/* After a step that was screened, or rested, and before the next. */
+static void judge(const slm_team *team, const slm_head *head, bool screened) {
+    float *rest = rest_of(head), n_ran = 0;
+    if (!screened) {
+        *rest -= 1;
+        return;
+    }
+    for (int i = 0; i < team->count; i++) n_ran += ran_of(team, head)[i];
+    bool lost = 2 * n_ran > (float)head->dense->w.n_panels;
+    *rest = !lost ? 0 : *rest == 0 ? 1 : 1 + REST;
 }
 
 /* ---- all threads ------------------------------------------------------------------------------------------------------- */
@@ -322,11 +354,12 @@ static slm_input some_tokens(const slm_input *input, int64_t first, int64_t n) {
 
 bool slm_head_choose(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_head *head,
                      slm_choice *choices, const slm_linear_scratch *scratch) {
-    bool alone = head->dense->w.form == SLM_FORM_BLAS;
+    bool alone = head->dense->w.form == SLM_FORM_BLAS, may_screen = can_screen(input, head, choices);
+    bool screened = may_screen && *rest_of(head) <= 1;
     for (int64_t t = 0, n; t < input->n_tokens; t += n) {
         for (n = 1; !alone && !choices[t].allowed && n < MOST_TOKENS && t + n < input->n_tokens && !choices[t + n].allowed;) n++;
         slm_input some = some_tokens(input, t, n);
-        if (is_screened(input, head, &choices[t])) {
+        if (screened) {
             run_screened(kernels, team, &some, head, &choices[t], scratch);
         } else if (choices[t].allowed) {
             run_allowed(kernels, team, &some, head, &choices[t], scratch);
@@ -338,6 +371,7 @@ bool slm_head_choose(const slm_kernels *kernels, slm_team *team, const slm_input
     int64_t begin, end;
     slm_team_range(team, input->n_tokens, &begin, &end);
     bool finite = true;
+    if (may_screen && begin < end) judge(team, head, screened);
     for (int64_t t = begin; t < end && !slm_team_cancelled(team); t++) {
         merge(team, &head->dense->w, &choices[t]);
         finite = finite && choices[t].count;

@@ -13,7 +13,7 @@ enum { SLM_MOST_SCREENED = 8 };
 typedef struct slm_head {
     const slm_dense *dense;
     float scale, cap; /* 0: none; logit = soft cap(scale * dense(x)) */
-    float *limits;    /* [slm_head_limits] scratch of all threads, where dense's matrix is screened; else NULL */
+    float *limits;    /* [slm_head_limits] of all threads, kept from step to step, where dense's matrix is screened; else NULL */
 } slm_head;
 
 /* Among which logits of one position, and how many of them: the same for any number of threads. */
@@ -29,7 +29,7 @@ typedef struct slm_choice {
     int64_t count;  /* kept: 0 where a logit is NaN or infinite */
 } slm_choice;
 
-/* Room for limits with a screened matrix of so many panels. */
+/* Room for limits with a screened matrix of so many panels: zeros before the first step. */
 int64_t slm_head_limits(int64_t n_panels, int threads);
 
 /* Finishes choices[t] of token t for each token of an input that is prepared for w: the bits of slm_linear_run in the rows that

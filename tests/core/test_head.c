@@ -17,7 +17,7 @@ enum { MOST_ROWS = 2600, MOST_COLS = 256, MOST_TOKENS = 21 };
 
 static slm_matrix w;
 static float bias[MOST_ROWS + 16];
-static float limits[MOST_ROWS / 16 + 1 + 4];
+static float limits[MOST_ROWS / 16 + 2 + 2 * 4];
 static long n_screened, n_left; /* panels in all, and those that were not run */
 
 /* What all rows give, and what is chosen. */
@@ -163,7 +163,8 @@ static void forget(slm_choice *c) {
     memset(c->values, 0x7f, MOST_ROWS * sizeof *c->values);
     memset(c->ids, 0x7f, MOST_ROWS * sizeof *c->ids);
     memset(c->leading, 0x7f, MOST_ROWS * sizeof *c->leading);
-    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) limits[i] = NAN;
+    for (int64_t i = 0; i < w.n_panels; i++) limits[i] = NAN;
+    limits[w.n_panels] = 0;
 }
 
 /* After a choice of one token from a screened head: each panel has a limit that its logits do not exceed. */
@@ -336,6 +337,39 @@ static void test_hard(const slm_kernels *kernels) {
     free_choice(&expected), free_choice(&found);
 }
 
+/* Where all rows are alike screening leaves nothing out: after two such steps there are sixteen of rest, then one more is tried.
+ */
+static void test_rest(const slm_kernels *kernels) {
+    slm_choice expected = new_choice(0, 0), found = new_choice(0, 0);
+    run r = new_run(kernels, 64, SLM_PRECISION_DEFAULT);
+    r.input.n_tokens = 1;
+    for (int64_t j = 0; j < 64; j++) r.input.x[j] = random_float();
+    for (int alike = 0; alike <= 1; alike++) {
+        make_head(SLM_TYPE_Q8_0, 900, 64, true, -1);
+        slm_dense dense = {.w = w};
+        for (int64_t p = 1; alike && p < w.n_panels; p++) {
+            memcpy(w.data + (size_t)p * w.panel_bytes, w.data, w.panel_bytes);
+            memcpy((uint8_t *)slm_matrix_low(&w, p), slm_matrix_low(&w, 0), 64 * 16 / 2);
+            memcpy((uint8_t *)slm_matrix_residues(&w, p), slm_matrix_residues(&w, 0), 64 / 32 * 16);
+        }
+        r.head = (slm_head){.dense = &dense, .limits = limits};
+        r.choices = NULL;
+        slm_threads_run(2, NULL, body, &r);
+        expected.n_rows = found.n_rows = 896;
+        expected.count = expect(r.logits, &expected, expected.values, expected.ids);
+        r.choices = &found;
+        forget(&found);
+        for (int step = 0; step < 40; step++) {
+            for (int64_t i = 0; i < w.n_panels; i++) limits[i] = NAN;
+            slm_threads_run(1 + step % 4, NULL, body, &r);
+            compare(&r, &expected, "rest");
+            CHECK(!isnan(limits[0]) == (!alike || step < 2 || step == 18 || step == 35));
+        }
+        free(w.data);
+    }
+    free_choice(&expected), free_choice(&found);
+}
+
 /* ---- drawing ------------------------------------------------------------------------------------------------------------- */
 
 /* What top_k keeps gives the same token as all logits do. */
@@ -374,6 +408,7 @@ int main(int argc, char **argv) {
         if (type == SLM_TYPE_Q8_0) CHECK(n_left > n_screened / 2);
     }
     test_hard(kernels);
+    test_rest(kernels);
     test_draw();
     return finish();
 }
