@@ -34,6 +34,5 @@ PyObject *slm_py_model_generate(PyObject *model, PyObject *args, PyObject *kwarg
 bool slm_py_call_options(PyObject *threads, PyObject *prefill_chunk, slm_call *call);
 
 slm_type slm_py_type(const char *name); /* SLM_TYPE_NONE: not known */
-/* "auto", "f32" or "bf16". False with an exception. */
 
 #endif
