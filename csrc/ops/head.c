@@ -176,8 +176,8 @@ int64_t slm_head_limits(int64_t n_panels, int threads) {
     return n_panels + 1 + 2 * threads;
 }
 
-/* Where logits lie close together most panels are left over, and screening loses; with a third of them it still wins. After two
- * steps in a row that left over more than half it rests for so many, and is then tried once more. */
+/* Where logits lie close together many panels are left over, and screening loses; with a third of them it still wins, by little.
+ * After two steps in a row that left over more than two fifths it rests for so many, and is then tried once more. */
 enum { REST = 16 };
 
 /* What follows the limits of panels: 0 where the last step won, 1 where it lost; above 1, so many steps to rest and one. */
@@ -303,7 +303,7 @@ static void judge(const slm_team *team, const slm_head *head, bool screened) {
         return;
     }
     for (int i = 0; i < team->count; i++) n_ran += ran_of(team, head)[i];
-    bool lost = 2 * n_ran > (float)head->dense->w.n_panels;
+    bool lost = 5 * n_ran > 2 * (float)head->dense->w.n_panels;
     *rest = !lost ? 0 : *rest == 0 ? 1 : 1 + REST;
 }
 
