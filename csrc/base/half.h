@@ -45,9 +45,6 @@ static inline uint16_t slm_f32_to_bf16(float x) {
     uint32_t quiet_nan = bits >> 16 | 0x40;
     return (uint16_t)((bits & 0x7fffffff) > 0x7f800000 ? quiet_nan : rounded);
 }
-static inline float slm_bf16_round(float x) {
-    return slm_bf16_to_f32(slm_f32_to_bf16(x));
-}
 
 /* A factor of a sum of bf16 products: 0 below 2^-56, so that the last place of each product, and with it every sum, is a multiple
  * of 2^-126, the smallest normal f32. Instructions for such sums take what is smaller for 0; here nothing is. */

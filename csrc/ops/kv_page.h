@@ -4,8 +4,7 @@
  * Page: [kv head][K | V].   K: 4 panels of 16 positions, bf16 [head_dim / 2][16][2] or f32 [head_dim][16].
  *                           V: bf16 [32 pairs of positions][width][2] or f32 [64][width], width = head_dim rounded up to 16.
  * int8: codes [head_dim][16] and f32 scales [groups][16] in each K panel; V: codes [64][width], then f32 scales [groups][64].
- * A group is 32 elements of a head at one position; the last one may be less. x ~ scale * code, as slm_kernels.quantize has it.
- */
+ * A group is 32 elements of a head at one position; the last one may be less. x ~ scale * code, as in slm_kernels.quantize. */
 #ifndef SLM_OPS_KV_PAGE_H
 #define SLM_OPS_KV_PAGE_H
 

@@ -8,8 +8,6 @@
 
 #include "base/alloc.h"
 
-enum { TOKENS_PER_LOOK = 1 << 14 };
-
 int slm_py_import_numpy(void) {
     import_array1(-1);
     return 0;
@@ -115,7 +113,7 @@ static int32_t *tokens_of_sequence(PyObject *object, const char *name, int64_t *
     if (!tokens) PyErr_NoMemory();
     for (Py_ssize_t i = 0; tokens && i < n; i++) {
         int64_t value = 0;
-        PyObject *item = (i + 1) % TOKENS_PER_LOOK || !PyErr_CheckSignals() ? PySequence_GetItem(object, i) : NULL;
+        PyObject *item = (i + 1) % SLM_PY_TOKENS_PER_LOOK || !PyErr_CheckSignals() ? PySequence_GetItem(object, i) : NULL;
         bool ok = item && token_of(item, name, i, &value);
         Py_XDECREF(item);
         if (!ok) {

@@ -8,6 +8,9 @@
 
 #include "slm.h"
 
+/* Signal handlers get to run so often while tokens are read or made. */
+enum { SLM_PY_TOKENS_PER_LOOK = 1 << 14 };
+
 /* ---- module state: every object the module keeps -------------------------------------------------------------------- */
 
 typedef struct slm_py_state {

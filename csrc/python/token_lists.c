@@ -4,7 +4,7 @@
  * run between two tokens. */
 #include "python/token_lists.h"
 
-enum { RECENT = 256, TOKENS_PER_LOOK = 1 << 14 };
+enum { RECENT = 256 };
 
 /* Nobody but list() has it, and not for longer than the tokens live. */
 typedef struct token_iterator {
@@ -36,7 +36,7 @@ static PyObject *iterator_next(PyObject *self) {
     const slm_tokens *tokens = iterator->tokens;
     size_t i = iterator->next;
     if (i == tokens->count) return NULL;
-    if ((i + 1) % TOKENS_PER_LOOK == 0 && PyErr_CheckSignals()) return NULL;
+    if ((i + 1) % SLM_PY_TOKENS_PER_LOOK == 0 && PyErr_CheckSignals()) return NULL;
     iterator->next++;
     if (iterator->spans) return Py_BuildValue("II", tokens->spans[i].start, tokens->spans[i].end);
     return id_object(iterator, tokens->ids[i]);

@@ -337,8 +337,7 @@ static void test_hard(const slm_kernels *kernels) {
     free_choice(&expected), free_choice(&found);
 }
 
-/* Where all rows are alike screening leaves nothing out: after two such steps there are sixteen of rest, then one more is tried.
- */
+/* Where all rows are alike nothing is left out: after two such steps there are sixteen of rest, then one more is tried. */
 static void test_rest(const slm_kernels *kernels) {
     slm_choice expected = new_choice(0, 0), found = new_choice(0, 0);
     run r = new_run(kernels, 64, SLM_PRECISION_DEFAULT);

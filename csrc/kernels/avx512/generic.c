@@ -19,9 +19,7 @@ SLM_TARGET_END
 
 #define TIER avx512
 #include "kernels/table.inc"
-#undef TIER
-#undef INT8
-#undef ATTENTION
+
 #define TIER            avx512_bf16
 #define INT8            avx512
 #define ATTENTION(name) slm_attention_##name##_bf16

@@ -13,8 +13,6 @@
 
 #define TIER neon
 #include "kernels/table.inc"
-#undef TIER
-#undef INT8
 #define TIER neon_i8mm
 #include "kernels/table.inc"
 #endif
