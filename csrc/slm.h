@@ -619,4 +619,19 @@ slm_status slm_batch_run(slm_batch *batch, const slm_call *call, slm_error *erro
 void slm_batch_chunk(slm_batch *batch, size_t i, slm_chunk *chunk);
 void slm_batch_release(slm_batch *batch); /* NULL is fine */
 
+/* ---- scores: what the model thinks of given tokens ------------------------------------------------------------------------ */
+
+typedef struct slm_scored {
+    const int32_t *tokens; /* [n_tokens] a context and what is scored behind it */
+    int64_t n_tokens;
+    int64_t n_scored; /* the last so many of them: at least one, and not all */
+    double *logprobs; /* [n_scored] to be filled: ln of the probability of each, given all tokens before it */
+    bool greedy;      /* to be filled: each of them is the likeliest, ties to the lowest id */
+} slm_scored;
+
+/* Fills all of texts. What they begin with in common is run once, and up to a prefill chunk of tokens at once, of as many texts
+ * as it takes; the same bits for any order and for any other texts beside (F32 weights through BLIS: for any number of threads).
+ * Logits take up to 64 MB, or one row; keys and values as in a batch. The message of an error names the text. */
+slm_status slm_score(slm_model *model, slm_scored *texts, size_t n_texts, const slm_call *call, slm_error *error);
+
 #endif

@@ -30,7 +30,7 @@ from slm.errors import (
 )
 from slm.model import Model, inspect, load, load_tokenizer
 from slm.options import GenerateOptions
-from slm.output import Chunk, Forward, Output
+from slm.output import Chunk, Forward, Output, Perplexity, Score
 from slm.session import Session
 from slm.tokenizer import Tokenizer
 
@@ -49,6 +49,8 @@ __all__ = [
     "Model",
     "NumericsError",
     "Output",
+    "Perplexity",
+    "Score",
     "Session",
     "TemplateError",
     "Tokenizer",

@@ -122,6 +122,18 @@ class Model:
     ) -> list[Chunk]:
         """All prompts to their ends, together; a KeyboardInterrupt loses them. An error's message names the prompt."""
 
+    def score(
+        self,
+        texts: Sequence[Sequence[int] | NDArray[np.integer]],
+        n_scored: Sequence[int],  # of each text the last so many tokens: at least one, and not all
+        threads: int = 0,
+        prefill_chunk: int = 0,  # most tokens of one step, of all texts
+    ) -> list[tuple[list[float], bool]]:
+        """ln of the probability of each scored token, given all before it; and is each of them the likeliest?
+
+        What texts begin with in common runs once. An error's message names the text.
+        """
+
 class Session:
     """One KV state: a table of pages."""
 

@@ -25,8 +25,9 @@ from slm.options import (
     refuse_type,
     shown,
 )
-from slm.output import Forward, Output
+from slm.output import Forward, Output, Perplexity, Score
 from slm.overflow import Fitted, check_fit, fit_chat, fit_prompt
+from slm.scoring import measure_perplexity, score_pairs
 from slm.session import Session
 from slm.tokenizer import Tokenizer, batch_of, flat_ids, prompt_ids
 
@@ -147,6 +148,47 @@ class Model:
             raise ValueError("tokens is empty; a forward pass takes at least one token")
         check_fit("tokens", len(ids), self.context, 0)
         return Forward(core.session().forward(ids, logits, self.threads))
+
+    def score(self, pairs: Iterable[tuple[Prompt, Prompt]]) -> list[Score]:
+        """How likely continuations are: the Score of each (context, continuation), in their order.
+
+        Both are str: they are encoded as one text, as in lm-evaluation-harness: white space that ends the context counts to the
+            continuation, which begins at the first token that is not one of the context alone. (Where a token reaches across,
+            it is scored whole; the harness would then put tokens together that are not those of the text.)
+        Else each is a str, encoded by itself, or a flat sequence of token ids. Only a context that is a str gets the special
+        tokens that the vocabulary puts in front of a text; one without any tokens is the bos token.
+        All pairs run together, and what they begin with in common runs once: a score is the same for any order, threads, or
+        other pairs beside it, bit for bit (F32 weights on BLIS: for any number of threads).
+        Raises ContextLengthError (nothing is ever cut), NumericsError, ClosedError, and TypeError and ValueError that name the
+        pair.
+        """
+        self._refuse_embedder("score")
+        core = self._open_core()
+        return score_pairs(core, self.tokenizer, self.vocab_size, self.context, pairs, self.threads)
+
+    def logprobs(self, tokens: Iterable[int]) -> NDArray[np.float64]:
+        """ln of the probability of each of a flat sequence of token ids but the first, given those before it: [n_tokens - 1]."""
+        self._refuse_embedder("logprobs")
+        core = self._open_core()
+        ids = check_ids("tokens", flat_ids("tokens", tokens), self.vocab_size)
+        if not ids:
+            raise ValueError("tokens is empty; the first token is what the others stand behind")
+        check_fit("tokens without the last", len(ids) - 1, self.context, 0)
+        return np.array(core.score([ids], [len(ids) - 1], self.threads)[0][0] if len(ids) > 1 else ())
+
+    def perplexity(self, text: Prompt, *, stride: int | None = None) -> Perplexity:
+        """How well the model predicts a text: a str or a flat sequence of token ids, of any length.
+
+        A text longer than the context is read in windows that fill it, each beginning `stride` tokens behind the one before,
+        as in Transformers' guide: every token is scored once, behind at least the tokens that two windows share. None: half a
+        window. A small stride is exact and slow.
+        The first token is scored only where the vocabulary puts a special token in front of a text (and then of every window);
+        else, and of token ids, it is only what the others stand behind.
+        Raises NumericsError, ClosedError, TypeError and ValueError.
+        """
+        self._refuse_embedder("perplexity")
+        core = self._open_core()
+        return measure_perplexity(core, self.tokenizer, self.vocab_size, self.context, text, stride, self.threads)
 
     def embed(
         self,

@@ -121,3 +121,48 @@ class Forward:
 
     def __repr__(self) -> str:
         return f"Forward(logits={self.logits.dtype}{list(self.logits.shape)})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Score:
+    """What a model thinks of a continuation.
+
+    logprob:        ln of its probability given its context: the sum of token_logprobs
+    is_greedy:      is each token the likeliest where it stands (of equal ones, the lowest id)?
+    token_logprobs: of each token, given the context and the tokens before it
+    tokens:         ids of the continuation
+    pieces:         the text of each of them, bytes that are no whole character as U+FFFD; empty without a tokenizer
+    """
+
+    logprob: float
+    is_greedy: bool
+    token_logprobs: list[float]
+    tokens: list[int]
+    pieces: list[str]
+
+    def _summary(self) -> str:
+        return f"logprob={self.logprob:.4f}, {len(self.tokens)} tokens{', greedy' if self.is_greedy else ''}"
+
+    def __repr__(self) -> str:
+        text = "".join(self.pieces)
+        text = text if len(text) <= 60 else text[:57] + "..."
+        return f"Score({f'{text!r}, ' if self.pieces else ''}{self._summary()})"
+
+
+@dataclass(frozen=True, slots=True)
+class Perplexity:
+    """How well a model predicts a text; see Model.perplexity().
+
+    value:  exp(nll)
+    stderr: its standard error by the delta method: value times that of nll, the tokens taken for independent; NaN for one token
+    tokens: how many were scored
+    nll:    their mean negative log-likelihood, in nat
+    """
+
+    value: float
+    stderr: float
+    tokens: int
+    nll: float
+
+    def __repr__(self) -> str:
+        return f"Perplexity({self.value:.3f} ± {self.stderr:.3f}, {self.tokens} tokens)"

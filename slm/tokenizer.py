@@ -33,6 +33,7 @@ class Tokenizer:
         self.bos_id = self._special_ids.get("bos_token")
         self.eos_id = self._special_ids.get("eos_token")
         self.end_ids = tuple(vocabulary.end_tokens)
+        self._prefix = list(vocabulary.prefix)  # what add_special_tokens puts in front of a text
         self.control_ids = tuple(np.flatnonzero(np.frombuffer(vocabulary.kinds, np.uint8) == CONTROL).tolist())
 
     @property

@@ -28,8 +28,10 @@ SAMPLED = {"temperature": 1.2, "top_k": 40, "top_p": 0.9}
 
 @pytest.fixture(scope="module", params=MODELS, ids="-".join)
 def core(request, tmp_path_factory):
-    name, type_name, kv = request.param
-    path = tmp_path_factory.mktemp("model") / "model.gguf"
+    return small_model(tmp_path_factory.mktemp("model") / "model.gguf", *request.param)
+
+
+def small_model(path, name, type_name, kv):
     if name in CASES:
         write_gguf(path, CASES[name], type_name, context_length=("uint32", CONTEXT))
     else:

@@ -478,6 +478,9 @@ static PyMethodDef methods[] = {
     {"generate", (PyCFunction)(void (*)(void))slm_py_model_generate, METH_VARARGS | METH_KEYWORDS,
      "generate(tokenizer, prompts, max_tokens, ignore_eos, temperature, top_k, top_p, seed, sample, stop, end_tokens, "
      "draft='none', threads=0)\n--\n\nWhat Generation.next(True) gives for each prompt; they run together."},
+    {"score", (PyCFunction)(void (*)(void))slm_py_model_score, METH_VARARGS | METH_KEYWORDS,
+     "score(texts, n_scored, threads=0, prefill_chunk=0)\n--\n\nLog-probabilities of the last n_scored[i] tokens of text i, and "
+     "whether all of these are the likeliest."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -26,9 +26,10 @@ PyObject *slm_py_wrap_session(slm_py_state *state, slm_session *session);
 /* False with BusyError while a call or a generation runs on the session. */
 bool slm_py_claim(const slm_py_state *state, const slm_py_session *session);
 
-/* Methods: Session.generate, a Generation that occupies the session; Model.generate, a whole batch. */
+/* Methods: Session.generate, a Generation that occupies the session; Model.generate, a whole batch; Model.score. */
 PyObject *slm_py_session_generate(PyObject *session, PyObject *args, PyObject *kwargs);
 PyObject *slm_py_model_generate(PyObject *model, PyObject *args, PyObject *kwargs);
+PyObject *slm_py_model_score(PyObject *model, PyObject *args, PyObject *kwargs);
 
 /* Puts threads and prefill_chunk into a call; NULL objects keep the defaults. False with an exception. */
 bool slm_py_call_options(PyObject *threads, PyObject *prefill_chunk, slm_call *call);

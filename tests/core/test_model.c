@@ -476,6 +476,52 @@ static void test_parts(slm_model *model) {
     }
 }
 
+/* ---- scores ------------------------------------------------------------------------------------------------------------- */
+
+/* Texts that branch: what each gets is what its logits say, in steps of any width; stopped, it ends at once. */
+static void test_scores(slm_model *model) {
+    static float logits[PROMPT * VOCAB];
+    static double expected[9][90], found[9][90];
+    int32_t tokens[9][90];
+    slm_scored texts[9];
+    bool greedy[9];
+    slm_error error;
+    for (int i = 0; i < 9; i++) {
+        int64_t n = i < 3 ? 90 - 20 * i : 72 + i % 4, n_scored = i < 3 ? n - 1 : 1 + i % 4;
+        for (int64_t j = 0; j < n; j++) tokens[i][j] = prompt[i && j >= 70 + i / 5 ? j + i : j];
+        texts[i] = (slm_scored){.tokens = tokens[i], .n_tokens = n, .n_scored = n_scored, .logprobs = found[i]};
+        slm_session *session = NULL;
+        CHECK(slm_session_create(model, &session, &error) == SLM_OK);
+        CHECK(slm_session_forward(session, tokens[i], n, SLM_LOGITS_ALL, logits, NULL, &error) == SLM_OK);
+        slm_session_release(session);
+        greedy[i] = true;
+        for (int64_t j = 0; j < n_scored; j++) {
+            const float *row = logits + (n - n_scored - 1 + j) * VOCAB;
+            int32_t token = tokens[i][n - n_scored + j];
+            int best = 0;
+            double total = 0;
+            for (int k = 0; k < VOCAB; k++) best = row[k] > row[best] ? k : best;
+            for (int k = 0; k < VOCAB; k++) total += exp((double)row[k] - row[best]);
+            expected[i][j] = (double)row[token] - row[best] - log(total);
+            greedy[i] = greedy[i] && token == best;
+        }
+    }
+    for (int64_t chunk = 0; chunk < 40; chunk += 3) {
+        slm_call call = {.threads = 1 + (int)chunk % 2, .prefill_chunk = chunk};
+        memset(found, 0, sizeof found);
+        CHECK(slm_score(model, texts, 9, &call, &error) == SLM_OK);
+        for (int i = 0; i < 9; i++) {
+            CHECK(texts[i].greedy == greedy[i]);
+            for (int64_t j = 0; j < texts[i].n_scored; j++) CHECK(fabs(found[i][j] - expected[i][j]) < 1e-5);
+        }
+    }
+    int events = 0;
+    slm_call stop = {.event = always_stop, .user = &events, .prefill_chunk = 11};
+    CHECK(slm_score(model, texts, 9, &stop, &error) == SLM_CANCELLED && events == 1);
+    texts[4].n_scored = texts[4].n_tokens;
+    CHECK(slm_score(model, texts, 9, NULL, &error) == SLM_BAD_ARGUMENT && strstr(error.message, "text[4]"));
+}
+
 /* ---- what fails
  * ------------------------------------------------------------------------------------------------------------------ */
 
@@ -501,6 +547,11 @@ static slm_status everything(const files *f, const slm_load_options *load, float
     if (!status) status = slm_batch_create(model, NULL, prompts, 2, &options, &batch, error);
     if (!status) status = slm_batch_run(batch, &call, error);
     slm_batch_release(batch);
+    double logprobs[3][30];
+    slm_scored texts[] = {{.tokens = prompt, .n_tokens = 40, .n_scored = 30, .logprobs = logprobs[0]},
+                          {.tokens = prompt, .n_tokens = 33, .n_scored = 1, .logprobs = logprobs[1]},
+                          {.tokens = prompt + 1, .n_tokens = 9, .n_scored = 8, .logprobs = logprobs[2]}};
+    if (!status) status = slm_score(model, texts, 3, &call, error);
     slm_generation_release(generation);
     slm_session_release(fork);
     slm_session_release(session);
@@ -674,6 +725,7 @@ int main(int argc, char **argv) {
         if (types[i] != SLM_TYPE_F32 || !*cpu.blas_arch) test_parts(model);
         test_generation(model);
         test_allowed(model);
+        if (types[i] != SLM_TYPE_F32 || !*cpu.blas_arch) test_scores(model);
         slm_model_release(model);
         const slm_kv_type kv = types[i] == SLM_TYPE_Q4_1 ? SLM_KV_INT8 : SLM_KV_BF16;
         const slm_load_options high = {.context = CONTEXT, .kv = kv, .precision = SLM_PRECISION_HIGH};
