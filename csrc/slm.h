@@ -558,6 +558,17 @@ typedef struct slm_generate_options {
     float temperature; /* 0: greedy, ties to the lowest id */
     int32_t top_k;     /* 0: off */
     float top_p;       /* (0, 1]; 1: off */
+    float min_p;       /* [0, 1]: least probability, as a part of the largest; 0: off */
+    float typical_p;   /* (0, 1]: mass of those that surprise as much as is expected; 0 and 1: off */
+    /* Added to logits: -infinity bans a token, NaN and infinity are refused. */
+    const int32_t *bias_ids; /* [n_bias] */
+    const float *bias;       /* [n_bias] */
+    size_t n_bias;
+    /* Of the last penalty_window >= 1 tokens of prompt and text: logits divided, negative ones multiplied; 0 and 1: off */
+    float repetition_penalty;
+    float presence_penalty, frequency_penalty; /* taken from their logits, and once more for each time they stand there */
+    int64_t penalty_window;
+    int64_t no_repeat_ngram; /* so many tokens never stand together twice, the prompt included; 0: off */
     uint64_t seed;
     uint64_t sample;           /* index of this sample under the seed */
     slm_strings stop;          /* none empty; needs a tokenizer */

@@ -54,8 +54,8 @@ class Memory(TypedDict):
     encoded: dict[str, int]  # elements of each float type that quantize= turns into its own
 
 class GenerateArguments(TypedDict):
-    """What Model.generate and Session.generate take beside their prompts. They also go by position: tokenizer, the prompt or
-    prompts, then the others in this order, then threads or n_held."""
+    """What Model.generate and Session.generate take beside their prompts. The first ones also go by position: tokenizer, the
+    prompt or prompts, then the others in this order up to draft, then threads or n_held."""
 
     tokenizer: Tokenizer | None
     max_tokens: int
@@ -68,6 +68,15 @@ class GenerateArguments(TypedDict):
     stop: Sequence[bytes]
     end_tokens: Sequence[int]
     draft: NotRequired[Literal["none", "lookup"]]
+    min_p: NotRequired[float]
+    typical_p: NotRequired[float]
+    repetition_penalty: NotRequired[float]
+    presence_penalty: NotRequired[float]
+    frequency_penalty: NotRequired[float]
+    penalty_window: NotRequired[int]
+    no_repeat_ngram: NotRequired[int]
+    bias_ids: NotRequired[Sequence[int]]
+    bias: NotRequired[Sequence[float]]  # as many; -inf bans
 
 def cpu_info() -> CpuInfo: ...
 def measure_bandwidth(size: int = 1 << 30, sweeps: int = 5, threads: int = 0) -> float:

@@ -82,6 +82,41 @@ def build_parser() -> Parser:
         metavar="P",
         help="sample among the likely tokens that together have this probability (default 1: off)",
     )
+    group.add_argument(
+        "--min-p",
+        type=float,
+        metavar="P",
+        help="sample among tokens at least P times as likely as the likeliest (default 0: off)",
+    )
+    group.add_argument(
+        "--typical-p",
+        type=float,
+        metavar="P",
+        help="sample among the tokens whose information is nearest to the entropy (default 1: off)",
+    )
+    group.add_argument(
+        "--repetition-penalty", type=float, metavar="R", help="divide the logits of tokens that were there by R (default 1: off)"
+    )
+    group.add_argument(
+        "--presence-penalty",
+        type=float,
+        metavar="A",
+        help="subtract A from the logits of tokens that were there (default 0: off)",
+    )
+    group.add_argument(
+        "--frequency-penalty", type=float, metavar="A", help="and A for each time they were there (default 0: off)"
+    )
+    group.add_argument(
+        "--penalty-window", type=int, metavar="N", help="how many of the last tokens the penalties look at (default 64)"
+    )
+    group.add_argument("--no-repeat-ngram", type=int, metavar="N", help="no N tokens stand together twice (default 0: off)")
+    group.add_argument(
+        "--logit-bias",
+        type=id_and_bias,
+        action="append",
+        metavar="ID=BIAS",
+        help="add BIAS to the logit of a token, -inf to ban it; may be given several times",
+    )
     group.add_argument("--seed", type=int, metavar="N", help="seed of the sampling (default: a new one each time)")
     group.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be given several times")
     group.add_argument(
@@ -241,7 +276,18 @@ def open_model(args: argparse.Namespace) -> Iterator[slm.Model]:
 
 
 def generate_options(args: argparse.Namespace) -> dict[str, Any]:
-    return {name: value for name in GENERATE_OPTIONS if (value := getattr(args, name)) is not None}
+    options = {name: value for name in GENERATE_OPTIONS if (value := getattr(args, name)) is not None}
+    if "logit_bias" in options:
+        options["logit_bias"] = dict(options["logit_bias"])
+    return options
+
+
+def id_and_bias(text: str) -> tuple[int, float]:
+    id, _, bias = text.partition("=")
+    try:
+        return int(id), float(bias)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a token id, = and a number, found {text!r}") from None
 
 
 def template_options(args: argparse.Namespace) -> dict[str, Any]:

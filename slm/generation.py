@@ -18,6 +18,7 @@ def core_arguments(tokenizer: Tokenizer | None, end_ids: Sequence[int], options:
     if options.stop and tokenizer is None:
         raise ValueError("stop is given, and the model has no tokenizer to make text with")
     assert options.seed is not None  # checked options have one
+    bias = options.logit_bias or {}
     return {
         "tokenizer": None if tokenizer is None else tokenizer._core,
         "max_tokens": options.max_tokens,
@@ -30,6 +31,15 @@ def core_arguments(tokenizer: Tokenizer | None, end_ids: Sequence[int], options:
         "stop": [stop.encode() for stop in options.stop],
         "end_tokens": end_ids,
         "draft": options.draft or "none",
+        "min_p": options.min_p,
+        "typical_p": options.typical_p,
+        "repetition_penalty": options.repetition_penalty,
+        "presence_penalty": options.presence_penalty,
+        "frequency_penalty": options.frequency_penalty,
+        "penalty_window": options.penalty_window,
+        "no_repeat_ngram": options.no_repeat_ngram,
+        "bias_ids": list(bias),
+        "bias": list(bias.values()),
     }
 
 

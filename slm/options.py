@@ -17,14 +17,13 @@ from slm.errors import UnsupportedError
 MAX_INT32 = 2**31 - 1
 MAX_SEED = 2**64 - 1
 MAX_TEMPERATURE = 100.0
+MAX_PENALTY = 100.0
+MAX_BIAS = 1e9
 OVERFLOW = ("error", "oldest", "middle")
 DRAFTS = ("lookup",)
 
 # Part of the API's plan, not of this version.
-LATER_GENERATE = frozenset({
-    "constrain", "echo", "edit", "frequency_penalty", "logit_bias", "logprobs", "min_p", "n", "no_repeat_ngram",
-    "penalty_window", "presence_penalty", "processors", "progress", "repetition_penalty", "typical_p",
-})  # fmt: skip
+LATER_GENERATE = frozenset(("constrain", "echo", "edit", "logprobs", "n", "processors", "progress"))
 LATER_LOAD = frozenset(("adapter",))
 
 # What people type who come from other libraries.
@@ -33,13 +32,20 @@ ELSEWHERE = {
     "eos_token_id": "stop",
     "max_length": "max_tokens",
     "max_new_tokens": "max_tokens",
+    "last_n_tokens": "penalty_window",
     "n_ctx": "context",
     "n_predict": "max_tokens",
     "n_threads": "threads",
     "num_ctx": "context",
     "num_predict": "max_tokens",
     "num_thread": "threads",
+    "penalty_last_n": "penalty_window",
+    "repeat_last_n": "penalty_window",
+    "repeat_penalty": "repetition_penalty",
+    "repetition_context_size": "penalty_window",
+    "sequence_bias": "logit_bias",
     "stop_strings": "stop",
+    "suppress_tokens": "logit_bias",
     "temp": "temperature",
 }
 
@@ -136,6 +142,17 @@ def check_stop(value: Any) -> tuple[str, ...]:
     return stops
 
 
+def check_bias(value: Any) -> dict[int, float]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"logit_bias must be a mapping of token ids to numbers, not {type(value).__name__} {shown(value)}")
+    biases = {}
+    for key, bias in value.items():
+        id = check_int("a key of logit_bias", key, 0, MAX_INT32)
+        banned = isinstance(bias, Real) and bias == -math.inf
+        biases[id] = -math.inf if banned else check_number(f"logit_bias[{id}]", bias, -MAX_BIAS, MAX_BIAS)
+    return biases
+
+
 def check_ids(name: str, ids: Iterable[Any], vocab_size: int) -> list[int]:
     """Token ids as a list of int, each of them in the vocabulary."""
     checked = []
@@ -161,6 +178,16 @@ class GenerateOptions:
     temperature: 0 is greedy, ties to the lowest id; else logits are divided by it, up to 100
     top_k:       sample among the k most likely tokens; 0 is off
     top_p:       sample among the most likely tokens that together have this probability, in (0, 1]; 1 is off
+    min_p:       sample among tokens that are at least this times as likely as the likeliest, in [0, 1]; 0 is off
+    typical_p:   sample among tokens whose information is nearest to what is expected, the entropy, and which together have this
+                 probability, in (0, 1]; 1 is off
+    repetition_penalty: divides the logits of tokens that are among the last penalty_window of prompt and answer, and multiplies
+                 them where they are negative; above 0, up to 100; 1 is off
+    presence_penalty, frequency_penalty: taken from the logits of those tokens, once, and once more for each time that they are
+                 there; -100 to 100; 0 is off
+    penalty_window: how many of the last tokens these three look at, 1 to 2147483647
+    no_repeat_ngram: no so many tokens stand together twice in prompt and answer; 0 is off
+    logit_bias:  a mapping of token ids to what is added to their logits, -1e9 to 1e9; -inf bans a token
     seed:        0 to 2**64 - 1; None draws one. The Output records it: the same seed gives the same text again
     stop:        a string or several, none empty; the text ends before the first one that appears
     draft:       "lookup" guesses several tokens at a time, from what followed the same tokens earlier in the text, and checks
@@ -170,6 +197,10 @@ class GenerateOptions:
                  tokens out, but the system message or bos token, "middle" those in the middle; both until max_tokens, but at
                  most half of the context, fit behind it. The Output's usage.cut_tokens says how many tokens were left out
 
+    They work in the order of Transformers: logit_bias, repetition_penalty, presence_penalty and frequency_penalty,
+    no_repeat_ngram; then, unless greedy, temperature, top_k, top_p, min_p, typical_p, each on what the one before has left.
+    Transformers' repetition_penalty looks at all tokens: penalty_window=2**31 - 1. ValueError where all tokens are banned.
+
     Raises TypeError or ValueError that name the parameter, its value and its range.
     """
 
@@ -178,6 +209,14 @@ class GenerateOptions:
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    penalty_window: int = 64
+    no_repeat_ngram: int = 0
+    logit_bias: Mapping[int, float] | None = None
     seed: int | None = None
     stop: str | Sequence[str] = ()
     draft: Literal["lookup"] | None = None
@@ -191,6 +230,14 @@ class GenerateOptions:
             "temperature": check_number("temperature", self.temperature, 0.0, MAX_TEMPERATURE),
             "top_k": check_int("top_k", self.top_k, 0, MAX_INT32),
             "top_p": check_number("top_p", self.top_p, 0.0, 1.0, open_low=True),
+            "min_p": check_number("min_p", self.min_p, 0.0, 1.0),
+            "typical_p": check_number("typical_p", self.typical_p, 0.0, 1.0, open_low=True),
+            "repetition_penalty": check_number("repetition_penalty", self.repetition_penalty, 0.0, MAX_PENALTY, open_low=True),
+            "presence_penalty": check_number("presence_penalty", self.presence_penalty, -MAX_PENALTY, MAX_PENALTY),
+            "frequency_penalty": check_number("frequency_penalty", self.frequency_penalty, -MAX_PENALTY, MAX_PENALTY),
+            "penalty_window": check_int("penalty_window", self.penalty_window, 1, MAX_INT32),
+            "no_repeat_ngram": check_int("no_repeat_ngram", self.no_repeat_ngram, 0, MAX_INT32),
+            "logit_bias": None if self.logit_bias is None else check_bias(self.logit_bias),
             "seed": seed,
             "stop": check_stop(self.stop),
             "draft": None if self.draft is None else check_choice("draft", self.draft, DRAFTS),

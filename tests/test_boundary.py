@@ -98,13 +98,27 @@ def test_forward_names_the_wrong_argument(smollm2, name, value, error):
         ("max_tokens", -1, ValueError),
         ("temperature", float("nan"), ValueError),
         ("top_p", 0.0, ValueError),
+        ("min_p", 1.5, ValueError),
+        ("typical_p", -1.0, ValueError),
+        ("repetition_penalty", float("inf"), ValueError),
+        ("presence_penalty", float("nan"), ValueError),
+        ("frequency_penalty", float("inf"), ValueError),
+        ("penalty_window", -1, ValueError),
+        ("presence_penalty", 1.0, ValueError),  # without a window
+        ("no_repeat_ngram", -1, ValueError),
+        ("bias_ids", [1], ValueError),
+        ("bias", [1.0], ValueError),
         ("prompt", [], ValueError),
     ],
 )
 def test_generate_names_the_wrong_argument(smollm2, name, value, error):
     session = smollm2._core.session()
-    with pytest.raises(error, match=name):
+    with pytest.raises(error, match="penalty_window" if value == 1.0 else name):
         generation(session, **{"prompt": [1], name: value})
+    with pytest.raises(ValueError, match="logit_bias: expected token ids from 0"):
+        generation(session, [1], bias_ids=[1, 1 << 20], bias=[0.0, 0.0])
+    with pytest.raises(ValueError, match="logit_bias: expected a finite number or -inf, found inf"):
+        generation(session, [1], bias_ids=[1], bias=[float("inf")])
     session.forward([1], "none")  # not left busy
 
 

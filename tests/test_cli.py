@@ -2,6 +2,7 @@
 """The command line as a user has it: subprocesses, pipes, a terminal, signals."""
 
 import dataclasses
+import math
 import os
 import pty
 import re
@@ -88,15 +89,39 @@ def test_run_takes_every_option(smollm2, smollm2_path):
         "--ignore-eos",
         "--draft",
         "lookup",
+        "--logit-bias",
+        "5=-inf",
+        "--logit-bias",
+        "6=1.5",
+        "--repetition-penalty",
+        1.1,
+        "--min-p",
+        0.01,
     ]
     options += ["--context", 256, "--threads", 1, "--kv", "bf16", "--offline", "--system", "Be brief."]
     done = cli("run", "-m", smollm2_path, "--max-tokens", 12, *options, QUESTION)
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}]
     expected = smollm2.chat(
-        messages, max_tokens=12, temperature=0.9, top_k=40, top_p=0.95, seed=3, stop=["\n\n", "zzz"], ignore_eos=True
+        messages,
+        max_tokens=12,
+        temperature=0.9,
+        top_k=40,
+        top_p=0.95,
+        seed=3,
+        ignore_eos=True,
+        stop=["\n\n", "zzz"],
+        logit_bias={5: -math.inf, 6: 1.5},
+        repetition_penalty=1.1,
+        min_p=0.01,
     ).text
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.removesuffix("\n") == expected.removesuffix("\n")
+
+
+def test_run_refuses_what_is_no_bias():
+    done = cli("run", "--logit-bias", "5", QUESTION)
+    assert done.returncode == 2
+    assert "argument --logit-bias: expected a token id, = and a number, found '5'" in done.stderr
 
 
 @pytest.mark.parametrize("argument", [[], ["-"]])

@@ -37,6 +37,33 @@ WRONG = [
     ("top_p", -0.0, ValueError, ["top_p", "above 0 and at most 1"]),
     ("top_p", 1.0001, ValueError, ["top_p", "above 0 and at most 1", "1.0001"]),
     ("top_p", math.nan, ValueError, ["top_p", "above 0 and at most 1", "nan"]),
+    ("min_p", -0.1, ValueError, ["min_p", "from 0 to 1", "-0.1"]),
+    ("min_p", 1.5, ValueError, ["min_p", "from 0 to 1", "1.5"]),
+    ("min_p", math.nan, ValueError, ["min_p", "from 0 to 1", "nan"]),
+    ("min_p", None, TypeError, ["min_p", "number", "NoneType"]),
+    ("typical_p", 0, ValueError, ["typical_p", "above 0 and at most 1"]),
+    ("typical_p", 1.1, ValueError, ["typical_p", "above 0 and at most 1", "1.1"]),
+    ("typical_p", "x", TypeError, ["typical_p", "number", "str 'x'"]),
+    ("repetition_penalty", 0, ValueError, ["repetition_penalty", "above 0 and at most 100", "0"]),
+    ("repetition_penalty", -1.0, ValueError, ["repetition_penalty", "above 0 and at most 100", "-1.0"]),
+    ("repetition_penalty", math.inf, ValueError, ["repetition_penalty", "above 0 and at most 100", "inf"]),
+    ("repetition_penalty", True, TypeError, ["repetition_penalty", "bool True"]),
+    ("presence_penalty", 101, ValueError, ["presence_penalty", "from -100 to 100", "101"]),
+    ("presence_penalty", "1", TypeError, ["presence_penalty", "str '1'"]),
+    ("frequency_penalty", math.nan, ValueError, ["frequency_penalty", "from -100 to 100", "nan"]),
+    ("frequency_penalty", [1], TypeError, ["frequency_penalty", "list"]),
+    ("penalty_window", 0, ValueError, ["penalty_window", "from 1 to 2147483647", "0"]),
+    ("penalty_window", -1, ValueError, ["penalty_window", "from 1 to 2147483647", "-1"]),
+    ("penalty_window", 6.0, TypeError, ["penalty_window", "integer", "float 6.0"]),
+    ("no_repeat_ngram", -1, ValueError, ["no_repeat_ngram", "from 0 to 2147483647", "-1"]),
+    ("no_repeat_ngram", 2.0, TypeError, ["no_repeat_ngram", "integer", "float 2.0"]),
+    ("logit_bias", [(5, 1.0)], TypeError, ["logit_bias", "mapping of token ids to numbers", "list"]),
+    ("logit_bias", {"5": 1.0}, TypeError, ["a key of logit_bias", "integer", "str '5'"]),
+    ("logit_bias", {-1: 1.0}, ValueError, ["a key of logit_bias", "from 0 to", "-1"]),
+    ("logit_bias", {5: math.inf}, ValueError, ["logit_bias[5]", "from -1e+09 to 1e+09", "inf"]),
+    ("logit_bias", {5: math.nan}, ValueError, ["logit_bias[5]", "nan"]),
+    ("logit_bias", {5: "1"}, TypeError, ["logit_bias[5]", "number", "str '1'"]),
+    ("logit_bias", {5: None}, TypeError, ["logit_bias[5]", "number", "NoneType"]),
     ("seed", -1, ValueError, ["seed", "from 0 to 18446744073709551615", "-1"]),
     ("seed", 2**64, ValueError, ["seed", "from 0 to 18446744073709551615", "18446744073709551616"]),
     ("seed", 1.5, TypeError, ["seed", "integer", "float 1.5"]),
@@ -70,11 +97,23 @@ def test_numpy_scalars_and_edges_are_accepted():
         temperature=np.float32(0.5),
         top_k=np.uint8(40),
         top_p=np.float64(1.0),
+        min_p=np.float32(0.25),
+        no_repeat_ngram=np.int8(3),
+        logit_bias={np.int64(5): np.float32(-1.5), 6: -math.inf},
         seed=np.uint64(2**64 - 1),
         stop="x",
     )
     assert options == GenerateOptions(
-        max_tokens=0, ignore_eos=True, temperature=0.5, top_k=40, top_p=1.0, seed=2**64 - 1, stop=("x",)
+        max_tokens=0,
+        ignore_eos=True,
+        temperature=0.5,
+        top_k=40,
+        top_p=1.0,
+        min_p=0.25,
+        no_repeat_ngram=3,
+        logit_bias={5: -1.5, 6: -math.inf},
+        seed=2**64 - 1,
+        stop=("x",),
     )
     assert [type(v) for v in (options.max_tokens, options.temperature, options.seed)] == [int, float, int]
     assert GenerateOptions(temperature=100, top_p=5e-324).temperature == 100.0
@@ -96,6 +135,8 @@ def test_seed_is_drawn_and_recorded():
         ("temprature", "temperature"),
         ("do_sample", "temperature"),
         ("topp", "top_p"),
+        ("repeat_penalty", "repetition_penalty"),
+        ("repeat_last_n", "penalty_window"),
     ],
 )
 def test_unknown_keyword_names_the_nearest(typed, meant):
@@ -104,29 +145,11 @@ def test_unknown_keyword_names_the_nearest(typed, meant):
 
 
 def test_unknown_keyword_without_a_near_one_lists_them():
-    with pytest.raises(
-        TypeError, match="'zzz'; it has max_tokens, ignore_eos, temperature, top_k, top_p, seed, stop, draft, overflow"
-    ):
+    with pytest.raises(TypeError, match="'zzz'; it has max_tokens, ignore_eos, temperature, top_k, top_p, min_p, typical_p, "):
         GenerateOptions.of("generate", {"zzz": 1})
 
 
-LATER = [
-    "min_p",
-    "typical_p",
-    "repetition_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-    "penalty_window",
-    "no_repeat_ngram",
-    "logit_bias",
-    "n",
-    "logprobs",
-    "echo",
-    "constrain",
-    "processors",
-    "edit",
-    "progress",
-]
+LATER = ["n", "logprobs", "echo", "constrain", "processors", "edit", "progress"]
 
 
 @pytest.mark.parametrize("option", LATER)

@@ -238,6 +238,7 @@ static slm_status advance(slm_batch *b, double before, double start, const slm_c
     b->seconds = before + slm_seconds() - start;
     for (int64_t i = 0, row = 0; i < b->n_live && !status; row += parts[i++].n_outputs) {
         status = take(b, &b->live[i], &parts[i], row, error);
+        if (status) status = fail_for(b, &b->live[i], error);
     }
     if (!status) leave(b);
     return status;

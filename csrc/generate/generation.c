@@ -8,7 +8,6 @@ struct slm_generation {
     slm_session *session;
     slm_rules rules;
     slm_sequence sequence;
-    slm_status broken; /* text was lost to this error: no going on */
     double prefill_seconds, decode_seconds;
 };
 
@@ -75,13 +74,12 @@ static slm_status advance(slm_generation *g, const slm_call *call, slm_clock *cl
         s->n_drafts = 0; /* perhaps only a draft that nobody would have drawn gives NaN */
         status = SLM_OK;
     }
-    if (status) return status;
-    return g->broken = slm_sequence_accept(s, rules, g->session, 0, error);
+    return status ? status : slm_sequence_accept(s, rules, g->session, 0, error);
 }
 
 slm_status slm_generation_next(slm_generation *g, bool whole, const slm_call *call, slm_chunk *chunk, slm_error *error) {
-    if (g->broken) return slm_fail(error, g->broken, -1, "an earlier failure lost text of this generation");
     slm_sequence *s = &g->sequence;
+    if (s->broken) return slm_fail(error, s->broken, -1, "an earlier failure lost text of this generation");
     slm_clock clock;
     slm_clock_start(&clock, call);
     slm_status status = SLM_OK;

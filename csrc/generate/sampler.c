@@ -4,29 +4,49 @@
 #include <math.h>
 
 #include "base/alloc.h"
+#include "base/status.h"
 
-slm_status slm_sampler_create(slm_sampler *s, float temperature, int32_t top_k, float top_p, int64_t n, slm_error *error) {
-    *s = (slm_sampler){.temperature = temperature, .top_k = top_k, .top_p = top_p, .n = n};
-    if (!(temperature >= 0) || !isfinite(temperature)) {
-        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "temperature: expected a finite number >= 0, found %g", (double)temperature);
+static slm_status check(const slm_generate_options *o, slm_error *error) {
+    if (!(o->temperature >= 0) || !isfinite(o->temperature)) {
+        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "temperature: expected a finite number >= 0, found %g",
+                        (double)o->temperature);
     }
-    if (top_k < 0) return slm_fail(error, SLM_BAD_ARGUMENT, -1, "top_k: expected a number >= 0, found %d", (int)top_k);
-    if (!(top_p > 0 && top_p <= 1)) {
-        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "top_p: expected a number in (0, 1], found %g", (double)top_p);
+    if (o->top_k < 0) return slm_fail(error, SLM_BAD_ARGUMENT, -1, "top_k: expected a number >= 0, found %d", (int)o->top_k);
+    if (!(o->top_p > 0 && o->top_p <= 1)) {
+        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "top_p: expected a number in (0, 1], found %g", (double)o->top_p);
     }
-    if (temperature == 0) return SLM_OK;
+    if (!(o->min_p >= 0 && o->min_p <= 1)) {
+        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "min_p: expected a number in [0, 1], found %g", (double)o->min_p);
+    }
+    if (!(o->typical_p >= 0 && o->typical_p <= 1)) {
+        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "typical_p: expected a number in [0, 1], found %g", (double)o->typical_p);
+    }
+    return SLM_OK;
+}
+
+slm_status slm_sampler_create(slm_sampler *s, const slm_generate_options *o, int64_t n, slm_error *error) {
+    slm_status status = check(o, error);
+    if (status) return status;
+    *s = (slm_sampler){.temperature = o->temperature,
+                       .top_k = o->top_k,
+                       .top_p = o->top_p,
+                       .min_p = o->min_p,
+                       .typical_p = o->typical_p > 0 ? o->typical_p : 1,
+                       .n = n};
+    if (s->temperature == 0) return SLM_OK;
     s->weights = slm_alloc_array((size_t)n, sizeof *s->weights);
+    s->keys = s->typical_p < 1 ? slm_alloc_array((size_t)n, sizeof *s->keys) : NULL;
     s->order = slm_alloc_array((size_t)n, sizeof *s->order);
-    if (s->weights && s->order) return SLM_OK;
+    if (s->weights && s->order && (s->keys || s->typical_p == 1)) return SLM_OK;
     slm_sampler_release(s);
     return slm_fail_memory(error);
 }
 
 void slm_sampler_release(slm_sampler *s) {
     slm_free(s->weights);
+    slm_free(s->keys);
     slm_free(s->order);
-    s->weights = NULL;
-    s->order = NULL;
+    *s = (slm_sampler){0};
 }
 
 static int32_t largest(const float *logits, int64_t n) {
@@ -37,39 +57,103 @@ static int32_t largest(const float *logits, int64_t n) {
     return best;
 }
 
-/* In falling order of logits, ties to the lower id. */
-static bool before(const float *logits, int32_t a, int32_t b) {
-    return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
+/* In falling order of keys, ties to the lower index. */
+static bool before(const float *keys, int32_t a, int32_t b) {
+    return keys[a] > keys[b] || (keys[a] == keys[b] && a < b);
 }
 
-static void sift_down(const float *logits, int32_t *heap, int64_t n, int64_t at) {
+static void sift_down(const float *keys, int32_t *heap, int64_t n, int64_t at) {
     int32_t moved = heap[at];
     for (int64_t child; (child = 2 * at + 1) < n; at = child) {
-        if (child + 1 < n && before(logits, heap[child + 1], heap[child])) child++;
-        if (!before(logits, heap[child], moved)) break;
+        if (child + 1 < n && before(keys, heap[child + 1], heap[child])) child++;
+        if (!before(keys, heap[child], moved)) break;
         heap[at] = heap[child];
     }
     heap[at] = moved;
 }
 
+static void make_heap(const float *keys, int32_t *heap, int64_t n) {
+    for (int64_t i = n / 2; i-- > 0;) sift_down(keys, heap, n, i);
+}
+
 /* The first of *n is taken off the heap and put behind it. */
-static int32_t pop(const float *logits, int32_t *heap, int64_t *n) {
+static int32_t pop(const float *keys, int32_t *heap, int64_t *n) {
     int32_t top = heap[0];
     heap[0] = heap[--*n];
     heap[*n] = top;
-    if (*n) sift_down(logits, heap, *n, 0);
+    if (*n) sift_down(keys, heap, *n, 0);
     return top;
+}
+
+static bool top_k_cuts(const slm_sampler *s, int64_t n) {
+    return s->top_k && s->top_k <= n;
+}
+
+/* What top_k, top_p and min_p keep is order[result .. n - 1], the first to be counted last. total: of the n weights. */
+static int64_t keep_likeliest(const slm_sampler *s, const float *logits, int64_t n, double total) {
+    const float *weights = s->weights;
+    int32_t *order = s->order;
+    int64_t left = n;
+    if (!top_k_cuts(s, n) && s->top_p == 1) {
+        for (int32_t i = 0; i < n; i++) {
+            if (weights[i] > 0 && weights[i] >= s->min_p) order[--left] = i;
+        }
+        return left;
+    }
+    /* A heap gives tokens in falling order, as many as are kept; they gather behind it. Those without weight stay. */
+    double kept = 0;
+    for (int32_t i = 0; i < n; i++) order[i] = i;
+    make_heap(logits, order, n);
+    if (top_k_cuts(s, n)) {
+        total = 0;
+        while (left && weights[order[0]] > 0 && (n - left < s->top_k || logits[order[0]] == logits[order[left]])) {
+            total += weights[pop(logits, order, &left)];
+        }
+        int64_t end = left;
+        left = n;
+        while (left > end && kept < s->top_p * total && weights[order[left - 1]] >= s->min_p) kept += weights[order[--left]];
+    } else {
+        while (left && weights[order[0]] > 0 && weights[order[0]] >= s->min_p && kept < s->top_p * total) {
+            kept += weights[pop(logits, order, &left)];
+        }
+    }
+    return left;
+}
+
+/* What typical_p keeps of order[first .. n - 1] is order[result .. n - 1]. An index whose key is 0 is as typical as can be. */
+static int64_t keep_typical(const slm_sampler *s, const float *logits, float largest_logit, int64_t first, int64_t n) {
+    double total = 0, entropy = 0, kept = 0;
+    for (int64_t i = first; i < n; i++) total += s->weights[s->order[i]];
+    double log_total = log(total);
+    for (int64_t i = first; i < n; i++) {
+        int32_t at = s->order[i];
+        double information = log_total - (logits[at] - largest_logit) / s->temperature;
+        s->keys[at] = (float)information;
+        entropy += s->weights[at] / total * information;
+    }
+    for (int64_t i = first; i < n; i++) {
+        float *key = &s->keys[s->order[i]];
+        *key = -(float)fabs(*key - entropy);
+    }
+    int32_t *heap = s->order + first;
+    int64_t left = n - first;
+    make_heap(s->keys, heap, left);
+    while (left && (kept < s->typical_p * total || s->keys[heap[0]] == s->keys[heap[left]])) {
+        kept += s->weights[pop(s->keys, heap, &left)];
+    }
+    return first + left;
 }
 
 int64_t slm_sampler_draw(const slm_sampler *s, const float *logits, int64_t n, double uniform) {
     int32_t best = largest(logits, n);
+    if (logits[best] == -INFINITY) return -1;
     if (s->temperature == 0) return best;
-    double total = 0;
+    double total = 0, mass = 0;
     for (int64_t i = 0; i < n; i++) total += s->weights[i] = expf((logits[i] - logits[best]) / s->temperature);
 
     /* No truncation: every token counts, in the order of ids. */
-    if (s->top_p == 1 && (s->top_k == 0 || s->top_k > n)) {
-        double target = uniform * total, mass = 0;
+    if (!top_k_cuts(s, n) && s->top_p == 1 && s->min_p == 0 && s->typical_p == 1) {
+        double target = uniform * total;
         for (int32_t i = 0; i < n; i++) {
             mass += s->weights[i];
             if (mass > target) return i;
@@ -77,26 +161,14 @@ int64_t slm_sampler_draw(const slm_sampler *s, const float *logits, int64_t n, d
         return best; /* rounding took the last crumb */
     }
 
-    /* A heap gives tokens in falling order, as many as are kept; they gather behind it, the largest last. */
-    int64_t left = n;
-    for (int32_t i = 0; i < n; i++) s->order[i] = i;
-    for (int64_t i = left / 2; i-- > 0;) sift_down(logits, s->order, left, i);
+    int64_t first = keep_likeliest(s, logits, n, total);
+    if (s->typical_p < 1) first = keep_typical(s, logits, logits[best], first, n);
     double kept = 0;
-    if (s->top_k && s->top_k <= n) {
-        total = 0;
-        while (left && (n - left < s->top_k || logits[s->order[0]] == logits[s->order[left]])) {
-            total += s->weights[pop(logits, s->order, &left)];
-        }
-        int64_t n_top = n - left;
-        left = n;
-        while (left > n - n_top && kept < s->top_p * total) kept += s->weights[s->order[--left]];
-    } else {
-        while (left && kept < s->top_p * total) kept += s->weights[pop(logits, s->order, &left)];
-    }
-    double target = uniform * kept, mass = 0;
-    for (int64_t i = n; i-- > left;) {
+    for (int64_t i = n; i-- > first;) kept += s->weights[s->order[i]];
+    double target = uniform * kept;
+    for (int64_t i = n; i-- > first;) {
         mass += s->weights[s->order[i]];
         if (mass > target) return s->order[i];
     }
-    return best;
+    return s->order[n - 1];
 }

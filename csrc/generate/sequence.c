@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "generate/sequence.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -30,11 +31,13 @@ static slm_status check(const slm_generate_options *o, const slm_tokenizer *toke
     return SLM_OK;
 }
 
-/* Room for what a sampler reads of each row: for all logits where it cuts nothing off and nothing else says which. */
+/* Room for what is read of each row: for all logits where they change, or where the sampler cuts nothing off and nothing else
+ * says which. */
 static slm_status make_room(slm_rules *rules, int64_t n_rows, int64_t vocab_size, slm_error *error) {
     const slm_sampler *s = &rules->sampler;
-    bool greedy = s->temperature == 0, all = !greedy && (!s->top_k || s->top_k >= s->n);
-    size_t room = greedy ? SLM_MAX_THREADS : (size_t)vocab_size, bytes = sizeof(float), n;
+    bool greedy = s->temperature == 0, cut = greedy || (s->top_k && s->top_k < s->n);
+    bool all = !cut || slm_penalties_wanted(&rules->options);
+    size_t room = all || !greedy ? (size_t)vocab_size : SLM_MAX_THREADS, bytes = sizeof(float), n;
     if (!all || rules->options.constrained) bytes += sizeof(int32_t) + sizeof(float);
     rules->choices = slm_alloc_array((size_t)n_rows, sizeof *rules->choices);
     rules->room = slm_mul_size((size_t)n_rows, room, &n) ? slm_alloc_array(n, bytes) : NULL;
@@ -43,11 +46,7 @@ static slm_status make_room(slm_rules *rules, int64_t n_rows, int64_t vocab_size
     if (all) rules->logits = values;
     for (int64_t i = 0; i < n_rows; i++) {
         slm_choice *c = &rules->choices[i];
-        *c = (slm_choice){.n_rows = s->n,
-                          .top = greedy     ? 0
-                                 : s->top_k ? s->top_k
-                                            : INT64_MAX,
-                          .values = values + (size_t)i * room};
+        *c = (slm_choice){.n_rows = s->n, .top = all ? INT64_MAX : greedy ? 0 : s->top_k, .values = values + (size_t)i * room};
         if (bytes == sizeof(float)) continue;
         c->ids = (int32_t *)(void *)(values + n) + (size_t)i * room;
         c->leading = values + 2 * n + (size_t)i * room;
@@ -65,8 +64,11 @@ slm_status slm_rules_create(slm_rules *rules, const slm_model *model, slm_tokeni
     slm_generate_options *o = &rules->options;
     const slm_strings *stop = &options->stop;
     o->stop = (slm_strings){.count = stop->count};
-    o->end_tokens = NULL;
+    o->end_tokens = o->bias_ids = NULL;
+    o->bias = NULL;
     status = copy((void **)&o->end_tokens, options->end_tokens, options->n_end_tokens, sizeof(int32_t), error);
+    if (!status) status = copy((void **)&o->bias_ids, options->bias_ids, o->n_bias, sizeof(int32_t), error);
+    if (!status) status = copy((void **)&o->bias, options->bias, o->n_bias, sizeof(float), error);
     if (!status) {
         status = copy((void **)&o->stop.bytes, stop->bytes, stop->count ? (size_t)stop->offsets[stop->count] : 0, 1, error);
     }
@@ -76,7 +78,8 @@ slm_status slm_rules_create(slm_rules *rules, const slm_model *model, slm_tokeni
     }
     /* Rows of the output layer past the tokenizer's vocabulary mean nothing and are never drawn. */
     int64_t n = tokenizer ? slm_min64(stats.vocab_size, slm_tokenizer_size(tokenizer)) : stats.vocab_size;
-    if (!status) status = slm_sampler_create(&rules->sampler, o->temperature, o->top_k, o->top_p, n, error);
+    if (!status) status = slm_penalties_create(&rules->penalties, o, stats.vocab_size, error);
+    if (!status) status = slm_sampler_create(&rules->sampler, o, n, error);
     if (!status) status = make_room(rules, n_rows, stats.vocab_size, error);
     if (status) {
         slm_rules_release(rules);
@@ -87,10 +90,13 @@ slm_status slm_rules_create(slm_rules *rules, const slm_model *model, slm_tokeni
 }
 
 void slm_rules_release(slm_rules *rules) {
+    slm_penalties_release(&rules->penalties);
     slm_sampler_release(&rules->sampler);
     slm_free(rules->choices);
     slm_free(rules->room);
     slm_free((void *)(uintptr_t)rules->options.end_tokens);
+    slm_free((void *)(uintptr_t)rules->options.bias_ids);
+    slm_free((void *)(uintptr_t)rules->options.bias);
     slm_free((void *)(uintptr_t)rules->options.stop.bytes);
     slm_free((void *)(uintptr_t)rules->options.stop.offsets);
     slm_tokenizer_release(rules->tokenizer);
@@ -170,23 +176,45 @@ static slm_status add_text(slm_sequence *s, const slm_rules *rules, const int32_
     return SLM_OK;
 }
 
-/* The index-th token, from one row. */
-static int32_t draw_token(slm_rules *rules, const slm_choice *c, uint64_t index) {
-    if (c->n_allowed == 1) return c->allowed[0];
-    const slm_generate_options *o = &rules->options;
-    bool all = rules->logits && !c->allowed;
-    int64_t i = slm_sampler_draw(&rules->sampler, c->values, all ? c->n_rows : c->count, slm_random(o->seed, o->sample, index));
-    return all ? (int32_t)i : c->ids[i];
+/* What a row offers. */
+static slm_candidates candidates_of(const slm_rules *rules, slm_choice *c) {
+    if (rules->logits && !c->allowed) return (slm_candidates){.logits = c->values, .n = c->n_rows};
+    if (c->n_allowed == 1) { /* it was not run */
+        c->values[0] = 0;
+        c->ids[0] = c->allowed[0];
+        c->count = 1;
+    }
+    return (slm_candidates){.logits = c->values, .ids = c->ids, .n = c->count};
 }
 
-/* Draws the token behind the last one, or finds the end. */
-static slm_status draw(slm_sequence *s, slm_rules *rules, const slm_choice *choice, slm_error *error) {
-    const slm_generate_options *o = &rules->options;
-    if (!o->max_tokens) {
-        s->finish = SLM_FINISH_LENGTH;
-        return SLM_OK;
+static slm_status check_changed(const slm_candidates *c, slm_error *error) {
+    for (int64_t i = 0; i < c->n; i++) {
+        if (c->logits[i] < INFINITY) continue;
+        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "the logit of token %d has become %g: expected a finite number or -inf",
+                        c->ids ? (int)c->ids[i] : (int)i, (double)c->logits[i]);
     }
-    int32_t token = draw_token(rules, choice, (uint64_t)(s->n_ids - s->n_prompt));
+    return SLM_OK;
+}
+
+/* The token behind the last one, from one row. */
+static slm_status draw_token(const slm_sequence *s, slm_rules *rules, slm_choice *choice, int32_t *token, slm_error *error) {
+    const slm_generate_options *o = &rules->options;
+    slm_candidates c = candidates_of(rules, choice);
+    if (slm_penalties_wanted(o)) {
+        slm_penalties_apply(&rules->penalties, s->ids, s->n_ids, &c);
+        slm_status status = check_changed(&c, error);
+        if (status) return status;
+    }
+    double uniform = slm_random(o->seed, o->sample, (uint64_t)(s->n_ids - s->n_prompt));
+    int64_t i = slm_sampler_draw(&rules->sampler, c.logits, c.n, uniform);
+    if (i < 0) return slm_fail(error, SLM_BAD_ARGUMENT, -1, "no token is left to draw: all of them are banned");
+    *token = c.ids ? c.ids[i] : (int32_t)i;
+    return SLM_OK;
+}
+
+/* The token joins the text, or ends it. */
+static slm_status add_token(slm_sequence *s, const slm_rules *rules, int32_t token, slm_error *error) {
+    const slm_generate_options *o = &rules->options;
     if (ends_text(o, token)) {
         s->finish = SLM_FINISH_STOP;
         return add_text(s, rules, NULL, 0, true, error);
@@ -199,19 +227,22 @@ static slm_status draw(slm_sequence *s, slm_rules *rules, const slm_choice *choi
 
 slm_status slm_sequence_accept(slm_sequence *s, slm_rules *rules, slm_session *session, int64_t first_row, slm_error *error) {
     int64_t n_drafts = s->n_drafts, n_accepted = 0;
-    slm_status status = SLM_OK;
+    slm_status status = SLM_OK, drawn = SLM_OK;
     s->n_drafts = 0;
-    for (bool right = true; right && !status && s->finish == SLM_FINISH_NONE;) {
+    if (!rules->options.max_tokens) s->finish = SLM_FINISH_LENGTH;
+    for (bool right = true; right && s->finish == SLM_FINISH_NONE;) {
         int64_t at = s->n_ids;
-        int32_t draft = n_accepted < n_drafts ? s->ids[at] : -1;
-        s->n_run = at;
-        status = draw(s, rules, &rules->choices[first_row + n_accepted], error);
+        int32_t token = -1, draft = n_accepted < n_drafts ? s->ids[at] : -1;
+        drawn = draw_token(s, rules, &rules->choices[first_row + n_accepted], &token, error);
+        s->n_run = drawn ? at - 1 : at; /* the next try needs logits again */
+        if (!drawn) status = s->broken = add_token(s, rules, token, error);
+        if (drawn || status) break;
         right = s->n_ids > at && s->ids[at] == draft;
         n_accepted += right;
     }
-    slm_lookup_learn(&s->lookup, n_drafts, n_accepted, s->ids[s->n_ids - 1]);
-    if (!status && n_drafts) status = slm_session_rewind(session, s->n_before + s->n_run, error);
-    return status;
+    if (!drawn) slm_lookup_learn(&s->lookup, n_drafts, n_accepted, s->ids[s->n_ids - 1]);
+    if (!status && (n_drafts || drawn)) status = slm_session_rewind(session, s->n_before + s->n_run, error);
+    return drawn ? drawn : status;
 }
 
 void slm_sequence_chunk(slm_sequence *s, slm_chunk *chunk) {

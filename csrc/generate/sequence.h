@@ -4,6 +4,7 @@
 #define SLM_GENERATE_SEQUENCE_H
 
 #include "generate/lookup.h"
+#include "generate/penalties.h"
 #include "generate/sampler.h"
 #include "model/session.h"
 
@@ -11,6 +12,7 @@
 typedef struct slm_rules {
     slm_tokenizer *tokenizer;     /* NULL: no text */
     slm_generate_options options; /* its arrays are ours */
+    slm_penalties penalties;
     slm_sampler sampler;
     int64_t context;
     slm_choice *choices; /* of each row of a step: what the sampler reads of its logits */
@@ -18,7 +20,8 @@ typedef struct slm_rules {
     void *room;          /* of the choices */
 } slm_rules;
 
-/* Checks and copies. n_rows: outputs of a step, at most. On failure there is nothing to release. */
+/* Checks and copies into rules, which stay where they are. n_rows: outputs of a step, at most. On failure there is nothing to
+ * release. */
 slm_status slm_rules_create(slm_rules *rules, const slm_model *model, slm_tokenizer *tokenizer,
                             const slm_generate_options *options, int64_t n_rows, slm_error *error);
 void slm_rules_release(slm_rules *rules); /* zeroed is fine */
@@ -35,6 +38,7 @@ typedef struct slm_sequence { /* zeroed is empty */
     size_t shown, cut;
     int64_t n_shown; /* generated tokens that were in earlier chunks */
     slm_finish finish;
+    slm_status broken; /* text was lost to this error: no going on */
 } slm_sequence;
 
 /* ids: [n_prompt] the prompt, of which the first n_held stand at the end of what the session holds, `length` positions. */
@@ -47,8 +51,8 @@ slm_status slm_sequence_prepare(slm_sequence *sequence, const slm_rules *rules, 
 /* What its session is to run then: all tokens that have not run yet, and the drafts. */
 slm_part slm_sequence_part(const slm_sequence *sequence, slm_session *session);
 /* Takes the outputs of that part, rows first_row .. first_row + n_drafts: draws a token, and from the row of each draft that
- * turns out to be what was drawn one more; or finds the end. Takes the drafts back that did not turn out so. On failure text is
- * lost. */
+ * turns out to be what was drawn one more; or finds the end. Takes the drafts back that did not turn out so. On failure what was
+ * drawn stays, and unless text is lost a later step can go on. */
 slm_status slm_sequence_accept(slm_sequence *sequence, slm_rules *rules, slm_session *session, int64_t first_row,
                                slm_error *error);
 

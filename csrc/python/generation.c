@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * generation.c: slm._core.Generation: the token loop over one session, pulled chunk by chunk; and batches, which run whole. */
+#include <float.h>
 #include <string.h>
 
 #include "python/objects.h"
@@ -11,8 +12,8 @@ typedef struct arguments {
     slm_tokenizer *tokenizer; /* borrowed; NULL: none */
     PyObject *prompt, *last;  /* borrowed: the argument `prompt` or `prompts`, and the one of the method's own, or NULL */
     slm_generate_options options;
-    int32_t *end_tokens;
-    PyObject *stop_bytes, *stop_offsets;
+    int32_t *end_tokens, *bias_ids;
+    PyObject *stop_bytes, *stop_offsets, *bias;
 } arguments;
 
 /* The stop strings as one block of bytes and its offsets, both `bytes` objects for the caller to release. */
@@ -45,17 +46,59 @@ static bool read_draft(const char *name, slm_draft *draft) {
     return false;
 }
 
+/* In f32, where only 0 becomes 0: it has a meaning of its own. */
+static float not_zero(double x) {
+    return x > 0 && (float)x == 0 ? FLT_TRUE_MIN : (float)x;
+}
+
+/* A mapping of ids to numbers, as two sequences. */
+static bool read_bias(PyObject *ids, PyObject *values, arguments *a) {
+    int64_t n_ids = 0, n_values = 0;
+    if (ids && !(a->bias_ids = slm_py_tokens(ids, "bias_ids", &n_ids))) return false;
+    if (values && !(a->options.bias = slm_py_floats(values, "bias", &n_values, &a->bias))) return false;
+    a->options.bias_ids = a->bias_ids;
+    a->options.n_bias = (size_t)n_ids;
+    if (n_ids == n_values) return true;
+    PyErr_Format(PyExc_ValueError, "bias: expected as many values as bias_ids, found %lld for %lld", (long long)n_values,
+                 (long long)n_ids);
+    return false;
+}
+
 /* False with an exception. */
 static bool read_arguments(const slm_py_state *state, PyObject *args, PyObject *kwargs, char *prompt, char *last, arguments *a) {
-    char *names[] = {"tokenizer", prompt,   "max_tokens", "ignore_eos", "temperature", "top_k", "top_p",
-                     "seed",      "sample", "stop",       "end_tokens", "draft",       last,    NULL};
+    char *names[] = {"tokenizer",
+                     prompt,
+                     "max_tokens",
+                     "ignore_eos",
+                     "temperature",
+                     "top_k",
+                     "top_p",
+                     "seed",
+                     "sample",
+                     "stop",
+                     "end_tokens",
+                     "draft",
+                     last,
+                     "min_p",
+                     "typical_p",
+                     "repetition_penalty",
+                     "presence_penalty",
+                     "frequency_penalty",
+                     "penalty_window",
+                     "no_repeat_ngram",
+                     "bias_ids",
+                     "bias",
+                     NULL};
     PyObject *tokenizer, *max_tokens, *top_k_object, *seed, *sample, *stop, *end_tokens;
+    PyObject *window = NULL, *ngram = NULL, *bias_ids = NULL, *bias = NULL;
     slm_generate_options *o = &a->options;
     const char *draft = "none";
+    double temperature, top_p, typical_p = 1, repetition = 1;
     int ignore_eos;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOpfOfOOOO|sO", names, &tokenizer, &a->prompt, &max_tokens, &ignore_eos,
-                                     &o->temperature, &top_k_object, &o->top_p, &seed, &sample, &stop, &end_tokens, &draft,
-                                     &a->last)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOpdOdOOOO|sO$fddffOOOO", names, &tokenizer, &a->prompt, &max_tokens,
+                                     &ignore_eos, &temperature, &top_k_object, &top_p, &seed, &sample, &stop, &end_tokens, &draft,
+                                     &a->last, &o->min_p, &typical_p, &repetition, &o->presence_penalty, &o->frequency_penalty,
+                                     &window, &ngram, &bias_ids, &bias)) {
         return false;
     }
     int64_t n_end, top_k;
@@ -64,10 +107,16 @@ static bool read_arguments(const slm_py_state *state, PyObject *args, PyObject *
         !slm_py_uint64(sample, "sample", &o->sample) || !read_draft(draft, &o->draft) ||
         (tokenizer != Py_None && !(a->tokenizer = slm_py_tokenizer(state, tokenizer))) ||
         !(a->end_tokens = slm_py_tokens(end_tokens, "end_tokens", &n_end)) ||
-        !read_stop(stop, &o->stop, &a->stop_bytes, &a->stop_offsets)) {
+        !read_stop(stop, &o->stop, &a->stop_bytes, &a->stop_offsets) ||
+        (window && !slm_py_int(window, "penalty_window", 0, INT64_MAX, &o->penalty_window)) ||
+        (ngram && !slm_py_int(ngram, "no_repeat_ngram", 0, INT64_MAX, &o->no_repeat_ngram)) || !read_bias(bias_ids, bias, a)) {
         return false;
     }
     o->ignore_eos = ignore_eos;
+    o->temperature = not_zero(temperature);
+    o->top_p = not_zero(top_p);
+    o->typical_p = not_zero(typical_p);
+    o->repetition_penalty = not_zero(repetition);
     o->top_k = (int32_t)top_k;
     o->end_tokens = a->end_tokens;
     o->n_end_tokens = (size_t)n_end;
@@ -76,6 +125,8 @@ static bool read_arguments(const slm_py_state *state, PyObject *args, PyObject *
 
 static void free_arguments(arguments *a) {
     slm_py_free(a->end_tokens);
+    slm_py_free(a->bias_ids);
+    Py_XDECREF(a->bias);
     Py_XDECREF(a->stop_bytes);
     Py_XDECREF(a->stop_offsets);
 }

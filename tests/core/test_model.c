@@ -377,10 +377,12 @@ static void test_allowed(slm_model *model) {
             if (take) g.ids[i][g.counts[i]++] = id;
         }
     }
-    for (int kind = 0; kind < 4; kind++) { /* greedy, top-k, top-p alone, nothing cut */
+    for (int kind = 0; kind < 5; kind++) { /* greedy, top-k, top-p alone, nothing cut, penalties */
         options.temperature = kind ? 2 : 0;
         options.top_k = kind == 1 ? 7 : 0;
         options.top_p = kind == 2 ? 0.8f : 1;
+        options.frequency_penalty = kind == 4;
+        options.penalty_window = 12;
         g.asked = 0;
         g.stop_at = 5;
         slm_call call = {.event = answer, .user = &g, .threads = 1 + kind % 2};
@@ -389,13 +391,17 @@ static void test_allowed(slm_model *model) {
         CHECK(slm_generation_next(generation, true, &call, &chunk, &error) == SLM_CANCELLED);
         CHECK(slm_generation_next(generation, true, &call, &chunk, &error) == SLM_OK && chunk.n_tokens == 20 && g.asked == 20);
         slm_sampler sampler;
-        CHECK(slm_sampler_create(&sampler, options.temperature, options.top_k, options.top_p, VOCAB, &error) == SLM_OK);
+        CHECK(slm_sampler_create(&sampler, &options, VOCAB, &error) == SLM_OK);
         for (int i = 0; i < 20 && chunk.n_tokens == 20; i++) {
             float logits[VOCAB], some[VOCAB];
             const int32_t *input = i ? &chunk.tokens[i - 1] : prompt;
             CHECK(slm_session_forward(other, input, i ? 1 : 9, SLM_LOGITS_LAST, logits, NULL, &error) == SLM_OK);
             int64_t n = g.counts[i] ? g.counts[i] : VOCAB;
-            for (int64_t j = 0; j < n; j++) some[j] = logits[g.counts[i] ? g.ids[i][j] : j];
+            for (int64_t j = 0; j < n; j++) some[j] = n == 1 ? 0 : logits[g.counts[i] ? g.ids[i][j] : j];
+            for (int64_t k = i - 12; kind == 4 && k < i; k++) {
+                int32_t seen = k < 0 ? prompt[9 + k] : chunk.tokens[k];
+                for (int64_t j = 0; k >= -9 && j < n; j++) some[j] -= (g.counts[i] ? g.ids[i][j] : j) == seen;
+            }
             int64_t at = slm_sampler_draw(&sampler, some, n, slm_random(0, 0, (uint64_t)i));
             CHECK(chunk.tokens[i] == (g.counts[i] ? g.ids[i][at] : at));
         }
@@ -419,6 +425,19 @@ static void test_allowed(slm_model *model) {
         }
         g.stop_at = -1;
         CHECK(slm_generation_next(generation, true, &call, &chunk, &error) == SLM_OK && chunk.n_tokens == 20);
+        slm_generation_release(generation);
+
+        /* The only one that is allowed is banned. */
+        slm_generate_options banned = options;
+        banned.bias_ids = &g.ids[5][0];
+        banned.bias = &(float){-INFINITY};
+        banned.n_bias = 1;
+        CHECK(slm_session_rewind(session, 0, &error) == SLM_OK);
+        CHECK(slm_generation_create(session, NULL, prompt, 9, 0, &banned, &generation, &error) == SLM_OK);
+        for (int again = 0; again < 2; again++) {
+            CHECK(slm_generation_next(generation, true, &call, &chunk, &error) == SLM_BAD_ARGUMENT);
+            CHECK(slm_session_length(session) == 9 + 4);
+        }
         slm_generation_release(generation);
         slm_session_release(session);
         slm_session_release(other);
@@ -530,7 +549,17 @@ static slm_status everything(const files *f, const slm_load_options *load, float
     slm_model *model = NULL;
     slm_session *session = NULL, *fork = NULL;
     slm_generation *generation = NULL;
-    slm_generate_options options = {.max_tokens = 3, .temperature = 1, .top_p = 1};
+    const int32_t banned[] = {1, 2};
+    const float bias[] = {-INFINITY, -INFINITY};
+    slm_generate_options options = {.max_tokens = 3,
+                                    .temperature = 1,
+                                    .top_p = 1,
+                                    .typical_p = 0.9f,
+                                    .presence_penalty = 1,
+                                    .penalty_window = 9,
+                                    .bias_ids = banned,
+                                    .bias = bias,
+                                    .n_bias = 2};
     slm_chunk chunk;
     slm_memory memory;
     slm_call call = {.threads = 1, .prefill_chunk = 30};
