@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any, NoReturn
 
 import slm
@@ -30,7 +30,7 @@ GENERATE_OPTIONS = tuple(field.name for field in fields(slm.GenerateOptions))
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         extra = re.match(r"unrecognized arguments: [^-]", message)
-        hint = "; run, chat and tokenize take the model as -m MODEL" if extra else ""
+        hint = "; run, chat, score and tokenize take the model as -m MODEL" if extra else ""
         self.exit(2, f"{self.prog}: {message}{hint}; see {self.prog} --help\n")
 
 
@@ -155,10 +155,30 @@ def build_parser() -> Parser:
     command.set_defaults(function=inspect)
 
     command = commands.add_parser(
-        "tokenize", parents=[model], help="show the tokens of a text", description="Show the tokens of a text."
+        "score",
+        parents=[model, loading],
+        help="how likely continuations are, or a text",
+        description="Log-probabilities of continuations, or the perplexity of a text.",
+        epilog='A line of FILE is {"context": "2 + 2 =", "continuation": " 4"} or ["2 + 2 =", " 4"]; lists of token ids may '
+        "stand for texts. All lines run together, and what contexts begin with in common runs once.",
+    )
+    command.add_argument("--perplexity", action="store_true", help="FILE is a text, of any length: its perplexity")
+    command.add_argument(
+        "--stride", type=int, metavar="N", help="tokens from window to window of a long text (default: half of one)"
+    )
+    command.add_argument("--json", action="store_true", help="print every field of each result, as a line of JSON")
+    command.add_argument("file", nargs="?", metavar="FILE", help="what to score; - or none at all reads it from stdin")
+    command.set_defaults(function=score)
+
+    command = commands.add_parser(
+        "tokenize", parents=[model], help="show the tokens of a text", description="Show the tokens of a text, one a line."
     )
     command.add_argument("--parse-special", action="store_true", help="read control tokens that are written in the text as such")
-    command.add_argument("--ids", action="store_true", help="print the ids alone, on one line")
+    command.add_argument("--no-special-tokens", action="store_true", help="put no bos or eos around the text")
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--ids", action="store_true", help="print the ids alone, on one line")
+    form.add_argument("--json", action="store_true", help="print id, piece and place in the text of each, as a line of JSON")
+    form.add_argument("--decode", action="store_true", help="the other way: TEXT holds ids, print their text")
     command.add_argument("text", nargs="?", metavar="TEXT", help="the text; - or none at all reads it from stdin")
     command.set_defaults(function=tokenize)
     return parser
@@ -222,48 +242,71 @@ def models(args: argparse.Namespace) -> None:
 
 
 def inspect(args: argparse.Namespace) -> None:
-    from slm.info import short_bytes
-
     info = slm.inspect(args.source, **{name: getattr(args, name) for name in LOAD_OPTIONS})
-    types = ", ".join(f"{name} ({100 * n / info.parameters:.1f} %)" for name, n in info.quantization.items())
-    lines = {
-        "name": quoted(info.name),
-        "file": f"{info.path} ({short_bytes(info.file_bytes)})",
-        "revision": info.revision,
-        "family": quoted(info.family),
-        "parameters": f"{info.parameters:,}",
-        "types": types or "no tensors",
-        "trained": "not stated" if info.trained_context is None else f"for {info.trained_context:,} tokens",
-        "original": None if info.original_context is None else f"{info.original_context:,} tokens, before it was stretched",
-    }
-    if info.memory_bytes is not None:
-        weights, kv, workspace = (short_bytes(getattr(info, f"{name}_bytes")) for name in ("weight", "kv", "workspace"))
-        lines |= {
-            "context": f"{info.context:,} tokens",
-            "weights": weights,
-            "KV cache": f"{kv} in {info.kv} when the context is full",
-            "workspace": f"{workspace} while a prompt runs",
-            "process": f"{short_bytes(info.process_bytes)} for Python, slm and the tokenizer",
-            "memory": f"{short_bytes(info.memory_bytes)} in all, which {'fits' if info.fits else 'does not fit'}: "
-            f"{short_bytes(info.available_bytes)} are available",
-        }
-    if info.unsupported:
-        lines["cannot run"] = "; ".join(info.unsupported)
-    for name, value in lines.items():
-        if value is not None:
-            print(f"{name + ':':<12}{value}")
+    for name, value in info.rows().items():
+        print(f"{name + ':':<12}{value}")
+
+
+def score(args: argparse.Namespace) -> None:
+    if args.stride is not None and not args.perplexity:
+        raise ValueError("--stride is for --perplexity")
+    refuse_model(args.file)
+    if args.file in (None, "-"):
+        text = given_text(args.file, "text" if args.perplexity else "list of pairs")
+    else:
+        with open(args.file, encoding="utf-8") as file:
+            text = file.read()
+    if args.perplexity:
+        with open_model(args) as model:
+            perplexity = model.perplexity(text, stride=args.stride)
+        print(json.dumps(asdict(perplexity)) if args.json else perplexity)
+        return
+    pairs = [read_pair(line, i) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+    with open_model(args) as model:
+        for scored in model.score(pairs):
+            shown = printable(repr("".join(scored.pieces) or scored.tokens))
+            mark = "greedy" if scored.is_greedy else ""
+            print(json.dumps(asdict(scored)) if args.json else f"{scored.logprob:>12.4f}  {mark:<6}  {shown}")
+
+
+def read_pair(line: str, number: int) -> tuple[Any, Any]:
+    pair = from_json(line, f"line {number}")
+    if isinstance(pair, dict) and pair.keys() >= {"context", "continuation"}:
+        return pair["context"], pair["continuation"]
+    if isinstance(pair, list) and len(pair) == 2:
+        return pair[0], pair[1]
+    raise ValueError(f'line {number} must be {{"context": ..., "continuation": ...}} or [context, continuation]')
 
 
 def tokenize(args: argparse.Namespace) -> None:
     text = given_text(args.text, "text")
     refuse_model(args.text)
     tokenizer = slm.load_tokenizer(args.model, revision=args.revision, offline=args.offline)
-    ids = tokenizer.encode(text, parse_special=args.parse_special)
+    if args.decode:
+        if args.parse_special or args.no_special_tokens:
+            raise ValueError("--parse-special and --no-special-tokens are not for --decode")
+        print(printable(tokenizer.decode(read_ids(text))))
+        return
+    options = {"parse_special": args.parse_special, "add_special_tokens": not args.no_special_tokens}
+    ids, spans = tokenizer.encode_with_offsets(text, **options)
     if args.ids:
         print(*ids)
         return
-    for id in ids:
-        print(f"{id:>8}  {tokenizer.token_bytes(id).decode('utf-8', 'backslashreplace')!r}")
+    for id, (start, end) in zip(ids, spans, strict=True):
+        piece = tokenizer.token_bytes(id)
+        if args.json:
+            print(json.dumps({"id": id, "piece": piece.decode("utf-8", "backslashreplace"), "start": start, "end": end}))
+        else:
+            print(f"{id:>8}  {piece.decode('utf-8', 'backslashreplace')!r}")
+
+
+def read_ids(text: str) -> list[int]:
+    """Ids as --ids prints them, or as a list in Python or JSON."""
+    words = text.replace(",", " ").strip(" []\n").split()
+    wrong = next((word for word in words if not word.isdecimal()), None)
+    if wrong is not None:
+        raise ValueError(f"--decode takes token ids, not {quoted(wrong)}")
+    return [int(word) for word in words]
 
 
 @contextmanager

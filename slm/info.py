@@ -12,6 +12,7 @@ from typing import Any
 
 from slm.errors import quoted
 from slm.formats.model_files import ModelFiles
+from slm.html import table
 
 SHORT = {10**9: "B", 10**6: "M", 10**3: "k"}
 
@@ -67,6 +68,38 @@ class Info:
     def fits(self) -> bool | None:
         """Whether that is there; None for a model that cannot run."""
         return None if self.memory_bytes is None else self.memory_bytes - self.process_bytes <= self.available_bytes
+
+    def rows(self) -> dict[str, str]:
+        """What there is to say, by name: what `slm inspect` and notebooks show."""
+        types = ", ".join(f"{name} ({100 * n / self.parameters:.1f} %)" for name, n in self.quantization.items())
+        rows = {"name": quoted(self.name), "file": f"{self.path} ({short_bytes(self.file_bytes)})"}
+        if self.revision is not None:
+            rows["revision"] = self.revision
+        rows |= {
+            "family": quoted(self.family),
+            "parameters": f"{self.parameters:,}",
+            "types": types or "no tensors",
+            "trained": "not stated" if self.trained_context is None else f"for {self.trained_context:,} tokens",
+        }
+        if self.original_context is not None:
+            rows["original"] = f"{self.original_context:,} tokens, before it was stretched"
+        if self.memory_bytes is not None:
+            weights, kv, workspace = (short_bytes(getattr(self, f"{name}_bytes")) for name in ("weight", "kv", "workspace"))
+            rows |= {
+                "context": f"{self.context:,} tokens",
+                "weights": weights,
+                "KV cache": f"{kv} in {self.kv} when the context is full",
+                "workspace": f"{workspace} while a prompt runs",
+                "process": f"{short_bytes(self.process_bytes)} for Python, slm and the tokenizer",
+                "memory": f"{short_bytes(self.memory_bytes)} in all, which {'fits' if self.fits else 'does not fit'}: "
+                f"{short_bytes(self.available_bytes)} are available",
+            }
+        if self.unsupported:
+            rows["cannot run"] = "; ".join(self.unsupported)
+        return rows
+
+    def _repr_html_(self) -> str:
+        return table(self.rows())
 
     def __repr__(self) -> str:
         shares = {name: 100 * n / self.parameters for name, n in self.quantization.items()}

@@ -3,6 +3,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import numpy as np
@@ -13,6 +14,7 @@ from slm.chat import Documents, Messages, Tools, template_keywords
 from slm.errors import ClosedError, TemplateError, UnsupportedError
 from slm.families.downloads import DEFAULT_MODEL
 from slm.generation import Run, Stream, run_batch
+from slm.html import table
 from slm.options import (
     LATER_LOAD,
     MAX_INT32,
@@ -118,7 +120,8 @@ class Model:
         def render(messages: Messages) -> list[int]:
             return tokenizer.apply_chat_template(messages, **keywords)
 
-        return self._run(fit_chat(render, messages, self.context, record, tokenizer.bos_id), record).finish()
+        output = self._run(fit_chat(render, messages, self.context, record, tokenizer.bos_id), record).finish()
+        return replace(output, kind="chat.completion")
 
     def session(
         self,
@@ -236,6 +239,9 @@ class Model:
 
     def __repr__(self) -> str:
         return f"Model({self.info!r}{', closed' if self._core is None else ''})"
+
+    def _repr_html_(self) -> str:
+        return table(self.info.rows() | {"state": "closed" if self._core is None else f"loaded, {self.threads} threads"})
 
     def _open_core(self) -> _core.Model:
         core = self._core

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What calls return: small frozen records that print as one line."""
 
+import os
 from dataclasses import dataclass, field
 from html import escape
-from typing import Literal
+from time import time
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from slm.html import captioned, coloured
 
 FinishReason = Literal["stop", "length"]
 
@@ -69,6 +73,7 @@ class Output:
     logprobs:      None (no call asks for them yet)
     finish_reason: "stop" (an end token or a stop string) or "length" (max_tokens, or the end of the context)
     seed:          what to pass to get the same text again
+    kind:          "chat.completion", the answer of a conversation, or "text_completion"
     """
 
     text: str
@@ -78,6 +83,28 @@ class Output:
     usage: Usage = field(kw_only=True)
     timings: Timings = field(kw_only=True)
     seed: int = field(kw_only=True)
+    kind: Literal["chat.completion", "text_completion"] = field(default="text_completion", kw_only=True)
+
+    def to_openai(self, *, model: str = "slm") -> dict[str, Any]:
+        """The dictionary that the OpenAI client's model_dump() gives of such an answer. model: what it is to name as its model.
+
+        prompt_tokens_details.cached_tokens counts what a session, or another prompt of the batch, had already computed.
+        """
+        chat = self.kind == "chat.completion"
+        said = {"message": {"role": "assistant", "content": self.text, "refusal": None}} if chat else {"text": self.text}
+        return {
+            "id": f"{'chatcmpl' if chat else 'cmpl'}-{os.urandom(16).hex()}",
+            "object": self.kind,
+            "created": int(time()),
+            "model": model,
+            "choices": [{"index": 0, **said, "logprobs": None, "finish_reason": self.finish_reason}],
+            "usage": {
+                "prompt_tokens": self.usage.prompt_tokens,
+                "completion_tokens": self.usage.completion_tokens,
+                "total_tokens": self.usage.total_tokens,
+                "prompt_tokens_details": {"cached_tokens": self.usage.prompt_tokens - self.timings.prefill_tokens},
+            },
+        }
 
     def __str__(self) -> str:
         return self.text
@@ -88,14 +115,10 @@ class Output:
         return f"{len(self.tokens)} tokens{cut}, finish_reason={self.finish_reason!r}, seed={self.seed}, {rate:.1f} tokens/s"
 
     def __repr__(self) -> str:
-        text = self.text if len(self.text) <= 60 else self.text[:57] + "..."
-        return f"Output({text!r}, {self._summary()})"
+        return f"Output({start_of(self.text)!r}, {self._summary()})"
 
     def _repr_html_(self) -> str:
-        return (
-            f'<div><div style="white-space: pre-wrap">{escape(self.text)}</div>'
-            f'<div style="opacity: 0.6; font-size: smaller">{escape(self._summary())}</div></div>'
-        )
+        return captioned(escape(self.text), self._summary())
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +167,11 @@ class Score:
         return f"logprob={self.logprob:.4f}, {len(self.tokens)} tokens{', greedy' if self.is_greedy else ''}"
 
     def __repr__(self) -> str:
-        text = "".join(self.pieces)
-        text = text if len(text) <= 60 else text[:57] + "..."
-        return f"Score({f'{text!r}, ' if self.pieces else ''}{self._summary()})"
+        text = f"{start_of(''.join(self.pieces))!r}, " if self.pieces else ""
+        return f"Score({text}{self._summary()})"
+
+    def _repr_html_(self) -> str:
+        return captioned(coloured(self.pieces or [f"{id} " for id in self.tokens], self.token_logprobs), self._summary())
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,3 +191,8 @@ class Perplexity:
 
     def __repr__(self) -> str:
         return f"Perplexity({self.value:.3f} ± {self.stderr:.3f}, {self.tokens} tokens)"
+
+
+def start_of(text: str) -> str:
+    """For one line of a notebook or a log."""
+    return text if len(text) <= 60 else text[:57] + "..."

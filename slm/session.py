@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from slm.errors import BusyError, TemplateError
@@ -68,7 +69,7 @@ class Session:
         with self._exclusive():
             turn = self._begin(text, GenerateOptions.of("send", options))
             try:
-                return turn.finish()
+                return replace(turn.finish(), kind="chat.completion")
             finally:
                 self._settle()
 

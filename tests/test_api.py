@@ -58,6 +58,46 @@ def test_output_html_escapes_the_text():
     assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;" in html
 
 
+def test_openai_dictionaries():
+    output = make_output()
+    found = output.to_openai(model="tiny")
+    assert found.pop("id").startswith("cmpl-")
+    assert found.pop("created") > 1.7e9
+    usage = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8, "prompt_tokens_details": {"cached_tokens": 0}}
+    choice = {"index": 0, "text": "one\ntwo", "logprobs": None, "finish_reason": "stop"}
+    assert found == {"object": "text_completion", "model": "tiny", "choices": [choice], "usage": usage}
+    chat = dataclasses.replace(output, kind="chat.completion").to_openai()
+    assert chat["id"].startswith("chatcmpl-")
+    assert chat["id"] != dataclasses.replace(output, kind="chat.completion").to_openai()["id"]
+    assert (chat["object"], chat["model"]) == ("chat.completion", "slm")
+    message = {"role": "assistant", "content": "one\ntwo", "refusal": None}
+    assert chat["choices"] == [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}]
+
+
+def test_kinds_of_outputs(smollm2):
+    session = smollm2.session()
+    session.send("Hi", max_tokens=1)
+    outputs = [smollm2.generate("Hi", max_tokens=1), smollm2.chat("Hi", max_tokens=1), session.send("So?", max_tokens=1)]
+    assert [output.kind for output in outputs] == ["text_completion", "chat.completion", "chat.completion"]
+    assert outputs[2].to_openai()["usage"]["prompt_tokens_details"]["cached_tokens"] > 5
+
+
+def test_html_of_records(smollm2):
+    html = smollm2._repr_html_()
+    assert html.startswith("<table>")
+    assert html.count("<tr>") == html.count("</tr>") == len(smollm2.info.rows()) + 1
+    assert "134,515,008" in html
+    assert smollm2.info._repr_html_() in html.replace(html[html.rindex("<tr>") :], "</table>")
+    score = slm.Score(-1.5, False, [-0.5, -1.0], [5, 6], ["<b>", "\n"])
+    assert "<b>" not in score._repr_html_()
+    assert (
+        '<span title="p = 0.607, logprob = -0.500" style="background: hsl(73 70% 50% / 0.35)">&lt;b&gt;</span>'
+        in score._repr_html_()
+    )
+    assert ">5 </span>" in dataclasses.replace(score, pieces=[])._repr_html_()
+    assert repr(score) == r"Score('<b>\n', logprob=-1.5000, 2 tokens)"
+
+
 def test_chunk_record():
     assert str(slm.Chunk("a", [1])) == "a"
     assert slm.Chunk("a", [1]).finish_reason is None

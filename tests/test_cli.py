@@ -2,6 +2,7 @@
 """The command line as a user has it: subprocesses, pipes, a terminal, signals."""
 
 import dataclasses
+import json
 import math
 import os
 import pty
@@ -222,7 +223,7 @@ ERRORS = [
     (["run", "-m", "@"], "the prompt from stdin is empty"),
     (["run", "--max-tokens", "many", "x"], "invalid int value"),
     (["run", "--max-token-count", "3", "x"], "unrecognized arguments"),
-    (["run", "a", "b"], "unrecognized arguments: b; run, chat and tokenize take the model as -m MODEL"),
+    (["run", "a", "b"], "unrecognized arguments: b; run, chat, score and tokenize take the model as -m MODEL"),
     (["run", "@"], "stands where a text is expected, and is a model here; name it by -m"),
     (["tokenize", "@"], "stands where a text is expected, and is a model here; name it by -m"),
     (["inspect", "org/none.gguf"], "No such file or directory: 'org/none.gguf'"),
@@ -230,6 +231,12 @@ ERRORS = [
     (["inspect", __file__], "GGUF"),
     (["inspect"], "SOURCE"),
     (["tokenize", "-m", "@", "--context", "3", "x"], "unrecognized arguments"),
+    (["tokenize", "-m", "@", "--decode", "5 x"], "--decode takes token ids, not 'x'"),
+    (["tokenize", "--ids", "--json", "x"], "not allowed with argument"),
+    (["score", "-m", "@"], "the list of pairs from stdin is empty"),
+    (["score", "@"], "stands where a text is expected, and is a model here; name it by -m"),
+    (["score", "--stride", "5"], "--stride is for --perplexity"),
+    (["score", "-m", "@", __file__], "line 1 is not JSON"),
 ]
 
 
@@ -361,15 +368,38 @@ def test_tokenize(smollm2, smollm2_path):
     special = cli("tokenize", "-m", smollm2_path, "--ids", "--parse-special", text).stdout.split()
     assert list(map(int, special)) == smollm2.tokenizer.encode(text, parse_special=True)
 
+    shown = [json.loads(line) for line in cli("tokenize", "-m", smollm2_path, "--json", text).stdout.splitlines()]
+    assert [token["id"] for token in shown] == ids
+    assert shown[0] == {"id": ids[0], "piece": "Hi", "start": 0, "end": 2}
+    assert cli("tokenize", "-m", smollm2_path, "--decode", "-", input=str(ids)).stdout == text + "\n"
+
+
+def test_score(smollm2, smollm2_path, tmp_path):
+    lines = ['{"context": "2 + 2 =", "continuation": " 4"}', "", '["2 + 2 =", " 5"]', "[[5, 6], [7]]"]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("\n".join(lines))
+    expected = smollm2.score([("2 + 2 =", " 4"), ("2 + 2 =", " 5"), ([5, 6], [7])])
+    found = [json.loads(line) for line in cli("score", "-m", smollm2_path, "--json", path).stdout.splitlines()]
+    assert found == [dataclasses.asdict(score) for score in expected]
+    rows = cli("score", "-m", smollm2_path, input=path.read_text()).stdout.splitlines()
+    assert rows == [f"{s.logprob:>12.4f}  {'greedy' if s.is_greedy else '':<6}  {''.join(s.pieces)!r}" for s in expected]
+    text = "The sea is blue. " * 5
+    done = cli("score", "-m", smollm2_path, "--perplexity", "--context", "20", "--stride", "5", "-", input=text)
+    with slm.load(smollm2_path, context=20) as model:
+        assert (done.stdout, done.stderr) == (f"{model.perplexity(text, stride=5)}\n", "")
+    refused = cli("score", "-m", smollm2_path, input='["a", "b"]\n{"context": "a"}\n')
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert 'line 2 must be {"context": ..., "continuation": ...} or [context, continuation]' in refused.stderr
+
 
 def test_version_and_help():
     assert cli("--version").stdout == f"slm {slm.__version__}\n"
     for args in ([], ["--help"]):
         done = cli(*args)
         assert (done.returncode, done.stderr) == (0, "")
-        for command in ("run", "chat", "models", "inspect", "tokenize"):
+        for command in ("run", "chat", "models", "inspect", "score", "tokenize"):
             assert re.search(rf"^ +{command} +\w", done.stdout, re.MULTILINE)
-    for command in ("run", "chat", "models", "inspect", "tokenize"):
+    for command in ("run", "chat", "models", "inspect", "score", "tokenize"):
         done = cli(command, "--help")
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith(f"usage: slm {command}")
