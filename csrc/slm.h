@@ -570,7 +570,8 @@ typedef struct slm_generate_options {
     int64_t penalty_window;
     int64_t no_repeat_ngram; /* so many tokens never stand together twice, the prompt included; 0: off */
     uint64_t seed;
-    uint64_t sample;           /* index of this sample under the seed */
+    uint64_t sample;           /* index of this sample under the seed; of n samples, of the first one */
+    int64_t n;                 /* samples of each prompt of a batch; 0 and 1: one */
     slm_strings stop;          /* none empty; needs a tokenizer */
     const int32_t *end_tokens; /* [n_end_tokens]; they end the text and are not part of it */
     size_t n_end_tokens;
@@ -626,7 +627,8 @@ slm_status slm_batch_create(slm_model *model, slm_tokenizer *tokenizer, const sl
 /* Runs all of them to their ends. Cancelled: what was generated stays and a later call goes on. The message of an error names the
  * prompt. */
 slm_status slm_batch_run(slm_batch *batch, const slm_call *call, slm_error *error);
-/* What has come of prompt i. Seconds are those by the clock, from its first step on, in which the others ran too. */
+/* What has come of sample i % n of prompt i / n. Seconds are those by the clock, from its first step on, in which the others ran
+ * too. */
 void slm_batch_chunk(slm_batch *batch, size_t i, slm_chunk *chunk);
 void slm_batch_release(slm_batch *batch); /* NULL is fine */
 

@@ -77,6 +77,7 @@ class GenerateArguments(TypedDict):
     no_repeat_ngram: NotRequired[int]
     bias_ids: NotRequired[Sequence[int]]
     bias: NotRequired[Sequence[float]]  # as many; -inf bans
+    n: NotRequired[int]  # samples of each prompt, `sample` the first of them; of Model.generate only
 
 def cpu_info() -> CpuInfo: ...
 def measure_bandwidth(size: int = 1 << 30, sweeps: int = 5, threads: int = 0) -> float:
@@ -129,7 +130,10 @@ class Model:
         threads: int = 0,
         **arguments: Unpack[GenerateArguments],
     ) -> list[Chunk]:
-        """All prompts to their ends, together; a KeyboardInterrupt loses them. An error's message names the prompt."""
+        """All prompts to their ends, together; a KeyboardInterrupt loses them. An error's message names the prompt.
+
+        Of n samples a prompt has n pieces, one behind another.
+        """
 
     def score(
         self,

@@ -40,6 +40,7 @@ def core_arguments(tokenizer: Tokenizer | None, end_ids: Sequence[int], options:
         "no_repeat_ngram": options.no_repeat_ngram,
         "bias_ids": list(bias),
         "bias": list(bias.values()),
+        "n": options.n,
     }
 
 
@@ -148,15 +149,16 @@ def run_batch(
     prompts: Sequence[Fitted],
     options: GenerateOptions,
     threads: int,
-) -> list[Output]:
-    """All prompts to their ends, together; the outputs are in their order."""
+) -> list[list[Output]]:
+    """All prompts to their ends, together: n outputs of each, in their order."""
     arguments = core_arguments(tokenizer, end_ids, options)
-    outputs = []
-    pieces = core.generate(prompts=[prompt.ids for prompt in prompts], threads=threads, **arguments)
-    for prompt, piece in zip(prompts, pieces, strict=True):
-        result = Result(len(prompt.ids), 0, prompt.n_cut)
-        result.add(piece)
-        outputs.append(result.output(arguments["seed"]))
+    pieces = iter(core.generate(prompts=[prompt.ids for prompt in prompts], threads=threads, **arguments))
+    outputs: list[list[Output]] = []
+    for prompt in prompts:
+        results = [Result(len(prompt.ids), 0, prompt.n_cut) for _ in range(options.n)]
+        for result in results:
+            result.add(next(pieces))
+        outputs.append([result.output(arguments["seed"]) for result in results])
     return outputs
 
 

@@ -27,7 +27,7 @@ from slm.options import (
     refuse_type,
     shown,
 )
-from slm.output import Forward, Output, Perplexity, Score
+from slm.output import Forward, Kind, Output, Perplexity, Score
 from slm.overflow import Fitted, check_fit, fit_chat, fit_prompt
 from slm.scoring import measure_perplexity, score_pairs
 from slm.session import Session
@@ -66,12 +66,12 @@ class Model:
     def generate(self, prompt: Prompt, **options: Any) -> Output: ...
     @overload
     def generate(self, prompt: Sequence[Prompt], **options: Any) -> list[Output]: ...
-    def generate(self, prompt: Any, **options: Any) -> Output | list[Output]:
+    def generate(self, prompt: Any, **options: Any) -> Any:
         """Continue a prompt. options: the fields of slm.GenerateOptions.
 
         prompt: a str (its text never becomes control tokens) or a flat sequence of token ids. An empty one is the bos token.
             A list of prompts runs as one batch and gives a list of outputs, each the same as when run alone (F32 weights on
-            BLIS: where rounding does not tip the choice of a token).
+            BLIS: where rounding does not tip the choice of a token). With n above 1 there is a list of n outputs for each prompt.
         Raises ContextLengthError (a prompt is cut only if overflow= says how), ClosedError, TypeError and ValueError naming the
         parameter.
         """
@@ -79,9 +79,10 @@ class Model:
         record = GenerateOptions.of("generate", options)
         batch = batch_of(prompt)
         if batch is None:
-            return self._run(self._ids(prompt, record), record).finish()
+            return self._answer(self._ids(prompt, record), record, "text_completion")
         prompts = [self._ids(item, record, f"prompt[{i}]") for i, item in enumerate(batch)]
-        return run_batch(self._open_core(), self.tokenizer, self.end_ids, prompts, record, self.threads)
+        outputs = run_batch(self._open_core(), self.tokenizer, self.end_ids, prompts, record, self.threads)
+        return outputs if record.n > 1 else [output for (output,) in outputs]
 
     def stream(self, prompt: Prompt, **options: Any) -> Stream:
         """generate() as an iterator of Chunk: pieces of text as they are made. Closing it cancels what is left."""
@@ -120,8 +121,8 @@ class Model:
         def render(messages: Messages) -> list[int]:
             return tokenizer.apply_chat_template(messages, **keywords)
 
-        output = self._run(fit_chat(render, messages, self.context, record, tokenizer.bos_id), record).finish()
-        return replace(output, kind="chat.completion")
+        fitted = fit_chat(render, messages, self.context, record, tokenizer.bos_id)
+        return self._answer(fitted, record, "chat.completion")
 
     def session(
         self,
@@ -262,6 +263,13 @@ class Model:
         if self.tokenizer is None:
             raise TemplateError("the model has no tokenizer, and so no chat template")
         return self.tokenizer
+
+    def _answer(self, prompt: Fitted, options: GenerateOptions, kind: Kind) -> Any:
+        """An Output, or a list of n."""
+        if options.n == 1:
+            return replace(self._run(prompt, options).finish(), kind=kind)
+        outputs = run_batch(self._open_core(), self.tokenizer, self.end_ids, [prompt], options, self.threads)[0]
+        return [replace(output, kind=kind) for output in outputs]
 
     def _run(self, prompt: Fitted, options: GenerateOptions) -> Run:
         core = self._open_core()

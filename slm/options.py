@@ -19,12 +19,15 @@ MAX_SEED = 2**64 - 1
 MAX_TEMPERATURE = 100.0
 MAX_PENALTY = 100.0
 MAX_BIAS = 1e9
+MAX_SAMPLES = 1024
 OVERFLOW = ("error", "oldest", "middle")
 DRAFTS = ("lookup",)
 
 # Part of the API's plan, not of this version.
-LATER_GENERATE = frozenset(("constrain", "echo", "edit", "logprobs", "n", "processors", "progress"))
+LATER_GENERATE = frozenset(("constrain", "echo", "edit", "logprobs", "processors", "progress"))
 LATER_LOAD = frozenset(("adapter",))
+
+ONE_TEXT = ("stream", "send")  # functions that give no more than one
 
 # What people type who come from other libraries.
 ELSEWHERE = {
@@ -38,6 +41,7 @@ ELSEWHERE = {
     "n_threads": "threads",
     "num_ctx": "context",
     "num_predict": "max_tokens",
+    "num_return_sequences": "n",
     "num_thread": "threads",
     "penalty_last_n": "penalty_window",
     "repeat_last_n": "penalty_window",
@@ -189,6 +193,8 @@ class GenerateOptions:
     no_repeat_ngram: no so many tokens stand together twice in prompt and answer; 0 is off
     logit_bias:  a mapping of token ids to what is added to their logits, -1e9 to 1e9; -inf bans a token
     seed:        0 to 2**64 - 1; None draws one. The Output records it: the same seed gives the same text again
+    n:           how many answers to sample, 1 to 1024; above 1 generate() and chat() give a list of them for each prompt, and a
+                 temperature is needed. The i-th is the same for any n. The prompt runs once
     stop:        a string or several, none empty; the text ends before the first one that appears
     draft:       "lookup" guesses several tokens at a time, from what followed the same tokens earlier in the text, and checks
                  them in one step: faster where text repeats itself, and the very same tokens everywhere. The Output's usage
@@ -218,6 +224,7 @@ class GenerateOptions:
     no_repeat_ngram: int = 0
     logit_bias: Mapping[int, float] | None = None
     seed: int | None = None
+    n: int = 1
     stop: str | Sequence[str] = ()
     draft: Literal["lookup"] | None = None
     overflow: Literal["error", "oldest", "middle"] = "error"
@@ -239,19 +246,25 @@ class GenerateOptions:
             "no_repeat_ngram": check_int("no_repeat_ngram", self.no_repeat_ngram, 0, MAX_INT32),
             "logit_bias": None if self.logit_bias is None else check_bias(self.logit_bias),
             "seed": seed,
+            "n": check_int("n", self.n, 1, MAX_SAMPLES),
             "stop": check_stop(self.stop),
             "draft": None if self.draft is None else check_choice("draft", self.draft, DRAFTS),
             "overflow": check_choice("overflow", self.overflow, OVERFLOW),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+        if self.n > 1 and self.temperature == 0:
+            raise ValueError(f"n is {self.n}, and with temperature 0 all answers would be the same: give a temperature")
 
     @classmethod
     def of(cls, function: str, keywords: Mapping[str, Any]) -> Self:
         """The options of a call of `function`; unknown keywords raise TypeError, planned ones UnsupportedError."""
         known = [field.name for field in fields(cls)]
         refuse_keywords(function, [name for name in keywords if name not in known], known, LATER_GENERATE)
-        return cls(**keywords)
+        options = cls(**keywords)
+        if options.n > 1 and function in ONE_TEXT:
+            raise ValueError(f"n must be 1 for {function}(), which gives one answer, not {options.n}")
+        return options
 
 
 def refuse_type(name: str, expected: str, value: object) -> NoReturn:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from slm.html import captioned, coloured
 
 FinishReason = Literal["stop", "length"]
+Kind = Literal["chat.completion", "text_completion"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Output:
     tokens:        ids of the generated tokens, without the end token
     logprobs:      None (no call asks for them yet)
     finish_reason: "stop" (an end token or a stop string) or "length" (max_tokens, or the end of the context)
-    seed:          what to pass to get the same text again
+    seed:          what to pass to get the same text again; of n answers, with n, in the same place
     kind:          "chat.completion", the answer of a conversation, or "text_completion"
     """
 
@@ -83,7 +84,7 @@ class Output:
     usage: Usage = field(kw_only=True)
     timings: Timings = field(kw_only=True)
     seed: int = field(kw_only=True)
-    kind: Literal["chat.completion", "text_completion"] = field(default="text_completion", kw_only=True)
+    kind: Kind = field(default="text_completion", kw_only=True)
 
     def to_openai(self, *, model: str = "slm") -> dict[str, Any]:
         """The dictionary that the OpenAI client's model_dump() gives of such an answer. model: what it is to name as its model.

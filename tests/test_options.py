@@ -64,6 +64,10 @@ WRONG = [
     ("logit_bias", {5: math.nan}, ValueError, ["logit_bias[5]", "nan"]),
     ("logit_bias", {5: "1"}, TypeError, ["logit_bias[5]", "number", "str '1'"]),
     ("logit_bias", {5: None}, TypeError, ["logit_bias[5]", "number", "NoneType"]),
+    ("n", 0, ValueError, ["n must be", "from 1 to 1024", "0"]),
+    ("n", 1025, ValueError, ["n must be", "from 1 to 1024", "1025"]),
+    ("n", 2.0, TypeError, ["n must be", "integer", "float 2.0"]),
+    ("n", 2, ValueError, ["n is 2", "temperature 0", "the same"]),
     ("seed", -1, ValueError, ["seed", "from 0 to 18446744073709551615", "-1"]),
     ("seed", 2**64, ValueError, ["seed", "from 0 to 18446744073709551615", "18446744073709551616"]),
     ("seed", 1.5, TypeError, ["seed", "integer", "float 1.5"]),
@@ -149,7 +153,14 @@ def test_unknown_keyword_without_a_near_one_lists_them():
         GenerateOptions.of("generate", {"zzz": 1})
 
 
-LATER = ["n", "logprobs", "echo", "constrain", "processors", "edit", "progress"]
+@pytest.mark.parametrize("function", ["stream", "send"])
+def test_one_answer_where_there_is_room_for_one(function):
+    with pytest.raises(ValueError, match=rf"n must be 1 for {function}\(\), which gives one answer, not 3"):
+        GenerateOptions.of(function, {"n": 3, "temperature": 1.0})
+    assert GenerateOptions.of("generate", {"n": 3, "temperature": 1.0}).n == 3
+
+
+LATER = ["logprobs", "echo", "constrain", "processors", "edit", "progress"]
 
 
 @pytest.mark.parametrize("option", LATER)

@@ -124,7 +124,8 @@ MORE_CASES = [  # that Transformers has not
 
 
 def draws(core, prompt, count, **options):
-    return [tokens_of(core, prompt, max_tokens=1, seed=seed, **options)[0] for seed in range(count)]
+    pieces = core.generate(prompts=[prompt], **arguments(max_tokens=1, n=count, seed=1, **options))
+    return [token for piece in pieces for token in piece[1]]
 
 
 def surprise(counts, p):
@@ -155,7 +156,7 @@ def test_draws_are_distributed_as_the_reference_says(blank, case):
         bias = dict(enumerate(row.tolist()))
         for id, value in options.get("logit_bias", {}).items():
             bias[id] += value
-        counts = np.bincount(draws(blank, tokens, 150, **options | {"logit_bias": bias}), minlength=VOCAB)
+        counts = np.bincount(draws(blank, tokens, 250, **options | {"logit_bias": bias}), minlength=VOCAB)
         assert counts[p == 0].sum() == 0
         assert surprise(counts, p) < 5
 
@@ -261,6 +262,45 @@ def test_any_batch_order_threads_and_draft(core, options):
         _, new, finish, *_ = running.next(False, 2)
         tokens += new
     assert tokens == expected[2]
+
+
+def test_n_samples(core):
+    """The i-th is the one that `sample` = i gives alone, for any n and any batch; the prompt runs once."""
+    prompts = [list(range(110)), [5], list(range(60))]
+    options = {"max_tokens": 12, "temperature": 1.2, "seed": 3}
+    expected = [
+        [core.session().generate(prompt=prompt, **arguments(**options) | {"sample": i}).next(True, 1)[1] for i in range(5)]
+        for prompt in prompts
+    ]
+    assert len({tuple(tokens) for texts in expected for tokens in texts}) == 15
+    for n, threads, order in [(5, 1, 1), (5, 2, -1), (3, 2, 1), (1, 1, 1)]:
+        found = core.generate(prompts=prompts[::order], threads=threads, **arguments(n=n, **options))
+        texts = [[piece[1] for piece in found[i : i + n]] for i in range(0, len(found), n)]
+        assert texts == [samples[:n] for samples in expected[::order]]
+        assert sum(piece[5] for piece in found) == (60 if n == 1 else n * 59 + (n - 1) * 109)
+    with pytest.raises(ValueError, match="n: one session takes one sample"):
+        core.session().generate(prompt=[1], **arguments(**options) | {"n": 2})
+    with pytest.raises(ValueError, match=r"prompt\[1\]: expected at least one token"):
+        core.generate(prompts=[[1], []], **arguments(n=3, **options))
+
+
+def test_n_samples_of_the_real_model(smollm2):
+    options = {"max_tokens": 6, "temperature": 1.0, "seed": 4}
+    one = smollm2.generate("The sea", **options)
+    outputs = smollm2.generate("The sea", n=3, **options)
+    assert [output.seed for output in outputs] == [4, 4, 4]
+    assert outputs[0].text == one.text
+    assert len({output.text for output in outputs}) == 3
+    lists = smollm2.generate(["A hill", "The sea"], n=3, **options)
+    assert [[output.text for output in samples] for samples in lists][1] == [output.text for output in outputs]
+    assert smollm2.generate([], n=3, **options) == []
+    assert [type(samples) for samples in smollm2.generate(["A hill"], n=1, **options)] == [slm.Output]
+    answers = smollm2.chat("Say something.", n=2, **options)
+    assert answers[0].text == smollm2.chat("Say something.", **options).text
+    with pytest.raises(ValueError, match=r"n must be 1 for stream\(\)"):
+        smollm2.stream("The sea", n=2, **options)
+    with pytest.raises(ValueError, match=r"n must be 1 for send\(\)"):
+        smollm2.session().send("The sea", n=2, **options)
 
 
 def test_an_error_in_a_draw_leaves_the_session_usable(core):

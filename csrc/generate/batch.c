@@ -32,9 +32,9 @@ typedef struct live {
 struct slm_batch {
     slm_model *model;
     slm_rules rules;
-    text *texts;  /* [n] as they were given */
+    text *texts;  /* [n] as they were given: the samples of the first prompt, those of the second ... */
     text **order; /* [n] as they enter; the first `next` have entered */
-    size_t n, next;
+    size_t n, next, n_samples;
     live live[SLM_BATCH_MOST];
     int64_t n_live;
     slm_session *trunk; /* the beginning of the prompt that entered last, as far as the next one may go on from it; or NULL */
@@ -74,17 +74,23 @@ slm_status slm_batch_create(slm_model *model, slm_tokenizer *tokenizer, const sl
     slm_batch *b = slm_alloc_zero(1, sizeof *b);
     if (!b) return slm_fail_memory(error);
     b->model = slm_model_retain(model);
-    b->texts = slm_alloc_zero(n_prompts, sizeof *b->texts);
-    b->order = slm_alloc_array(n_prompts, sizeof *b->order);
+    b->n_samples = (size_t)slm_max64(1, options->n);
+    size_t n;
+    bool fits_size = slm_mul_size(n_prompts, b->n_samples, &n);
+    b->texts = fits_size ? slm_alloc_zero(n, sizeof *b->texts) : NULL;
+    b->order = fits_size ? slm_alloc_array(n, sizeof *b->order) : NULL;
     slm_status status = b->texts && b->order ? SLM_OK : slm_fail_memory(error);
-    int64_t n_rows = options->draft ? MOST_ROWS : slm_min64(MOST_ROWS, (int64_t)n_prompts);
+    int64_t n_rows = options->draft || n > MOST_ROWS ? MOST_ROWS : (int64_t)n;
     if (!status && options->constrained)
         status = slm_fail(error, SLM_BAD_ARGUMENT, -1, "constrained: a batch cannot say of which text it asks");
     if (!status) status = slm_rules_create(&b->rules, model, tokenizer, options, n_rows, error);
-    for (; !status && b->n < n_prompts; b->n++) {
-        const slm_prompt *p = &prompts[b->n];
-        status = slm_sequence_init(&b->texts[b->n].sequence, p->tokens, p->n_tokens, 0, 0, error);
-        if (status == SLM_BAD_ARGUMENT) slm_fail(error, status, (int64_t)b->n, "prompt[%zu]: expected at least one token", b->n);
+    for (; !status && b->n < n; b->n++) {
+        size_t index = b->n / b->n_samples;
+        const slm_prompt *p = &prompts[index];
+        uint64_t sample = options->sample + b->n % b->n_samples;
+        status = slm_sequence_init(&b->texts[b->n].sequence, p->tokens, p->n_tokens, 0, 0, sample, error);
+        if (status == SLM_BAD_ARGUMENT)
+            slm_fail(error, status, (int64_t)index, "prompt[%zu]: expected at least one token", index);
     }
     if (status) {
         slm_batch_release(b);
@@ -207,7 +213,7 @@ static void leave(slm_batch *b) {
 }
 
 static slm_status fail_for(const slm_batch *b, const live *l, slm_error *error) {
-    size_t index = (size_t)(l->text - b->texts);
+    size_t index = (size_t)(l->text - b->texts) / b->n_samples;
     char message[sizeof error->message];
     memcpy(message, error->message, sizeof message);
     snprintf(error->message, sizeof error->message, "prompt[%zu]: %.200s", index, message);

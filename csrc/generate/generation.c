@@ -17,8 +17,11 @@ slm_status slm_generation_create(slm_session *session, slm_tokenizer *tokenizer,
     if (!g) return slm_fail_memory(error);
     g->session = session;
     int64_t n_rows = options->draft ? 1 + SLM_DRAFT_MOST : 1;
-    slm_status status = slm_rules_create(&g->rules, slm_session_model(session), tokenizer, options, n_rows, error);
-    if (!status) status = slm_sequence_init(&g->sequence, prompt, n_prompt, n_held, slm_session_length(session), error);
+    slm_status status = SLM_OK;
+    if (options->n > 1) status = slm_fail(error, SLM_BAD_ARGUMENT, -1, "n: one session takes one sample");
+    if (!status) status = slm_rules_create(&g->rules, slm_session_model(session), tokenizer, options, n_rows, error);
+    if (!status)
+        status = slm_sequence_init(&g->sequence, prompt, n_prompt, n_held, slm_session_length(session), options->sample, error);
     if (status) {
         slm_generation_release(g);
         return status;

@@ -104,12 +104,13 @@ void slm_rules_release(slm_rules *rules) {
 }
 
 slm_status slm_sequence_init(slm_sequence *s, const int32_t *ids, int64_t n_prompt, int64_t n_held, int64_t length,
-                             slm_error *error) {
+                             uint64_t sample, slm_error *error) {
     if (n_held < 0 || n_held > length || n_held >= n_prompt) {
         return slm_fail(error, SLM_BAD_ARGUMENT, -1, "prompt: expected at least one token behind those that are held");
     }
     *s = (slm_sequence){.n_prompt = n_prompt, .n_ids = n_prompt, .capacity = n_prompt, .n_run = n_held};
     s->n_before = length - n_held;
+    s->sample = sample;
     return copy((void **)&s->ids, ids, (size_t)n_prompt, sizeof *ids, error);
 }
 
@@ -205,7 +206,7 @@ static slm_status draw_token(const slm_sequence *s, slm_rules *rules, slm_choice
         slm_status status = check_changed(&c, error);
         if (status) return status;
     }
-    double uniform = slm_random(o->seed, o->sample, (uint64_t)(s->n_ids - s->n_prompt));
+    double uniform = slm_random(o->seed, s->sample, (uint64_t)(s->n_ids - s->n_prompt));
     int64_t i = slm_sampler_draw(&rules->sampler, c.logits, c.n, uniform);
     if (i < 0) return slm_fail(error, SLM_BAD_ARGUMENT, -1, "no token is left to draw: all of them are banned");
     *token = c.ids ? c.ids[i] : (int32_t)i;

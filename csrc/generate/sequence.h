@@ -31,6 +31,7 @@ typedef struct slm_sequence { /* zeroed is empty */
     int64_t n_prompt, n_ids, n_drafts, capacity;
     int64_t n_run; /* the session has run ids[0 .. n_run - 1], and perhaps others before them: */
     int64_t n_before;
+    uint64_t sample; /* index under the seed */
     slm_lookup lookup;
     slm_utf8_stream utf8;
     slm_text bytes; /* of the last token */
@@ -43,7 +44,7 @@ typedef struct slm_sequence { /* zeroed is empty */
 
 /* ids: [n_prompt] the prompt, of which the first n_held stand at the end of what the session holds, `length` positions. */
 slm_status slm_sequence_init(slm_sequence *sequence, const int32_t *ids, int64_t n_prompt, int64_t n_held, int64_t length,
-                             slm_error *error);
+                             uint64_t sample, slm_error *error);
 void slm_sequence_release(slm_sequence *sequence);
 
 /* Makes room for what the next step may yield, with up to most_drafts guesses of it. */

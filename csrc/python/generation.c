@@ -88,17 +88,18 @@ static bool read_arguments(const slm_py_state *state, PyObject *args, PyObject *
                      "no_repeat_ngram",
                      "bias_ids",
                      "bias",
+                     "n",
                      NULL};
     PyObject *tokenizer, *max_tokens, *top_k_object, *seed, *sample, *stop, *end_tokens;
-    PyObject *window = NULL, *ngram = NULL, *bias_ids = NULL, *bias = NULL;
+    PyObject *window = NULL, *ngram = NULL, *n = NULL, *bias_ids = NULL, *bias = NULL;
     slm_generate_options *o = &a->options;
     const char *draft = "none";
     double temperature, top_p, typical_p = 1, repetition = 1;
     int ignore_eos;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOpdOdOOOO|sO$fddffOOOO", names, &tokenizer, &a->prompt, &max_tokens,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOpdOdOOOO|sO$fddffOOOOO", names, &tokenizer, &a->prompt, &max_tokens,
                                      &ignore_eos, &temperature, &top_k_object, &top_p, &seed, &sample, &stop, &end_tokens, &draft,
                                      &a->last, &o->min_p, &typical_p, &repetition, &o->presence_penalty, &o->frequency_penalty,
-                                     &window, &ngram, &bias_ids, &bias)) {
+                                     &window, &ngram, &bias_ids, &bias, &n)) {
         return false;
     }
     int64_t n_end, top_k;
@@ -109,7 +110,8 @@ static bool read_arguments(const slm_py_state *state, PyObject *args, PyObject *
         !(a->end_tokens = slm_py_tokens(end_tokens, "end_tokens", &n_end)) ||
         !read_stop(stop, &o->stop, &a->stop_bytes, &a->stop_offsets) ||
         (window && !slm_py_int(window, "penalty_window", 0, INT64_MAX, &o->penalty_window)) ||
-        (ngram && !slm_py_int(ngram, "no_repeat_ngram", 0, INT64_MAX, &o->no_repeat_ngram)) || !read_bias(bias_ids, bias, a)) {
+        (ngram && !slm_py_int(ngram, "no_repeat_ngram", 0, INT64_MAX, &o->no_repeat_ngram)) ||
+        (n && !slm_py_int(n, "n", 1, INT32_MAX, &o->n)) || !read_bias(bias_ids, bias, a)) {
         return false;
     }
     o->ignore_eos = ignore_eos;
@@ -301,6 +303,7 @@ PyObject *slm_py_model_generate(PyObject *object, PyObject *args, PyObject *kwar
         if (status) slm_py_raise(state, &error);
         goto end;
     }
+    n *= a.options.n ? (Py_ssize_t)a.options.n : 1;
     result = PyList_New(n);
     for (Py_ssize_t i = 0; result && i < n; i++) {
         slm_chunk chunk;
