@@ -291,6 +291,18 @@ int64_t slm_session_rewind_limit(const slm_session *session);
 /* Keeps the first n_tokens positions: 0, or rewind_limit to length; else SLM_BAD_ARGUMENT, and nothing has changed. */
 slm_status slm_session_rewind(slm_session *session, int64_t n_tokens, slm_error *error);
 
+/* A session as bytes, of which the same model, loaded with the same types, makes it again. */
+typedef struct slm_saved {
+    int64_t length;  /* positions */
+    int64_t settled; /* the most there ever were: layers with windows have dropped what these did not reach */
+    size_t size;     /* bytes of keys and values */
+} slm_saved;
+/* bytes: [saved.size], or NULL: only *saved is wanted. */
+void slm_session_save(const slm_session *session, slm_saved *saved, uint8_t *bytes);
+/* SLM_BAD_DATA where this model has no session of that kind. Its numbers are not checked. */
+slm_status slm_session_restore(slm_model *model, const slm_saved *saved, const uint8_t *bytes, slm_session **session,
+                               slm_error *error);
+
 typedef enum slm_output {
     SLM_NO_OUTPUT,   /* only fills the cache */
     SLM_LOGITS_LAST, /* [1, vocab_size] */

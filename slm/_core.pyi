@@ -123,6 +123,9 @@ class Model:
 
     def stats(self) -> Stats: ...
     def session(self) -> Session: ...
+    def restore(self, state: bytes | memoryview, length: int, settled: int, /) -> Session:
+        """The session that Session.save() gave these of, with this model; FormatError where it has no session like that."""
+
     def generate(
         self,
         *,
@@ -161,6 +164,9 @@ class Session:
         """The least n_tokens > 0 that rewind() still takes: layers with windows drop what no query reaches."""
 
     def fork(self) -> Session: ...
+    def save(self) -> tuple[bytes, int, int]:
+        """Keys and values, positions, and how many there were at most (what windows did not reach then is gone)."""
+
     def rewind(self, n_tokens: int) -> None:
         """Keep the first n_tokens positions: 0, or rewind_limit to length, of which length - 64 always is one."""
 

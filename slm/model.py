@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A loaded model: weights, vocabulary, and the verbs that run them."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import numpy as np
@@ -227,6 +229,16 @@ class Model:
             vector = hidden.mean(axis=0, dtype=np.float64) if pool == "mean" else hidden[0].astype(np.float64)
             vectors[i] = vector / max(np.sqrt(np.square(vector).sum()), 1e-12) if normalize else vector
         return vectors
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        """SHA-256 of what the model computes: the logits behind a few tokens, which depend on all weights but embeddings of
+        others, and on the types that it runs with. The same on every machine, for one arithmetic."""
+        ids = [i * self.vocab_size // 8 for i in range(8)]
+        kv = self._open_core().stats()["kv"]
+        return hashlib.sha256(
+            kv.encode() + self._open_core().session().forward(ids[: self.context], "last").tobytes()
+        ).hexdigest()
 
     def close(self) -> None:
         """Give the weights back. Running streams finish; every later call raises ClosedError. Closing twice is fine."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conversations that keep their KV state between turns."""
 
+import os
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,12 +10,14 @@ from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from slm.errors import BusyError, TemplateError
+from slm.chat import template_keywords
+from slm.errors import BusyError, FormatError, TemplateError, quoted
 from slm.generation import Run, Stream
 from slm.options import GenerateOptions, check_ids, check_int, refuse_type
 from slm.output import Output
 from slm.overflow import check_fit, fit_chat, fit_prompt
 from slm.tokenizer import Tokenizer, flat_ids
+from slm.tools import tool_schemas
 
 if TYPE_CHECKING:
     from slm.model import Model
@@ -119,6 +122,69 @@ class Session:
             fork._turn_ends = self._turn_ends.copy()
             fork._lock = threading.Lock()
             return fork
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to a file, from which open() goes on, in another process too: there whole or not at all.
+
+        Tools that are functions are kept as their schemas. Raises OSError, BusyError, ClosedError, and TypeError or ValueError
+        where the template's own variables are not what JSON can hold.
+        """
+        with self._exclusive():
+            keywords = dict(self._template_keywords)
+            if keywords["tools"] is not None:
+                keywords["tools"] = tool_schemas(keywords["tools"])
+            state, length, settled = self._core.save()
+            pinned, n_pinned_messages = self._pinned
+            fields = {
+                "model": self._model._fingerprint,
+                "name": self._model.info.name,
+                "length": length,
+                "settled": settled,
+                "n_tokens": len(self._tokens),
+                "n_system": self._n_system,
+                "messages": self._messages,
+                "turn_ends": self._turn_ends,
+                "n_pinned_messages": n_pinned_messages,
+                "template": keywords,
+            }
+            from slm.formats import session_file  # imported with the first saved session, not with slm
+
+            session_file.write_session(path, fields, self._tokens + pinned, state)
+
+    @classmethod
+    def open(cls, model: "Model", path: str | os.PathLike[str]) -> "Session":
+        """The session that save() wrote, with the same model, loaded with the same types: it goes on with the same bits.
+
+        Raises ValueError for another model, FormatError for a file that is damaged or no session, UnsupportedError, LimitError,
+        OSError, ClosedError.
+        """
+        from slm.formats import session_file
+
+        core = model._open_core()
+        saved = session_file.read_session(path, model.vocab_size)
+        fields, report = saved.fields, saved.report
+        name = quoted(fields.get_string("name"))
+        if fields.get_string("model") != model._fingerprint:
+            raise ValueError(f"{os.fspath(path)}: a session of another model, {name}, or of the same one loaded with other types")
+        template = fields.get_object("template").values
+        more = {name: value for name, value in template.items() if name not in ("tools", "documents", "chat_template")}
+        keywords = template_keywords(template.get("tools"), template.get("documents"), template.get("chat_template"), more)
+        session = cls(model, None, keywords)
+        n_tokens = fields.get_int("n_tokens", 0, min(len(saved.ids), model.context))
+        messages, ends = fields.get_list("messages"), fields.get_list("turn_ends")
+        session._tokens, pinned = saved.ids[:n_tokens], saved.ids[n_tokens:]
+        session._n_system = fields.get_int("n_system", 0, 1)
+        session._messages, session._turn_ends = messages, ends
+        session._pinned = (pinned, fields.get_int("n_pinned_messages", 0, len(messages)))
+        whole = [isinstance(end, int) and not isinstance(end, bool) and 0 <= end <= n_tokens for end in ends]
+        length, settled = fields.get_int("length", 0, n_tokens), fields.get_int("settled", 0, model.context)
+        if not (all(whole) and len(messages) >= session._n_system and all(isinstance(m, dict) for m in messages)):
+            raise report.bad("STATE", None, "messages, turn_ends", "those of a conversation", "others")
+        try:
+            session._core = core.restore(saved.state, length, settled)
+        except FormatError as error:
+            raise report.bad("STATE", None, "KV state", None, error) from None
+        return session
 
     def __repr__(self) -> str:
         return f"Session({len(self._messages)} messages, {len(self._tokens)} of {self._model.context} positions)"

@@ -137,6 +137,46 @@ size_t slm_kv_held(const slm_kv_cache *cache) {
     return held;
 }
 
+void slm_kv_copy(const slm_kv_cache *cache, uint8_t *bytes) {
+    for (int64_t i = 0; i < cache->n_pages * cache->shape->n_layers; i++) {
+        if (!cache->pages[i]) continue;
+        memcpy(bytes, cache->pages[i], cache->shape->page_bytes);
+        bytes += cache->shape->page_bytes;
+    }
+}
+
+slm_status slm_kv_paste(slm_kv_cache *cache, int64_t n_positions, int64_t settled, const uint8_t *bytes, size_t size,
+                        slm_error *error) {
+    int64_t n_layers = cache->shape->n_layers, n_pages = slm_div_up(n_positions, POSITIONS), n_kept = 0;
+    for (int64_t layer = 0; layer < n_layers; layer++) {
+        int64_t window = cache->windows[layer];
+        n_kept += window ? slm_max64(0, n_pages - first_page(window, settled)) : n_pages;
+    }
+    cache->settled = settled;
+    if (size % cache->shape->page_bytes || size / cache->shape->page_bytes != (size_t)n_kept ||
+        (n_positions ? slm_kv_rewind_limit(cache) > n_positions : settled > 0)) {
+        return slm_fail(error, SLM_BAD_DATA, -1, "a state of %lld positions, of %lld at most, does not have %zu bytes",
+                        (long long)n_positions, (long long)settled, size);
+    }
+    if (!grow_table(cache, n_pages)) return slm_fail_memory(error);
+    for (; cache->n_pages < n_pages; cache->n_pages++) {
+        uint8_t **row = cache->pages + cache->n_pages * n_layers;
+        for (int64_t layer = 0; layer < n_layers; layer++) {
+            int64_t window = cache->windows[layer];
+            row[layer] = NULL;
+            if (window && cache->n_pages < first_page(window, settled)) continue;
+            row[layer] = page_create(cache->shape);
+            if (!row[layer]) {
+                while (layer--) page_release(row[layer]);
+                return slm_fail_memory(error);
+            }
+            memcpy(row[layer], bytes, cache->shape->page_bytes);
+            bytes += cache->shape->page_bytes;
+        }
+    }
+    return SLM_OK;
+}
+
 /* Pages that n positions in a row touch at most. */
 static int64_t most_pages(int64_t n) {
     return (n + POSITIONS - 2) / POSITIONS + 1;

@@ -34,6 +34,12 @@ void slm_kv_discard(const slm_kernels *kernels, slm_kv_cache *cache, int64_t n_p
 
 /* Bytes of the pages in the table, also of those that are shared. */
 size_t slm_kv_held(const slm_kv_cache *cache);
+/* Copies these bytes, in the order of positions, then layers. */
+void slm_kv_copy(const slm_kv_cache *cache, uint8_t *bytes);
+/* Fills an empty cache for n_positions with a copy of `size` such bytes of another that had `settled` as much; SLM_BAD_DATA where
+ * there is no such cache. */
+slm_status slm_kv_paste(slm_kv_cache *cache, int64_t n_positions, int64_t settled, const uint8_t *bytes, size_t size,
+                        slm_error *error);
 /* The most of them in all layers, when `context` positions come in chunks of up to `chunk`; SIZE_MAX if it is more than that. */
 size_t slm_kv_most(const slm_kv_shape *shape, const int64_t *windows, int64_t context, int64_t chunk);
 

@@ -82,6 +82,30 @@ slm_status slm_session_rewind(slm_session *session, int64_t n_tokens, slm_error 
     return SLM_OK;
 }
 
+void slm_session_save(const slm_session *session, slm_saved *saved, uint8_t *bytes) {
+    *saved = (slm_saved){.length = session->length, .settled = session->cache.settled, .size = slm_kv_held(&session->cache)};
+    if (bytes) slm_kv_copy(&session->cache, bytes);
+}
+
+slm_status slm_session_restore(slm_model *model, const slm_saved *saved, const uint8_t *bytes, slm_session **out,
+                               slm_error *error) {
+    if (saved->length < 0 || saved->length > model->context || saved->settled < 0 || saved->settled > model->context) {
+        return slm_fail(error, SLM_BAD_DATA, -1, "expected 0 to %lld positions, found %lld, and %lld at most",
+                        (long long)model->context, (long long)saved->length, (long long)saved->settled);
+    }
+    slm_session *session = NULL;
+    slm_status status = slm_session_create(model, &session, error);
+    if (status) return status;
+    status = slm_kv_paste(&session->cache, saved->length, saved->settled, bytes, saved->size, error);
+    if (status) {
+        slm_session_release(session);
+        return status;
+    }
+    session->length = saved->length;
+    *out = session;
+    return SLM_OK;
+}
+
 static slm_status check(const slm_part *part, bool hidden, slm_error *error) {
     const slm_session *session = part->session;
     int64_t vocab_size = session->model->config.vocab_size, context = session->model->context;

@@ -475,6 +475,8 @@ static PyMethodDef methods[] = {
      "The memory that a model made of the same arguments will take. Reads no weights."},
     {"stats", model_stats, METH_NOARGS, "stats()\n--\n\nBytes held and read, context, vocabulary size, KV type."},
     {"session", model_session, METH_NOARGS, "session()\n--\n\nA new, empty session."},
+    {"restore", slm_py_model_restore, METH_VARARGS,
+     "restore(state, length, settled)\n--\n\nThe session that Session.save() gave these of."},
     {"generate", (PyCFunction)(void (*)(void))slm_py_model_generate, METH_VARARGS | METH_KEYWORDS,
      "generate(tokenizer, prompts, max_tokens, ignore_eos, temperature, top_k, top_p, seed, sample, stop, end_tokens, "
      "draft='none', threads=0)\n--\n\nWhat Generation.next(True) gives for each prompt; they run together."},

@@ -30,6 +30,7 @@ bool slm_py_claim(const slm_py_state *state, const slm_py_session *session);
 PyObject *slm_py_session_generate(PyObject *session, PyObject *args, PyObject *kwargs);
 PyObject *slm_py_model_generate(PyObject *model, PyObject *args, PyObject *kwargs);
 PyObject *slm_py_model_score(PyObject *model, PyObject *args, PyObject *kwargs);
+PyObject *slm_py_model_restore(PyObject *model, PyObject *args); /* what Session.save gives -> Session */
 
 /* Puts threads and prefill_chunk into a call; NULL objects keep the defaults. False with an exception. */
 bool slm_py_call_options(PyObject *threads, PyObject *prefill_chunk, slm_call *call);

@@ -61,6 +61,41 @@ static PyObject *session_rewind(PyObject *object, PyObject *argument) {
     Py_RETURN_NONE;
 }
 
+static PyObject *session_save(PyObject *object, PyObject *unused) {
+    (void)unused;
+    slm_py_session *self = (slm_py_session *)object;
+    slm_saved saved;
+    if (!slm_py_claim(slm_py_state_of(Py_TYPE(object)), self)) return NULL;
+    slm_session_save(self->session, &saved, NULL);
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)saved.size);
+    if (!bytes) return NULL;
+    uint8_t *data = (uint8_t *)PyBytes_AsString(bytes);
+    self->busy = true;
+    Py_BEGIN_ALLOW_THREADS;
+    slm_session_save(self->session, &saved, data);
+    Py_END_ALLOW_THREADS;
+    self->busy = false;
+    return Py_BuildValue("(NLL)", bytes, (long long)saved.length, (long long)saved.settled);
+}
+
+PyObject *slm_py_model_restore(PyObject *object, PyObject *args) {
+    slm_py_state *state = slm_py_state_of(Py_TYPE(object));
+    slm_model *model = ((slm_py_model *)object)->model;
+    Py_buffer bytes;
+    long long length, settled;
+    slm_session *session = NULL;
+    slm_error error;
+    if (!model) return PyErr_Format(state->ClosedError, "the model was not initialised");
+    if (!PyArg_ParseTuple(args, "y*LL", &bytes, &length, &settled)) return NULL;
+    slm_saved saved = {.length = length, .settled = settled, .size = (size_t)bytes.len};
+    slm_status status;
+    Py_BEGIN_ALLOW_THREADS;
+    status = slm_session_restore(model, &saved, bytes.buf, &session, &error);
+    Py_END_ALLOW_THREADS;
+    PyBuffer_Release(&bytes);
+    return status ? slm_py_raise(state, &error) : slm_py_wrap_session(state, session);
+}
+
 static int which_output(const char *name) {
     static const char *const names[] = {[SLM_NO_OUTPUT] = "none",
                                         [SLM_LOGITS_LAST] = "last",
@@ -144,6 +179,7 @@ static void session_dealloc(PyObject *self) {
 static PyMethodDef methods[] = {
     {"fork", session_fork, METH_NOARGS, "fork()\n--\n\nA copy that shares all pages until one of them writes."},
     {"rewind", session_rewind, METH_O, "rewind(n_tokens)\n--\n\nKeep the first n_tokens positions."},
+    {"save", session_save, METH_NOARGS, "save()\n--\n\nKeys and values as bytes, and the two numbers that Model.restore takes."},
     {"forward", KEYWORDS(session_forward),
      "forward(tokens, output='last', threads=0, prefill_chunk=0)\n--\n\nAppend tokens; their logits or hidden states."},
     {"generate", KEYWORDS(slm_py_session_generate),

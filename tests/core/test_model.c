@@ -581,6 +581,14 @@ static slm_status everything(const files *f, const slm_load_options *load, float
                           {.tokens = prompt, .n_tokens = 33, .n_scored = 1, .logprobs = logprobs[1]},
                           {.tokens = prompt + 1, .n_tokens = 9, .n_scored = 8, .logprobs = logprobs[2]}};
     if (!status) status = slm_score(model, texts, 3, &call, error);
+    static uint8_t state[1 << 20];
+    slm_saved saved = {.size = 0};
+    slm_session *restored = NULL;
+    if (!status) slm_session_save(session, &saved, NULL);
+    if (!status) status = saved.size > sizeof state ? SLM_INTERNAL : SLM_OK;
+    if (!status) slm_session_save(session, &saved, state);
+    if (!status) status = slm_session_restore(model, &saved, state, &restored, error);
+    slm_session_release(restored);
     slm_generation_release(generation);
     slm_session_release(fork);
     slm_session_release(session);
