@@ -26,6 +26,7 @@ typedef enum slm_status {
     SLM_CONTEXT_FULL, /* more positions than the context holds */
     SLM_NOT_A_NUMBER, /* NaN or infinity; error.index is the first position where it showed */
     SLM_UNSUPPORTED,  /* well-formed but not handled */
+    SLM_TOO_LARGE,    /* more than the core accepts of what the message names */
     SLM_INTERNAL,     /* a broken invariant: a defect of slm */
 } slm_status;
 
@@ -41,21 +42,11 @@ typedef struct slm_error {
 typedef enum slm_event_kind {
     SLM_EVENT_INTERRUPT, /* at least every 5 ms of work: does the caller want to go on? */
     SLM_EVENT_PROGRESS,  /* done of total: bytes while loading, tokens while prefilling */
-    SLM_EVENT_ALLOWED,   /* before each token of a generation that asks for it: which may come next? */
 } slm_event_kind;
-
-/* Ids strictly ascending, at least one; theirs who answer, until the next event of this kind or the end of the call. */
-typedef struct slm_allowed {
-    const int32_t *ids; /* [count]; NULL, as it comes: all */
-    int64_t count;
-} slm_allowed;
 
 typedef struct slm_event {
     slm_event_kind kind;
     uint64_t done, total;
-    const int32_t *tokens; /* ALLOWED: [n_tokens] generated so far */
-    size_t n_tokens;
-    slm_allowed *allowed; /* ALLOWED: to be answered */
 } slm_event;
 
 /* Runs on the calling thread only, outside barriers. Nonzero cancels the call, which returns SLM_CANCELLED. */
@@ -555,6 +546,45 @@ typedef struct slm_utf8_stream {
 /* Appends all whole characters of held + bytes; with `finish` also a replacement for what is left. */
 slm_status slm_utf8_push(slm_utf8_stream *stream, const char *bytes, size_t size, bool finish, slm_text *text, slm_error *error);
 
+/* ---- constraints: what the text of a generation must match ------------------------------------------------------------ */
+
+typedef enum slm_expression_kind {
+    SLM_EXPRESSION_EMPTY,         /* the empty text */
+    SLM_EXPRESSION_BYTES,         /* one byte from a to b */
+    SLM_EXPRESSION_CONCATENATION, /* a, then b */
+    SLM_EXPRESSION_ALTERNATION,   /* a or b */
+    SLM_EXPRESSION_INTERSECTION,  /* what matches both a and b */
+    SLM_EXPRESSION_DIFFERENCE,    /* what matches a and not b */
+    SLM_EXPRESSION_REPETITION,    /* a, at least b and at most `most` times */
+} slm_expression_kind;
+
+/* A regular expression over bytes. It stands in an array behind its operands, which are indices there. */
+typedef struct slm_expression {
+    int32_t kind;
+    int32_t a, b;
+    int32_t most; /* -1: without end */
+} slm_expression;
+
+/* The last of n expressions as a deterministic automaton. Immutable, shareable. SLM_TOO_LARGE: it has too many states; no text
+ * matches: SLM_BAD_ARGUMENT. */
+typedef struct slm_automaton slm_automaton;
+slm_status slm_automaton_create(const slm_expression *expressions, size_t n, const slm_call *call, slm_automaton **automaton,
+                                slm_error *error);
+slm_automaton *slm_automaton_retain(slm_automaton *automaton);
+void slm_automaton_release(slm_automaton *automaton);       /* NULL is fine */
+int64_t slm_automaton_size(const slm_automaton *automaton); /* states */
+/* In linear time. */
+bool slm_automaton_matches(const slm_automaton *automaton, const char *text, size_t size);
+
+/* An automaton over a vocabulary: which tokens may follow. It keeps what it has found out. Shareable. */
+typedef struct slm_constraint slm_constraint;
+slm_status slm_constraint_create(slm_automaton *automaton, slm_tokenizer *tokenizer, slm_constraint **constraint,
+                                 slm_error *error);
+slm_constraint *slm_constraint_retain(slm_constraint *constraint);
+void slm_constraint_release(slm_constraint *constraint); /* NULL is fine */
+/* The tokens of text that may follow this text, ascending. tokens: zeroed. */
+slm_status slm_constraint_follow(slm_constraint *constraint, const char *text, size_t size, slm_tokens *tokens, slm_error *error);
+
 /* ---- generation: the token loop --------------------------------------------------------------------------------------- */
 
 /* Guesses of what will be drawn, which a step checks all at once. They change the time, and not one token. */
@@ -587,8 +617,8 @@ typedef struct slm_generate_options {
     slm_strings stop;          /* none empty; needs a tokenizer */
     const int32_t *end_tokens; /* [n_end_tokens]; they end the text and are not part of it */
     size_t n_end_tokens;
-    bool constrained; /* raise SLM_EVENT_ALLOWED before each token, end tokens included */
-    slm_draft draft;
+    slm_constraint *constraint; /* of the same tokenizer; NULL: any text. End tokens come where the text matches */
+    slm_draft draft;            /* without a constraint */
 } slm_generate_options;
 
 typedef enum slm_finish {

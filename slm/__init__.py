@@ -15,6 +15,7 @@ except ModuleNotFoundError as error:
     raise ImportError(
         "this is slm's source folder, where the C core is not built: start Python in another folder, or run pip install -e . here"
     ) from None
+from slm.constraints import Constraint, choice, regex
 from slm.errors import (
     BusyError,
     ClosedError,
@@ -38,6 +39,7 @@ __all__ = [
     "BusyError",
     "Chunk",
     "ClosedError",
+    "Constraint",
     "ContextLengthError",
     "DownloadError",
     "Error",
@@ -55,10 +57,12 @@ __all__ = [
     "TemplateError",
     "Tokenizer",
     "UnsupportedError",
+    "choice",
     "cpu_info",
     "inspect",
     "load",
     "load_tokenizer",
+    "regex",
 ]
 
 

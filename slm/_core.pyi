@@ -1,8 +1,8 @@
 """The boundary between Python and the C core: every name of the extension module, with shapes and errors.
 
 Status codes of the core arrive as exceptions: MemoryError, ValueError (argument), OSError (read), slm.errors.FormatError,
-ContextLengthError, NumericsError, UnsupportedError, InternalError. Every call that computes releases the GIL and can be
-interrupted by a signal. Objects are safe to share; a session or generation that is already running raises BusyError.
+LimitError, ContextLengthError, NumericsError, UnsupportedError, InternalError. Every call that computes releases the GIL and can
+be interrupted by a signal. Objects are safe to share; a session or generation that is already running raises BusyError.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -78,6 +78,7 @@ class GenerateArguments(TypedDict):
     bias_ids: NotRequired[Sequence[int]]
     bias: NotRequired[Sequence[float]]  # as many; -inf bans
     n: NotRequired[int]  # samples of each prompt, `sample` the first of them; of Model.generate only
+    constraint: NotRequired[Constraint | None]  # over the same tokenizer
 
 def cpu_info() -> CpuInfo: ...
 def measure_bandwidth(size: int = 1 << 30, sweeps: int = 5, threads: int = 0) -> float:
@@ -270,3 +271,21 @@ class Tokenizer:
     def kind(self, id: int) -> int: ...
     def find(self, piece: str | bytes) -> int | None:
         """The id whose piece is exactly this text: an added token as plain text, else a published piece."""
+
+class Automaton:
+    """A regular expression over bytes, compiled. Immutable and shareable."""
+
+    def __init__(self, expressions: bytes) -> None:
+        """expressions: int32 [n, 4], the fields of slm_expression; the last one is compiled. LimitError: too many states;
+        ValueError: nothing matches."""
+
+    @property
+    def n_states(self) -> int: ...
+    def matches(self, text: bytes, /) -> bool: ...
+
+class Constraint:
+    """An automaton over a vocabulary. It keeps which tokens may come in each state that it has met. Shareable."""
+
+    def __init__(self, automaton: Automaton, tokenizer: Tokenizer) -> None: ...
+    def allowed(self, text: bytes, /) -> list[int]:
+        """The tokens of text that may follow these bytes, in ascending order."""

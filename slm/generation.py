@@ -17,6 +17,8 @@ def core_arguments(tokenizer: Tokenizer | None, end_ids: Sequence[int], options:
     """What Session.generate and Model.generate of the core take beside the prompt."""
     if options.stop and tokenizer is None:
         raise ValueError("stop is given, and the model has no tokenizer to make text with")
+    if options.constrain is not None and tokenizer is None:
+        raise ValueError("constrain is given, and the model has no tokenizer to make text with")
     assert options.seed is not None  # checked options have one
     bias = options.logit_bias or {}
     return {
@@ -41,6 +43,7 @@ def core_arguments(tokenizer: Tokenizer | None, end_ids: Sequence[int], options:
         "bias_ids": list(bias),
         "bias": list(bias.values()),
         "n": options.n,
+        "constraint": None if options.constrain is None or tokenizer is None else options.constrain._over(tokenizer),
     }
 
 

@@ -10,9 +10,12 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Real
-from typing import Any, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 from slm.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from slm.constraints import Constraint
 
 MAX_INT32 = 2**31 - 1
 MAX_SEED = 2**64 - 1
@@ -24,7 +27,7 @@ OVERFLOW = ("error", "oldest", "middle")
 DRAFTS = ("lookup",)
 
 # Part of the API's plan, not of this version.
-LATER_GENERATE = frozenset(("constrain", "echo", "edit", "logprobs", "processors", "progress"))
+LATER_GENERATE = frozenset(("echo", "edit", "logprobs", "processors", "progress"))
 LATER_LOAD = frozenset(("adapter",))
 
 ONE_TEXT = ("stream", "send")  # functions that give no more than one
@@ -196,9 +199,10 @@ class GenerateOptions:
     n:           how many answers to sample, 1 to 1024; above 1 generate() and chat() give a list of them for each prompt, and a
                  temperature is needed. The i-th is the same for any n. The prompt runs once
     stop:        a string or several, none empty; the text ends before the first one that appears
+    constrain:   slm.choice(...) or slm.regex(...): what the text must match, whole
     draft:       "lookup" guesses several tokens at a time, from what followed the same tokens earlier in the text, and checks
                  them in one step: faster where text repeats itself, and the very same tokens everywhere. The Output's usage
-                 says how many were guessed and how many were right
+                 says how many were guessed and how many were right. Not with constrain=
     overflow:    when the prompt does not fit the context: "error" raises ContextLengthError; "oldest" leaves the oldest turns or
                  tokens out, but the system message or bos token, "middle" those in the middle; both until max_tokens, but at
                  most half of the context, fit behind it. The Output's usage.cut_tokens says how many tokens were left out
@@ -226,10 +230,13 @@ class GenerateOptions:
     seed: int | None = None
     n: int = 1
     stop: str | Sequence[str] = ()
+    constrain: "Constraint | None" = None
     draft: Literal["lookup"] | None = None
     overflow: Literal["error", "oldest", "middle"] = "error"
 
     def __post_init__(self) -> None:
+        from slm.constraints import check_constraint  # which needs the checks above
+
         seed = secrets.randbits(32) if self.seed is None else check_int("seed", self.seed, 0, MAX_SEED)
         checked = {
             "max_tokens": check_int("max_tokens", self.max_tokens, 0, MAX_INT32),
@@ -248,9 +255,12 @@ class GenerateOptions:
             "seed": seed,
             "n": check_int("n", self.n, 1, MAX_SAMPLES),
             "stop": check_stop(self.stop),
+            "constrain": check_constraint(self.constrain),
             "draft": None if self.draft is None else check_choice("draft", self.draft, DRAFTS),
             "overflow": check_choice("overflow", self.overflow, OVERFLOW),
         }
+        if checked["constrain"] is not None and checked["draft"] is not None:
+            raise ValueError("draft guesses tokens of any text; it does not go with constrain")
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         if self.n > 1 and self.temperature == 0:

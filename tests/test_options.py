@@ -160,7 +160,7 @@ def test_one_answer_where_there_is_room_for_one(function):
     assert GenerateOptions.of("generate", {"n": 3, "temperature": 1.0}).n == 3
 
 
-LATER = ["logprobs", "echo", "constrain", "processors", "edit", "progress"]
+LATER = ["logprobs", "echo", "processors", "edit", "progress"]
 
 
 @pytest.mark.parametrize("option", LATER)

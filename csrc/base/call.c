@@ -32,8 +32,3 @@ bool slm_clock_tick(slm_clock *clock) {
 bool slm_clock_progress(slm_clock *clock, uint64_t done, uint64_t total) {
     return raise(clock, (slm_event){.kind = SLM_EVENT_PROGRESS, .done = done, .total = total}, done == total);
 }
-
-bool slm_clock_allowed(slm_clock *clock, const int32_t *tokens, size_t n_tokens, slm_allowed *allowed) {
-    slm_event event = {.kind = SLM_EVENT_ALLOWED, .tokens = tokens, .n_tokens = n_tokens, .allowed = allowed};
-    return raise(clock, event, true);
-}

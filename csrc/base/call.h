@@ -18,7 +18,5 @@ void slm_clock_start(slm_clock *clock, const slm_call *call); /* call may be NUL
 bool slm_clock_tick(slm_clock *clock);
 /* The same, but reports progress without waiting for the 5 ms when done == total. */
 bool slm_clock_progress(slm_clock *clock, uint64_t done, uint64_t total);
-/* Asks at once what may follow these tokens; true: cancelled. Without a caller to ask, *allowed stays as it is. */
-bool slm_clock_allowed(slm_clock *clock, const int32_t *tokens, size_t n_tokens, slm_allowed *allowed);
 
 #endif

@@ -81,8 +81,6 @@ slm_status slm_batch_create(slm_model *model, slm_tokenizer *tokenizer, const sl
     b->order = fits_size ? slm_alloc_array(n, sizeof *b->order) : NULL;
     slm_status status = b->texts && b->order ? SLM_OK : slm_fail_memory(error);
     int64_t n_rows = options->draft || n > MOST_ROWS ? MOST_ROWS : (int64_t)n;
-    if (!status && options->constrained)
-        status = slm_fail(error, SLM_BAD_ARGUMENT, -1, "constrained: a batch cannot say of which text it asks");
     if (!status) status = slm_rules_create(&b->rules, model, tokenizer, options, n_rows, error);
     for (; !status && b->n < n; b->n++) {
         size_t index = b->n / b->n_samples;
@@ -203,8 +201,11 @@ static slm_status take(slm_batch *b, live *l, const slm_part *part, int64_t firs
 static void leave(slm_batch *b) {
     int64_t n = 0;
     for (int64_t i = 0; i < b->n_live; i++) {
-        if (b->live[i].text->sequence.finish) {
+        slm_sequence *s = &b->live[i].text->sequence;
+        if (s->finish) {
             slm_session_release(b->live[i].session);
+            slm_free(s->allowed);
+            s->allowed = NULL;
         } else {
             b->live[n++] = b->live[i];
         }
@@ -220,10 +221,27 @@ static slm_status fail_for(const slm_batch *b, const live *l, slm_error *error) 
     return error->status;
 }
 
+/* Adds the tokens that constraints demand; texts that end so leave. */
+static slm_status constrain(slm_batch *b, slm_error *error) {
+    for (int64_t i = 0; i < b->n_live; i++) {
+        text *t = b->live[i].text;
+        slm_status status = slm_sequence_constrain(&t->sequence, &b->rules, error);
+        if (status) {
+            b->broken = t->sequence.broken;
+            return fail_for(b, &b->live[i], error);
+        }
+        if (!t->second && t->sequence.finish) t->second = b->seconds;
+        t->ended = b->seconds;
+    }
+    leave(b);
+    return SLM_OK;
+}
+
 static slm_status advance(slm_batch *b, double before, double start, const slm_call *call, slm_clock *clock, slm_error *error) {
     slm_part parts[SLM_BATCH_MOST];
-    slm_status status = SLM_OK;
+    slm_status status = constrain(b, error);
     int64_t failed = -1;
+    if (!status && !b->n_live) return SLM_OK;
     for (int64_t i = 0, rows = b->n_live; i < b->n_live && !status; i++) { /* every text has a row, and some their drafts */
         slm_sequence *s = &b->live[i].text->sequence;
         status = slm_sequence_prepare(s, &b->rules, (MOST_ROWS - rows) / (b->n_live - i), error);
@@ -231,9 +249,13 @@ static slm_status advance(slm_batch *b, double before, double start, const slm_c
     }
     for (bool again = true; !status && again;) {
         again = false;
-        for (int64_t i = 0; i < b->n_live; i++) parts[i] = part_of(&b->live[i]);
-        slm_choice *choices = b->rules.logits ? NULL : b->rules.choices;
-        status = slm_session_run(parts, b->n_live, false, b->rules.logits, choices, call, clock, &failed, error);
+        for (int64_t i = 0, row = 0; i < b->n_live; row += parts[i++].n_outputs) {
+            parts[i] = part_of(&b->live[i]);
+            if (parts[i].n_outputs) slm_sequence_limit(&b->live[i].text->sequence, &b->rules, row);
+        }
+        float *logits = b->rules.all ? b->rules.logits : NULL;
+        slm_choice *choices = b->rules.all ? NULL : b->rules.choices;
+        status = slm_session_run(parts, b->n_live, false, logits, choices, call, clock, &failed, error);
         for (int64_t i = 0; status == SLM_NOT_A_NUMBER && i < b->n_live; i++) { /* perhaps only of a draft */
             again = again || b->live[i].text->sequence.n_drafts;
             b->live[i].text->sequence.n_drafts = 0;

@@ -37,42 +37,31 @@ void slm_generation_release(slm_generation *g) {
     slm_free(g);
 }
 
-/* Asks which tokens may come next: the choice becomes one among them. */
-static slm_status ask_allowed(slm_generation *g, slm_clock *clock, slm_error *error) {
-    const slm_sequence *s = &g->sequence;
-    slm_choice *choice = &g->rules.choices[0];
-    slm_allowed allowed = {0};
-    choice->allowed = NULL;
-    choice->n_allowed = 0;
-    if (slm_clock_allowed(clock, s->ids + s->n_prompt, (size_t)(s->n_ids - s->n_prompt), &allowed))
-        return slm_fail_cancelled(error);
-    if (!allowed.ids) return SLM_OK;
-    if (allowed.count < 1) return slm_fail(error, SLM_BAD_ARGUMENT, -1, "allowed tokens: expected at least one");
-    for (int64_t i = 0; i < allowed.count; i++) {
-        int64_t least = i ? (int64_t)allowed.ids[i - 1] + 1 : 0;
-        if (allowed.ids[i] < least || allowed.ids[i] >= choice->n_rows) {
-            return slm_fail(error, SLM_BAD_ARGUMENT, i, "allowed tokens: expected ids in ascending order below %lld, found %d",
-                            (long long)choice->n_rows, (int)allowed.ids[i]);
-        }
-    }
-    choice->allowed = allowed.ids;
-    choice->n_allowed = allowed.count;
-    return SLM_OK;
+/* The text has ended in tokens that had to come: runs all but the last, as if each had been drawn, for whoever goes on with the
+ * session. */
+static slm_status run_rest(slm_generation *g, const slm_call *call, slm_clock *clock, slm_error *error) {
+    int64_t failed;
+    slm_part part = slm_sequence_part(&g->sequence, g->session);
+    part.n_outputs = 0;
+    if (--part.n_tokens < 1) return SLM_OK;
+    slm_status status = slm_session_run(&part, 1, false, NULL, NULL, call, clock, &failed, error);
+    if (!status) g->sequence.n_run += part.n_tokens;
+    return status;
 }
 
-/* One step: draws one token, with drafts perhaps some more, or finds the end. */
+/* One step: draws one token, with drafts or under a constraint perhaps some more, or finds the end. */
 static slm_status advance(slm_generation *g, const slm_call *call, slm_clock *clock, slm_error *error) {
     slm_sequence *s = &g->sequence;
     slm_rules *rules = &g->rules;
     slm_status status = slm_sequence_prepare(s, rules, SLM_DRAFT_MOST, error);
-    if (!status && rules->options.constrained && rules->options.max_tokens) status = ask_allowed(g, clock, error);
-    bool all = rules->logits && !rules->choices[0].allowed;
+    if (!status) status = slm_sequence_constrain(s, rules, error);
+    if (!status && s->finish) return run_rest(g, call, clock, error);
+    if (!status) slm_sequence_limit(s, rules, 0);
     while (!status) {
         int64_t failed;
         slm_part part = slm_sequence_part(s, g->session);
-        if (rules->choices[0].n_allowed == 1) part.n_outputs = 0; /* it is known what follows */
-        status = slm_session_run(&part, 1, false, all ? rules->logits : NULL, all ? NULL : rules->choices, call, clock, &failed,
-                                 error);
+        status = slm_session_run(&part, 1, false, rules->all ? rules->logits : NULL, rules->all ? NULL : rules->choices, call,
+                                 clock, &failed, error);
         if (status != SLM_NOT_A_NUMBER || !s->n_drafts) break;
         s->n_drafts = 0; /* perhaps only a draft that nobody would have drawn gives NaN */
         status = SLM_OK;

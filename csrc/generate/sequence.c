@@ -10,6 +10,10 @@
 #include "generate/random.h"
 #include "generate/stop.h"
 
+/* A step of which one row is limited to more than one in so many tokens gives all logits: that runs faster than so many rows one
+ * by one. */
+enum { MANY_ALLOWED = 8 };
+
 static slm_status copy(void **out, const void *from, size_t count, size_t size, slm_error *error) {
     *out = slm_alloc_array(count, size);
     if (!*out) return slm_fail_memory(error);
@@ -23,6 +27,9 @@ static slm_status check(const slm_generate_options *o, const slm_tokenizer *toke
     }
     if (o->stop.count && !tokenizer)
         return slm_fail(error, SLM_BAD_ARGUMENT, -1, "stop: a model without tokenizer has no text to stop at");
+    if (o->constraint && o->constraint->tokenizer != tokenizer)
+        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "constraint: expected one of the same tokenizer");
+    if (o->constraint && o->draft) return slm_fail(error, SLM_BAD_ARGUMENT, -1, "draft: expected none under a constraint");
     for (size_t i = 0; i < o->stop.count; i++) {
         if (o->stop.offsets[i] >= o->stop.offsets[i + 1]) {
             return slm_fail(error, SLM_BAD_ARGUMENT, (int64_t)i, "stop[%zu]: expected a string that is not empty", i);
@@ -31,22 +38,27 @@ static slm_status check(const slm_generate_options *o, const slm_tokenizer *toke
     return SLM_OK;
 }
 
-/* Room for what is read of each row: for all logits where they change, or where the sampler cuts nothing off and nothing else
- * says which. */
+/* Room for what is read of each row: for all logits where they change, where the sampler cuts nothing off, and where a constraint
+ * may let nearly all pass. */
 static slm_status make_room(slm_rules *rules, int64_t n_rows, int64_t vocab_size, slm_error *error) {
     const slm_sampler *s = &rules->sampler;
     bool greedy = s->temperature == 0, cut = greedy || (s->top_k && s->top_k < s->n);
-    bool all = !cut || slm_penalties_wanted(&rules->options);
-    size_t room = all || !greedy ? (size_t)vocab_size : SLM_MAX_THREADS, bytes = sizeof(float), n;
-    if (!all || rules->options.constrained) bytes += sizeof(int32_t) + sizeof(float);
+    bool all = !cut || slm_penalties_wanted(&rules->options), constrained = rules->options.constraint;
+    size_t room = all || !greedy || constrained ? (size_t)vocab_size : SLM_MAX_THREADS, bytes = sizeof(float), n;
+    rules->all = all;
+    if (!all || constrained) bytes += sizeof(int32_t) + sizeof(float);
     rules->choices = slm_alloc_array((size_t)n_rows, sizeof *rules->choices);
     rules->room = slm_mul_size((size_t)n_rows, room, &n) ? slm_alloc_array(n, bytes) : NULL;
     if (!rules->choices || !rules->room) return slm_fail_memory(error);
     float *values = rules->room;
-    if (all) rules->logits = values;
+    if (all || constrained) rules->logits = values;
     for (int64_t i = 0; i < n_rows; i++) {
         slm_choice *c = &rules->choices[i];
-        *c = (slm_choice){.n_rows = s->n, .top = all ? INT64_MAX : greedy ? 0 : s->top_k, .values = values + (size_t)i * room};
+        *c = (slm_choice){.n_rows = s->n,
+                          .top = all      ? INT64_MAX
+                                 : greedy ? constrained
+                                          : s->top_k,
+                          .values = values + (size_t)i * room};
         if (bytes == sizeof(float)) continue;
         c->ids = (int32_t *)(void *)(values + n) + (size_t)i * room;
         c->leading = values + 2 * n + (size_t)i * room;
@@ -66,6 +78,7 @@ slm_status slm_rules_create(slm_rules *rules, const slm_model *model, slm_tokeni
     o->stop = (slm_strings){.count = stop->count};
     o->end_tokens = o->bias_ids = NULL;
     o->bias = NULL;
+    if (o->constraint) slm_constraint_retain(o->constraint);
     status = copy((void **)&o->end_tokens, options->end_tokens, options->n_end_tokens, sizeof(int32_t), error);
     if (!status) status = copy((void **)&o->bias_ids, options->bias_ids, o->n_bias, sizeof(int32_t), error);
     if (!status) status = copy((void **)&o->bias, options->bias, o->n_bias, sizeof(float), error);
@@ -99,6 +112,7 @@ void slm_rules_release(slm_rules *rules) {
     slm_free((void *)(uintptr_t)rules->options.bias);
     slm_free((void *)(uintptr_t)rules->options.stop.bytes);
     slm_free((void *)(uintptr_t)rules->options.stop.offsets);
+    slm_constraint_release(rules->options.constraint);
     slm_tokenizer_release(rules->tokenizer);
     *rules = (slm_rules){0};
 }
@@ -108,7 +122,7 @@ slm_status slm_sequence_init(slm_sequence *s, const int32_t *ids, int64_t n_prom
     if (n_held < 0 || n_held > length || n_held >= n_prompt) {
         return slm_fail(error, SLM_BAD_ARGUMENT, -1, "prompt: expected at least one token behind those that are held");
     }
-    *s = (slm_sequence){.n_prompt = n_prompt, .n_ids = n_prompt, .capacity = n_prompt, .n_run = n_held};
+    *s = (slm_sequence){.n_prompt = n_prompt, .n_ids = n_prompt, .capacity = n_prompt, .n_run = n_held, .state = SLM_START};
     s->n_before = length - n_held;
     s->sample = sample;
     return copy((void **)&s->ids, ids, (size_t)n_prompt, sizeof *ids, error);
@@ -116,6 +130,7 @@ slm_status slm_sequence_init(slm_sequence *s, const int32_t *ids, int64_t n_prom
 
 void slm_sequence_release(slm_sequence *s) {
     slm_free(s->ids);
+    slm_free(s->allowed);
     slm_text_free(&s->bytes);
     slm_text_free(&s->text);
     *s = (slm_sequence){0};
@@ -126,17 +141,22 @@ static int64_t room(const slm_sequence *s, const slm_rules *rules) {
     return rules->context - s->n_before - s->n_ids;
 }
 
+/* Makes room for a token and drafts behind it. */
+static slm_status reserve(slm_sequence *s, slm_error *error) {
+    if (s->n_ids + 1 + SLM_DRAFT_MOST <= s->capacity) return SLM_OK;
+    int64_t capacity = slm_max64(2 * s->capacity, 64);
+    int32_t *ids = slm_realloc_array(s->ids, (size_t)capacity, sizeof *ids);
+    if (!ids) return slm_fail_memory(error);
+    s->ids = ids;
+    s->capacity = capacity;
+    return SLM_OK;
+}
+
 slm_status slm_sequence_prepare(slm_sequence *s, const slm_rules *rules, int64_t most_drafts, slm_error *error) {
     s->n_drafts = 0;
-    if (s->n_ids + 1 + SLM_DRAFT_MOST > s->capacity) {
-        int64_t capacity = slm_max64(2 * s->capacity, 64);
-        int32_t *ids = slm_realloc_array(s->ids, (size_t)capacity, sizeof *ids);
-        if (!ids) return slm_fail_memory(error);
-        s->ids = ids;
-        s->capacity = capacity;
-    }
-    if (rules->options.draft == SLM_DRAFT_LOOKUP && !rules->options.constrained &&
-        s->n_ids - s->n_run == 1) { /* the prompt runs without */
+    slm_status status = reserve(s, error);
+    if (status) return status;
+    if (rules->options.draft == SLM_DRAFT_LOOKUP && s->n_ids - s->n_run == 1) { /* the prompt runs without */
         int64_t wanted = rules->options.max_tokens - (s->n_ids - s->n_prompt) - 1;
         int64_t most = slm_min64(slm_min64(most_drafts, SLM_DRAFT_MOST), slm_min64(wanted, room(s, rules)));
         s->n_drafts = slm_lookup_draft(&s->lookup, s->ids, s->n_ids, most);
@@ -177,15 +197,104 @@ static slm_status add_text(slm_sequence *s, const slm_rules *rules, const int32_
     return SLM_OK;
 }
 
+/* The text ends here: shows what was held back. */
+static slm_status end_text(slm_sequence *s, const slm_rules *rules, slm_error *error) {
+    s->finish = SLM_FINISH_STOP;
+    return add_text(s, rules, NULL, 0, true, error);
+}
+
+/* The token joins the text, or ends it. */
+static slm_status add_token(slm_sequence *s, const slm_rules *rules, int32_t token, slm_error *error) {
+    const slm_generate_options *o = &rules->options;
+    if (ends_text(o, token)) return end_text(s, rules, error);
+    bool last = s->n_ids + 1 - s->n_prompt >= o->max_tokens || room(s, rules) <= 0;
+    s->ids[s->n_ids++] = token;
+    if (last) s->finish = SLM_FINISH_LENGTH;
+    if (o->constraint) {
+        s->state = slm_constraint_advance(o->constraint, s->state, token);
+        if (o->constraint->automaton->forced[s->state] == SLM_ENDS) s->finish = SLM_FINISH_STOP;
+    }
+    return add_text(s, rules, &token, 1, s->finish, error);
+}
+
+/* ---- constraints --------------------------------------------------------------------------------------------------------- */
+
+/* Puts an id among ascending ones, or takes it out. */
+static void include(int32_t *ids, int64_t *n, int32_t id, bool in) {
+    int64_t low = 0, high = *n;
+    while (low < high) {
+        int64_t middle = (low + high) / 2;
+        if (ids[middle] < id)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if ((low < *n && ids[low] == id) == in) return;
+    memmove(ids + low + in, ids + low + !in, (size_t)(*n - low - !in) * sizeof *ids);
+    if (in) ids[low] = id;
+    *n += in ? 1 : -1;
+}
+
+/* Which tokens may come in this state. Those that end a text are no text, whatever their bytes. */
+static slm_status find_allowed(slm_sequence *s, const slm_rules *rules, slm_error *error) {
+    const slm_generate_options *o = &rules->options;
+    int64_t n_rows = rules->sampler.n;
+    if (!s->allowed) {
+        size_t n = (size_t)slm_tokenizer_size(rules->tokenizer) + o->n_end_tokens;
+        s->allowed = slm_alloc_array(n, sizeof *s->allowed);
+        if (!s->allowed) return slm_fail_memory(error);
+    }
+    slm_status status = slm_constraint_allowed(o->constraint, s->state, s->allowed, &s->n_allowed, error);
+    if (status) return status;
+    while (s->n_allowed && s->allowed[s->n_allowed - 1] >= n_rows) s->n_allowed--;
+    for (size_t i = 0; i < o->n_end_tokens && !o->ignore_eos; i++) {
+        int32_t end = o->end_tokens[i];
+        if (0 <= end && end < n_rows) include(s->allowed, &s->n_allowed, end, o->constraint->automaton->accepts[s->state]);
+    }
+    return SLM_OK;
+}
+
+slm_status slm_sequence_constrain(slm_sequence *s, const slm_rules *rules, slm_error *error) {
+    const slm_generate_options *o = &rules->options;
+    slm_status status = SLM_OK;
+    if (!o->constraint || !o->max_tokens) return SLM_OK;
+    while (!status && s->finish == SLM_FINISH_NONE) {
+        status = reserve(s, error); /* for the token below, or the one that is drawn */
+        if (status) return status;
+        bool ends = o->constraint->automaton->accepts[s->state];
+        int32_t token = slm_constraint_forced(o->constraint, s->state);
+        if (token >= rules->sampler.n || ends_text(o, token)) token = -1;
+        if (token < 0) status = find_allowed(s, rules, error);
+        if (status) return status;
+        if (token < 0 && s->n_allowed > 1) return SLM_OK;
+        if (token < 0 && s->n_allowed) token = s->allowed[0];
+        if (token < 0 && !ends) {
+            return slm_fail(error, SLM_UNSUPPORTED, -1,
+                            "constraint: the vocabulary has no token for what must follow %lld tokens",
+                            (long long)(s->n_ids - s->n_prompt));
+        }
+        status = s->broken = token < 0 ? end_text(s, rules, error) : add_token(s, rules, token, error);
+    }
+    return status;
+}
+
+void slm_sequence_limit(const slm_sequence *s, slm_rules *rules, int64_t row) {
+    if (!rules->options.constraint) return;
+    slm_choice *choice = &rules->choices[row];
+    choice->allowed = s->allowed;
+    choice->n_allowed = s->n_allowed;
+    rules->all = (row && rules->all) || s->n_allowed > choice->n_rows / MANY_ALLOWED;
+}
+
+/* ---- what a step gives ------------------------------------------------------------------------------------------------------
+ */
+
 /* What a row offers. */
 static slm_candidates candidates_of(const slm_rules *rules, slm_choice *c) {
-    if (rules->logits && !c->allowed) return (slm_candidates){.logits = c->values, .n = c->n_rows};
-    if (c->n_allowed == 1) { /* it was not run */
-        c->values[0] = 0;
-        c->ids[0] = c->allowed[0];
-        c->count = 1;
-    }
-    return (slm_candidates){.logits = c->values, .ids = c->ids, .n = c->count};
+    if (!rules->all) return (slm_candidates){.logits = c->values, .ids = c->ids, .n = c->count};
+    if (!c->allowed) return (slm_candidates){.logits = c->values, .n = c->n_rows};
+    for (int64_t i = 0; i < c->n_allowed; i++) c->values[i] = c->values[c->allowed[i]];
+    return (slm_candidates){.logits = c->values, .ids = c->allowed, .n = c->n_allowed};
 }
 
 static slm_status check_changed(const slm_candidates *c, slm_error *error) {
@@ -211,19 +320,6 @@ static slm_status draw_token(const slm_sequence *s, slm_rules *rules, slm_choice
     if (i < 0) return slm_fail(error, SLM_BAD_ARGUMENT, -1, "no token is left to draw: all of them are banned");
     *token = c.ids ? c.ids[i] : (int32_t)i;
     return SLM_OK;
-}
-
-/* The token joins the text, or ends it. */
-static slm_status add_token(slm_sequence *s, const slm_rules *rules, int32_t token, slm_error *error) {
-    const slm_generate_options *o = &rules->options;
-    if (ends_text(o, token)) {
-        s->finish = SLM_FINISH_STOP;
-        return add_text(s, rules, NULL, 0, true, error);
-    }
-    bool last = s->n_ids + 1 - s->n_prompt >= o->max_tokens || room(s, rules) <= 0;
-    s->ids[s->n_ids++] = token;
-    if (last) s->finish = SLM_FINISH_LENGTH;
-    return add_text(s, rules, &token, 1, last, error);
 }
 
 slm_status slm_sequence_accept(slm_sequence *s, slm_rules *rules, slm_session *session, int64_t first_row, slm_error *error) {

@@ -3,6 +3,7 @@
 #ifndef SLM_GENERATE_SEQUENCE_H
 #define SLM_GENERATE_SEQUENCE_H
 
+#include "generate/constraint.h"
 #include "generate/lookup.h"
 #include "generate/penalties.h"
 #include "generate/sampler.h"
@@ -17,6 +18,7 @@ typedef struct slm_rules {
     int64_t context;
     slm_choice *choices; /* of each row of a step: what the sampler reads of its logits */
     float *logits;       /* [n_rows, vocab_size] where it reads all of them; else NULL */
+    bool all;            /* the next step gives all logits, and no choices */
     void *room;          /* of the choices */
 } slm_rules;
 
@@ -40,6 +42,9 @@ typedef struct slm_sequence { /* zeroed is empty */
     int64_t n_shown; /* generated tokens that were in earlier chunks */
     slm_finish finish;
     slm_status broken; /* text was lost to this error: no going on */
+    uint32_t state;    /* of the constraint's automaton */
+    int32_t *allowed;  /* [n_allowed] tokens that it lets come next, those that end the text among them; NULL: all */
+    int64_t n_allowed;
 } slm_sequence;
 
 /* ids: [n_prompt] the prompt, of which the first n_held stand at the end of what the session holds, `length` positions. */
@@ -49,6 +54,10 @@ void slm_sequence_release(slm_sequence *sequence);
 
 /* Makes room for what the next step may yield, with up to most_drafts guesses of it. */
 slm_status slm_sequence_prepare(slm_sequence *sequence, const slm_rules *rules, int64_t most_drafts, slm_error *error);
+/* Under a constraint: adds the tokens that must come now, which may be the end, or finds out which may come. */
+slm_status slm_sequence_constrain(slm_sequence *sequence, const slm_rules *rules, slm_error *error);
+/* Under a constraint, before a step of which this is a row: limits it to them. Row 0 goes first. */
+void slm_sequence_limit(const slm_sequence *sequence, slm_rules *rules, int64_t row);
 /* What its session is to run then: all tokens that have not run yet, and the drafts. */
 slm_part slm_sequence_part(const slm_sequence *sequence, slm_session *session);
 /* Takes the outputs of that part, rows first_row .. first_row + n_drafts: draws a token, and from the row of each draft that

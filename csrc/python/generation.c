@@ -89,17 +89,18 @@ static bool read_arguments(const slm_py_state *state, PyObject *args, PyObject *
                      "bias_ids",
                      "bias",
                      "n",
+                     "constraint",
                      NULL};
     PyObject *tokenizer, *max_tokens, *top_k_object, *seed, *sample, *stop, *end_tokens;
-    PyObject *window = NULL, *ngram = NULL, *n = NULL, *bias_ids = NULL, *bias = NULL;
+    PyObject *window = NULL, *ngram = NULL, *n = NULL, *bias_ids = NULL, *bias = NULL, *constraint = Py_None;
     slm_generate_options *o = &a->options;
     const char *draft = "none";
     double temperature, top_p, typical_p = 1, repetition = 1;
     int ignore_eos;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOpdOdOOOO|sO$fddffOOOOO", names, &tokenizer, &a->prompt, &max_tokens,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOpdOdOOOO|sO$fddffOOOOOO", names, &tokenizer, &a->prompt, &max_tokens,
                                      &ignore_eos, &temperature, &top_k_object, &top_p, &seed, &sample, &stop, &end_tokens, &draft,
                                      &a->last, &o->min_p, &typical_p, &repetition, &o->presence_penalty, &o->frequency_penalty,
-                                     &window, &ngram, &bias_ids, &bias, &n)) {
+                                     &window, &ngram, &bias_ids, &bias, &n, &constraint)) {
         return false;
     }
     int64_t n_end, top_k;
@@ -107,6 +108,7 @@ static bool read_arguments(const slm_py_state *state, PyObject *args, PyObject *
         !slm_py_int(top_k_object, "top_k", 0, INT32_MAX, &top_k) || !slm_py_uint64(seed, "seed", &o->seed) ||
         !slm_py_uint64(sample, "sample", &o->sample) || !read_draft(draft, &o->draft) ||
         (tokenizer != Py_None && !(a->tokenizer = slm_py_tokenizer(state, tokenizer))) ||
+        (constraint != Py_None && !(o->constraint = slm_py_constraint(state, constraint))) ||
         !(a->end_tokens = slm_py_tokens(end_tokens, "end_tokens", &n_end)) ||
         !read_stop(stop, &o->stop, &a->stop_bytes, &a->stop_offsets) ||
         (window && !slm_py_int(window, "penalty_window", 0, INT64_MAX, &o->penalty_window)) ||

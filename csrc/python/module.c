@@ -125,13 +125,10 @@ static int import_errors(slm_py_state *state) {
         const char *name;
         PyObject **class;
     } classes[] = {
-        {"FormatError", &state->FormatError},
-        {"UnsupportedError", &state->UnsupportedError},
-        {"ContextLengthError", &state->ContextLengthError},
-        {"NumericsError", &state->NumericsError},
-        {"ClosedError", &state->ClosedError},
-        {"BusyError", &state->BusyError},
-        {"InternalError", &state->InternalError},
+        {"FormatError", &state->FormatError},     {"UnsupportedError", &state->UnsupportedError},
+        {"LimitError", &state->LimitError},       {"ContextLengthError", &state->ContextLengthError},
+        {"NumericsError", &state->NumericsError}, {"ClosedError", &state->ClosedError},
+        {"BusyError", &state->BusyError},         {"InternalError", &state->InternalError},
     };
     int result = 0;
     for (size_t i = 0; !result && i < sizeof classes / sizeof *classes; i++) {
@@ -156,7 +153,7 @@ static int module_exec(PyObject *module) {
         return -1;
     }
     if (slm_py_add_model(module, state) || slm_py_add_session(module, state) || slm_py_add_generation(module, state)) return -1;
-    if (slm_py_add_tokenizer(module, state)) return -1;
+    if (slm_py_add_tokenizer(module, state) || slm_py_add_constraint(module, state)) return -1;
     return slm_py_add_token_lists(module, state);
 }
 
@@ -164,6 +161,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     slm_py_state *state = PyModule_GetState(module);
     Py_VISIT(state->FormatError);
     Py_VISIT(state->UnsupportedError);
+    Py_VISIT(state->LimitError);
     Py_VISIT(state->ContextLengthError);
     Py_VISIT(state->NumericsError);
     Py_VISIT(state->ClosedError);
@@ -174,6 +172,8 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->Generation);
     Py_VISIT(state->Tokenizer);
     Py_VISIT(state->TokenIterator);
+    Py_VISIT(state->Automaton);
+    Py_VISIT(state->Constraint);
     return 0;
 }
 
@@ -181,6 +181,7 @@ static int module_clear(PyObject *module) {
     slm_py_state *state = PyModule_GetState(module);
     Py_CLEAR(state->FormatError);
     Py_CLEAR(state->UnsupportedError);
+    Py_CLEAR(state->LimitError);
     Py_CLEAR(state->ContextLengthError);
     Py_CLEAR(state->NumericsError);
     Py_CLEAR(state->ClosedError);
@@ -191,6 +192,8 @@ static int module_clear(PyObject *module) {
     Py_CLEAR(state->Generation);
     Py_CLEAR(state->Tokenizer);
     Py_CLEAR(state->TokenIterator);
+    Py_CLEAR(state->Automaton);
+    Py_CLEAR(state->Constraint);
     return 0;
 }
 

@@ -14,8 +14,9 @@ enum { SLM_PY_TOKENS_PER_LOOK = 1 << 14 };
 /* ---- module state: every object the module keeps -------------------------------------------------------------------- */
 
 typedef struct slm_py_state {
-    PyObject *FormatError, *UnsupportedError, *ContextLengthError, *NumericsError, *ClosedError, *BusyError, *InternalError;
-    PyTypeObject *Model, *Session, *Generation, *Tokenizer, *TokenIterator;
+    PyObject *FormatError, *UnsupportedError, *LimitError, *ContextLengthError, *NumericsError, *ClosedError, *BusyError,
+        *InternalError;
+    PyTypeObject *Model, *Session, *Generation, *Tokenizer, *TokenIterator, *Automaton, *Constraint;
     unsigned long main_thread; /* the only one that runs signal handlers */
     long process;              /* for which that is true: a fork makes another thread the main one */
 } slm_py_state;
@@ -31,6 +32,7 @@ int slm_py_add_model(PyObject *module, slm_py_state *state);
 int slm_py_add_session(PyObject *module, slm_py_state *state);
 int slm_py_add_generation(PyObject *module, slm_py_state *state);
 int slm_py_add_tokenizer(PyObject *module, slm_py_state *state);
+int slm_py_add_constraint(PyObject *module, slm_py_state *state);
 int slm_py_add_token_lists(PyObject *module, slm_py_state *state);
 
 /* ---- errors -------------------------------------------------------------------------------------------------------------- */
@@ -77,5 +79,6 @@ PyObject *slm_py_new_array_u64(int64_t count, uint64_t **data);
 
 /* The core's object inside a Python one; NULL with TypeError or ClosedError. Borrowed. */
 slm_tokenizer *slm_py_tokenizer(const slm_py_state *state, PyObject *object);
+slm_constraint *slm_py_constraint(const slm_py_state *state, PyObject *object); /* the same, without ClosedError */
 
 #endif

@@ -39,6 +39,7 @@ PyObject *slm_py_raise(const slm_py_state *state, const slm_error *error) {
     case SLM_IO_ERROR: return raise_os_error(error);
     case SLM_CONTEXT_FULL: return raise_class(state->ContextLengthError, error);
     case SLM_NOT_A_NUMBER: return raise_class(state->NumericsError, error);
+    case SLM_TOO_LARGE: return raise_class(state->LimitError, error);
     case SLM_UNSUPPORTED: return raise_class(state->UnsupportedError, error);
     case SLM_CANCELLED:
         PyErr_SetString(PyExc_RuntimeError, "the call was cancelled: its process forked inside a callback");

@@ -77,6 +77,7 @@ slm_status slm_tokenizer_create(const slm_tokenizer_spec *spec, slm_tokenizer **
     slm_tokenizer *t = slm_alloc_zero(1, sizeof *t);
     if (!t) return slm_fail_memory(error);
     atomic_init(&t->references, 1);
+    atomic_init(&t->trie, NULL);
     t->model = spec->model;
     t->space_prefix = spec->space_prefix;
     status = copy_splits(spec, t, error);
@@ -105,6 +106,7 @@ slm_tokenizer *slm_tokenizer_retain(slm_tokenizer *tokenizer) {
 
 void slm_tokenizer_release(slm_tokenizer *t) {
     if (!t || atomic_fetch_sub_explicit(&t->references, 1, memory_order_acq_rel) > 1) return;
+    slm_token_trie_release(atomic_load(&t->trie));
     slm_wordpiece_destroy(&t->wordpiece);
     slm_unigram_destroy(&t->unigram);
     slm_bpe_destroy(&t->bpe);

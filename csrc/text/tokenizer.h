@@ -9,6 +9,7 @@
 #include "text/bpe.h"
 #include "text/normalize.h"
 #include "text/pretokenize.h"
+#include "text/token_trie.h"
 #include "text/unigram.h"
 #include "text/wordpiece.h"
 
@@ -27,6 +28,7 @@ struct slm_tokenizer {
     int32_t *affixes; /* [n_prefix + n_suffix] what special tokens are put before a text, then what behind it */
     size_t n_prefix, n_suffix;
     bool strips_space;
+    _Atomic(slm_token_trie *) trie; /* made when it is first asked for */
 };
 
 #endif

@@ -337,111 +337,147 @@ static void test_generation(slm_model *model) {
     slm_session_release(session);
 }
 
-/* ---- allowed tokens -------------------------------------------------------------------------------------------------------- */
+/* ---- constraints ----------------------------------------------------------------------------------------------------------- */
 
-typedef struct grammar {
-    int32_t ids[20][VOCAB]; /* of each step */
-    int64_t counts[20];     /* 0: all */
-    size_t asked;
-    int stop_at; /* this question is not answered but ends the call; -1: none */
-} grammar;
-
-static int answer(void *user, const slm_event *event) {
-    grammar *g = user;
-    if (event->kind != SLM_EVENT_ALLOWED) return 0;
-    CHECK(!event->allowed->ids && event->n_tokens < 20);
-    for (size_t i = 0; i < event->n_tokens && g->counts[i]; i++) { /* what was drawn was allowed */
-        int64_t at = 0;
-        while (at < g->counts[i] && g->ids[i][at] != event->tokens[i]) at++;
-        CHECK(at < g->counts[i]);
+/* VOCAB tokens: an unknown one, all texts of up to two of the letters a to d and 48 of three, and one that ends texts. */
+static slm_tokenizer *letters_tokenizer(slm_error *error) {
+    enum { END = VOCAB - 1 };
+    char bytes[4 * VOCAB] = "?";
+    uint64_t offsets[VOCAB + 1] = {0, 1};
+    uint8_t kinds[VOCAB] = {SLM_TOKEN_UNKNOWN};
+    double scores[VOCAB] = {0};
+    for (int id = 1, size = 1, number = 0; id < VOCAB; id++, number++) {
+        if (number == 1 << 2 * size) number = 0, size++;
+        for (int i = 0; i < size; i++) bytes[offsets[id] + (uint64_t)i] = (char)('a' + (number >> 2 * i) % 4);
+        if (id == END) bytes[offsets[id]] = '.';
+        offsets[id + 1] = offsets[id] + (uint64_t)(id == END ? 1 : size);
+        kinds[id] = id == END ? SLM_TOKEN_CONTROL : SLM_TOKEN_NORMAL;
     }
-    if ((int)g->asked == g->stop_at) return g->stop_at = -1, 1;
-    g->asked++;
-    if (g->counts[event->n_tokens])
-        *event->allowed = (slm_allowed){.ids = g->ids[event->n_tokens], .count = g->counts[event->n_tokens]};
-    return 0;
+    const slm_tokenizer_spec spec = {.model = SLM_TOKENIZER_UNIGRAM,
+                                     .pieces = {.bytes = bytes, .offsets = offsets, .count = VOCAB},
+                                     .kinds = kinds,
+                                     .scores = scores};
+    slm_tokenizer *tokenizer = NULL;
+    slm_tokenizer_create(&spec, &tokenizer, error);
+    return tokenizer;
 }
 
-/* The definition: the logits of what is allowed, and a draw from these. One allowed token follows without any logits. */
-static void test_allowed(slm_model *model) {
-    static grammar g;
+/* a[a-d]{2,30}bcdab(d|(ca)*): many ways, one way, and an end or none. */
+static const slm_expression expressions[] = {
+    {SLM_EXPRESSION_BYTES, 'a', 'a', 0},     {SLM_EXPRESSION_BYTES, 'a', 'd', 0},     {SLM_EXPRESSION_REPETITION, 1, 2, 30},
+    {SLM_EXPRESSION_CONCATENATION, 0, 2, 0}, {SLM_EXPRESSION_BYTES, 'b', 'b', 0},     {SLM_EXPRESSION_BYTES, 'c', 'c', 0},
+    {SLM_EXPRESSION_BYTES, 'd', 'd', 0},     {SLM_EXPRESSION_CONCATENATION, 4, 5, 0}, {SLM_EXPRESSION_CONCATENATION, 7, 6, 0},
+    {SLM_EXPRESSION_CONCATENATION, 0, 4, 0}, {SLM_EXPRESSION_CONCATENATION, 8, 9, 0}, {SLM_EXPRESSION_CONCATENATION, 5, 0, 0},
+    {SLM_EXPRESSION_REPETITION, 11, 0, -1},  {SLM_EXPRESSION_ALTERNATION, 6, 12, 0},  {SLM_EXPRESSION_CONCATENATION, 10, 13, 0},
+    {SLM_EXPRESSION_CONCATENATION, 3, 14, 0}};
+
+static slm_status make_constraint(slm_tokenizer *tokenizer, slm_constraint **constraint, slm_error *error) {
+    slm_automaton *automaton = NULL;
+    slm_status status = slm_automaton_create(expressions, sizeof expressions / sizeof *expressions, NULL, &automaton, error);
+    if (!status) status = slm_constraint_create(automaton, tokenizer, constraint, error);
+    slm_automaton_release(automaton);
+    return status;
+}
+
+/* The token that must come: all that may come are beginnings of it, and it is the longest of them. */
+static int32_t longest_of_chain(slm_tokenizer *tokenizer, const slm_tokens *allowed) {
+    slm_error error;
+    int32_t longest = allowed->ids[0];
+    char text[2][8] = {{0}};
+    for (size_t i = 0; i < allowed->count; i++) {
+        slm_text one = {0};
+        CHECK(slm_tokenizer_decode(tokenizer, &allowed->ids[i], 1, false, NULL, &one, &error) == SLM_OK);
+        memcpy(text[1], one.bytes, one.size);
+        text[1][one.size] = 0;
+        slm_text_free(&one);
+        size_t n = strlen(text[0]), m = strlen(text[1]);
+        if (memcmp(text[0], text[1], n < m ? n : m)) return -1;
+        if (m > n) longest = allowed->ids[i], memcpy(text[0], text[1], sizeof text[0]);
+    }
+    return longest;
+}
+
+/* The definition: the logits of what may come, and a draw from these. */
+static void test_constraint(slm_model *model) {
     slm_error error;
     slm_session *session = NULL, *other = NULL;
     slm_generation *generation = NULL;
-    slm_chunk chunk;
-    slm_generate_options options = {.max_tokens = 20, .top_p = 1, .constrained = true};
-    for (int i = 0; i < 20; i++) {
-        g.counts[i] = 0;
-        for (int32_t id = 0; id < VOCAB && i % 7 != 3; id++) {
-            bool take = i % 7 == 5 ? id == (i * 5) % VOCAB : random_u32() % (1 + (uint32_t)i % 5) == 0;
-            if (take) g.ids[i][g.counts[i]++] = id;
-        }
-    }
-    for (int kind = 0; kind < 5; kind++) { /* greedy, top-k, top-p alone, nothing cut, penalties */
-        options.temperature = kind ? 2 : 0;
-        options.top_k = kind == 1 ? 7 : 0;
-        options.top_p = kind == 2 ? 0.8f : 1;
-        options.frequency_penalty = kind == 4;
-        options.penalty_window = 12;
-        g.asked = 0;
-        g.stop_at = 5;
-        slm_call call = {.event = answer, .user = &g, .threads = 1 + kind % 2};
+    slm_constraint *constraint = NULL;
+    slm_tokenizer *tokenizer = letters_tokenizer(&error);
+    CHECK(tokenizer && make_constraint(tokenizer, &constraint, &error) == SLM_OK);
+    slm_automaton *automaton = NULL;
+    CHECK(slm_automaton_create(expressions, sizeof expressions / sizeof *expressions, NULL, &automaton, &error) == SLM_OK);
+    const int32_t end = VOCAB - 1;
+    int64_t n_forced = 0, n_drawn = 0, n_cases = 0;
+    for (int i = 0; i < 12; i++) { /* greedy, top-k, top-p alone, nothing cut */
+        slm_chunk chunk;
+        slm_generate_options options = {.max_tokens = i < 8 ? 40 : 5,
+                                        .top_p = i % 4 == 2 ? 0.8f : 1,
+                                        .end_tokens = &end,
+                                        .n_end_tokens = 1,
+                                        .seed = (uint64_t)i};
+        options.constraint = constraint;
+        options.temperature = i % 4 ? 2 : 0;
+        options.top_k = i % 4 == 1 ? 7 : 0;
+        int events = 0;
+        slm_call stop = {.event = always_stop, .user = &events}, call = {.threads = 1 + i % 2};
         CHECK(slm_session_create(model, &session, &error) == SLM_OK && slm_session_create(model, &other, &error) == SLM_OK);
-        CHECK(slm_generation_create(session, NULL, prompt, 9, 0, &options, &generation, &error) == SLM_OK);
-        CHECK(slm_generation_next(generation, true, &call, &chunk, &error) == SLM_CANCELLED);
-        CHECK(slm_generation_next(generation, true, &call, &chunk, &error) == SLM_OK && chunk.n_tokens == 20 && g.asked == 20);
+        CHECK(slm_generation_create(session, tokenizer, prompt, 9, 0, &options, &generation, &error) == SLM_OK);
+        CHECK(slm_generation_next(generation, true, &stop, &chunk, &error) == SLM_CANCELLED);
+        CHECK(slm_generation_next(generation, true, &call, &chunk, &error) == SLM_OK && chunk.finish != SLM_FINISH_NONE);
+        bool matches = slm_automaton_matches(automaton, chunk.text, chunk.text_size);
+        CHECK(chunk.finish == SLM_FINISH_STOP ? matches : chunk.n_tokens == (size_t)options.max_tokens);
         slm_sampler sampler;
         CHECK(slm_sampler_create(&sampler, &options, VOCAB, &error) == SLM_OK);
-        for (int i = 0; i < 20 && chunk.n_tokens == 20; i++) {
+        size_t at = 0;
+        for (size_t n = 0; n < chunk.n_tokens; n++) {
             float logits[VOCAB], some[VOCAB];
-            const int32_t *input = i ? &chunk.tokens[i - 1] : prompt;
-            CHECK(slm_session_forward(other, input, i ? 1 : 9, SLM_LOGITS_LAST, logits, NULL, &error) == SLM_OK);
-            int64_t n = g.counts[i] ? g.counts[i] : VOCAB;
-            for (int64_t j = 0; j < n; j++) some[j] = n == 1 ? 0 : logits[g.counts[i] ? g.ids[i][j] : j];
-            for (int64_t k = i - 12; kind == 4 && k < i; k++) {
-                int32_t seen = k < 0 ? prompt[9 + k] : chunk.tokens[k];
-                for (int64_t j = 0; k >= -9 && j < n; j++) some[j] -= (g.counts[i] ? g.ids[i][j] : j) == seen;
-            }
-            int64_t at = slm_sampler_draw(&sampler, some, n, slm_random(0, 0, (uint64_t)i));
-            CHECK(chunk.tokens[i] == (g.counts[i] ? g.ids[i][at] : at));
+            slm_tokens allowed = {0};
+            slm_text text = {0};
+            CHECK(slm_constraint_follow(constraint, chunk.text, at, &allowed, &error) == SLM_OK && allowed.count);
+            if (slm_automaton_matches(automaton, chunk.text, at)) allowed.ids[allowed.count++] = end; /* the last id of all */
+            CHECK(
+                !slm_session_forward(other, n ? &chunk.tokens[n - 1] : prompt, n ? 1 : 9, SLM_LOGITS_LAST, logits, NULL, &error));
+            for (size_t j = 0; j < allowed.count; j++) some[j] = logits[allowed.ids[j]];
+            int64_t best = slm_sampler_draw(&sampler, some, (int64_t)allowed.count, slm_random(options.seed, 0, n));
+            bool forced = longest_of_chain(tokenizer, &allowed) == chunk.tokens[n];
+            CHECK(forced || chunk.tokens[n] == allowed.ids[best]);
+            n_forced += forced;
+            n_drawn += !forced;
+            CHECK(slm_tokenizer_decode(tokenizer, &chunk.tokens[n], 1, false, NULL, &text, &error) == SLM_OK);
+            at += text.size;
+            slm_text_free(&text);
+            slm_tokens_free(&allowed);
         }
+        CHECK(at == chunk.text_size);
+        CHECK(slm_session_length(session) + 2 - (matches ? 1 : 0) >= 9 + (int64_t)chunk.n_tokens); /* but for the last */
+
+        /* In a batch, the same. */
+        slm_batch *batch = NULL;
+        const slm_prompt prompts[] = {{prompt, 50}, {prompt, 9}, {prompt + 1, 49}};
+        slm_chunk found;
+        CHECK(slm_batch_create(model, tokenizer, prompts, 3, &options, &batch, &error) == SLM_OK);
+        CHECK(slm_batch_run(batch, &call, &error) == SLM_OK);
+        slm_batch_chunk(batch, 1, &found);
+        CHECK(found.n_tokens == chunk.n_tokens && found.finish == chunk.finish);
+        CHECK(!memcmp(found.tokens, chunk.tokens, chunk.n_tokens * sizeof *chunk.tokens));
+        slm_batch_release(batch);
         slm_sampler_release(&sampler);
-        slm_generation_release(generation);
-
-        /* Wrong answers are errors that lose nothing. */
-        int32_t wrong[][2] = {{-1, 0}, {3, 3}, {4, 2}, {1, VOCAB}};
-        CHECK(slm_session_rewind(session, 0, &error) == SLM_OK);
-        CHECK(slm_generation_create(session, NULL, prompt, 9, 0, &options, &generation, &error) == SLM_OK);
-        for (size_t i = 0; i < 4; i++) {
-            static grammar bad;
-            memcpy(bad.ids[0], wrong[i], sizeof wrong[i]);
-            bad.counts[0] = 2;
-            bad.stop_at = -1;
-            slm_call lie = {.event = answer, .user = &bad};
-            CHECK(slm_generation_next(generation, true, &lie, &chunk, &error) == SLM_BAD_ARGUMENT && error.index == (i > 0));
-            bad.counts[0] = -1;
-            CHECK(slm_generation_next(generation, true, &lie, &chunk, &error) == SLM_BAD_ARGUMENT);
-            CHECK(slm_session_length(session) == 0);
-        }
-        g.stop_at = -1;
-        CHECK(slm_generation_next(generation, true, &call, &chunk, &error) == SLM_OK && chunk.n_tokens == 20);
-        slm_generation_release(generation);
-
-        /* The only one that is allowed is banned. */
-        slm_generate_options banned = options;
-        banned.bias_ids = &g.ids[5][0];
-        banned.bias = &(float){-INFINITY};
-        banned.n_bias = 1;
-        CHECK(slm_session_rewind(session, 0, &error) == SLM_OK);
-        CHECK(slm_generation_create(session, NULL, prompt, 9, 0, &banned, &generation, &error) == SLM_OK);
-        for (int again = 0; again < 2; again++) {
-            CHECK(slm_generation_next(generation, true, &call, &chunk, &error) == SLM_BAD_ARGUMENT);
-            CHECK(slm_session_length(session) == 9 + 4);
-        }
         slm_generation_release(generation);
         slm_session_release(session);
         slm_session_release(other);
+        n_cases += chunk.finish == SLM_FINISH_STOP;
     }
+    CHECK(n_forced > 10 && n_drawn > 20 && n_cases > 2 && n_cases < 12);
+    slm_generate_options options = {.max_tokens = 1, .top_p = 1, .constraint = constraint, .draft = SLM_DRAFT_LOOKUP};
+    CHECK(slm_session_create(model, &session, &error) == SLM_OK);
+    CHECK(slm_generation_create(session, tokenizer, prompt, 9, 0, &options, &generation, &error) == SLM_BAD_ARGUMENT);
+    options.draft = SLM_DRAFT_NONE;
+    CHECK(slm_generation_create(session, NULL, prompt, 9, 0, &options, &generation, &error) == SLM_BAD_ARGUMENT);
+    slm_session_release(session);
+    slm_automaton_release(automaton);
+    slm_constraint_release(constraint);
+    slm_tokenizer_release(tokenizer);
 }
 
 /* ---- several sessions in one step
@@ -589,6 +625,16 @@ static slm_status everything(const files *f, const slm_load_options *load, float
     if (!status) slm_session_save(session, &saved, state);
     if (!status) status = slm_session_restore(model, &saved, state, &restored, error);
     slm_session_release(restored);
+    batch = NULL;
+    slm_tokenizer *tokenizer = status ? NULL : letters_tokenizer(error);
+    if (!status && !tokenizer) status = error->status;
+    options = (slm_generate_options){.max_tokens = 8, .top_p = 1};
+    if (!status) status = make_constraint(tokenizer, &options.constraint, error);
+    if (!status) status = slm_batch_create(model, tokenizer, prompts, 2, &options, &batch, error);
+    if (!status) status = slm_batch_run(batch, &call, error);
+    slm_batch_release(batch);
+    slm_constraint_release(options.constraint);
+    slm_tokenizer_release(tokenizer);
     slm_generation_release(generation);
     slm_session_release(fork);
     slm_session_release(session);
@@ -761,7 +807,7 @@ int main(int argc, char **argv) {
         test_stats(model, types[i] == SLM_TYPE_F32 ? SLM_KV_F32 : SLM_KV_BF16);
         if (types[i] != SLM_TYPE_F32 || !*cpu.blas_arch) test_parts(model);
         test_generation(model);
-        test_allowed(model);
+        test_constraint(model);
         if (types[i] != SLM_TYPE_F32 || !*cpu.blas_arch) test_scores(model);
         slm_model_release(model);
         const slm_kv_type kv = types[i] == SLM_TYPE_Q4_1 ? SLM_KV_INT8 : SLM_KV_BF16;

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * constraint.h: an automaton over a vocabulary: which tokens may come next. */
+#ifndef SLM_GENERATE_CONSTRAINT_H
+#define SLM_GENERATE_CONSTRAINT_H
+
+#include "generate/automaton.h"
+#include "text/token_trie.h"
+
+typedef struct slm_token_set slm_token_set;
+
+struct slm_constraint {
+    atomic_llong references;
+    slm_automaton *automaton;
+    slm_tokenizer *tokenizer;
+    const slm_token_trie *trie; /* the tokenizer's */
+    /* [automaton's n_states] what may come in each; NULL: not asked for yet. Threads that find the same set at once keep one. */
+    _Atomic(slm_token_set *) *sets;
+    atomic_size_t set_bytes; /* of all sets: beyond a limit they are found anew each time */
+};
+
+/* The tokens of text that may come in a state, ascending: ids [vocabulary], *n of them. */
+slm_status slm_constraint_allowed(slm_constraint *constraint, uint32_t state, int32_t *ids, int64_t *n, slm_error *error);
+/* Where the text can go on in one way only, and no token reaches past that: the longest token on the way; else -1. */
+int32_t slm_constraint_forced(const slm_constraint *constraint, uint32_t state);
+/* The state behind a token that may come. */
+uint32_t slm_constraint_advance(const slm_constraint *constraint, uint32_t state, int32_t token);
+
+#endif
