@@ -2,6 +2,7 @@
 """The benchmark's one command runs to the end: on a small model of random weights, slm alone. Its figures decide nothing."""
 
 import json
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -29,3 +30,14 @@ def test_run_and_chart(tmp_path: Path) -> None:
     assert result["weight_bytes"] == weights * 4.5 / 8 + 5 * 256 * 4
     drawing = ElementTree.fromstring(chart.draw([result]))
     assert len(drawing.findall("{*}rect")) == len(chart.PANELS)
+
+
+def test_scoring(tmp_path: Path) -> None:
+    model = tmp_path / "model.gguf"
+    synthetic.write(model, synthetic.llama(2, 256, 512, 4, 2, 2000), synthetic.TYPES["Q4_K"])
+    options = ["--only", "slm", "--items", "5", "--rounds", "1", "--out", str(tmp_path)]
+    command = [sys.executable, str(BENCHMARKS / "scoring.py"), "--model", str(model), "--cache", str(tmp_path), *options]
+    table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert re.search(r"^\| slm \S+ \| \d+\.\d\d \(\d+\.\d\d\) \| 1\.00 \| 0\.000 \|$", table, re.MULTILINE)
+    result = json.loads(next(tmp_path.glob("*-scoring-model.json")).read_text(encoding="utf-8"))
+    assert [len(scores) for scores in result["runs"]["slm"][0]["scores"]] == [4, 4, 4]

@@ -7,6 +7,8 @@ class Engine:
     settings: dict                     how it was built and configured, for the record
     def run(self, prompt: list[int], n_tokens: int) -> Timing
         from an empty cache: feed the prompt, then pick the most likely token n_tokens times, end tokens included
+    def score(self, questions: list[Question]) -> list[list[float]]
+        only of the engines that scoring.py compares: ln of the probability of each choice behind its question's context
 """
 
 from dataclasses import dataclass, field
@@ -17,6 +19,17 @@ class Timing:
     tokens: list[int]
     prefill_seconds: float  # from the call until the first token is known
     decode_seconds: float  # from then until the last one is: len(tokens) - 1 steps
+
+
+@dataclass(frozen=True)
+class Question:
+    context: list[int]
+    choices: list[list[int]]
+
+
+def common(a: list[int], b: list[int]) -> int:
+    """How many tokens they begin with in common."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,9 @@ from typing import Any
 import llama_cpp.llama_cpp as lib
 import numpy as np
 
-from engines import Timing
+from engines import Question, Timing, common
+
+MOST_CHOICES = 4  # of a question: sequences that share the cells of its context
 
 
 @lib.llama_log_callback
@@ -30,6 +32,8 @@ class Engine:
         params.n_ctx = context
         params.n_threads = params.n_threads_batch = threads
         params.no_perf = True
+        params.n_seq_max = MOST_CHOICES
+        params.kv_unified = True
         if flash_attention is not None:
             params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash_attention else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self.context = lib.llama_init_from_model(self.model, params)
@@ -61,3 +65,39 @@ class Engine:
         for _ in range(n_tokens - 1):
             tokens.append(self.feed(tokens[-1:]))
         return Timing(tokens, first - start, time.perf_counter() - first)
+
+    def score(self, questions: list[Question]) -> list[list[float]]:
+        """A context runs from where it parts from the one before it; its choices are sequences of one batch that share it."""
+        memory, held, found = lib.llama_get_memory(self.context), [], []
+        for question in questions:
+            *context, last = question.context
+            kept = common(held, context)
+            for sequence in range(MOST_CHOICES):
+                lib.llama_memory_seq_rm(memory, sequence, kept if sequence == 0 else 0, -1)
+            if context[kept:]:
+                self.feed(context[kept:])
+            held = context
+            for sequence in range(1, len(question.choices)):
+                lib.llama_memory_seq_cp(memory, 0, sequence, 0, -1)
+            found.append(self.score_choices(len(context), [[last, *choice] for choice in question.choices]))
+        return found
+
+    def score_choices(self, at: int, choices: list[list[int]]) -> list[float]:
+        """The last context token and the tokens of each choice, of which the last one is not fed."""
+        fed = [(sequence, i, token) for sequence, choice in enumerate(choices) for i, token in enumerate(choice[:-1])]
+        batch = lib.llama_batch_init(len(fed), 0, 1)
+        batch.n_tokens = len(fed)
+        for row, (sequence, i, token) in enumerate(fed):
+            batch.token[row], batch.pos[row], batch.logits[row] = token, at + i, 1
+            batch.n_seq_id[row], batch.seq_id[row][0] = 1, sequence
+        status = lib.llama_decode(self.context, batch)
+        lib.llama_batch_free(batch)
+        if status != 0:
+            raise RuntimeError(f"llama_decode: status {status}")
+        logits = np.ctypeslib.as_array(lib.llama_get_logits(self.context), (len(fed), self.vocab_size))
+        largest = logits.max(axis=1, keepdims=True)
+        total = largest[:, 0] + np.log(np.exp(logits - largest).sum(axis=1))
+        scores = [0.0] * len(choices)
+        for row, (sequence, i, _) in enumerate(fed):
+            scores[sequence] += float(logits[row, choices[sequence][i + 1]] - total[row])
+        return scores

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 import slm
-from engines import Timing
+from engines import Question, Timing
 
 
 class Engine:
@@ -25,3 +25,7 @@ class Engine:
         prefill = output.timings.prefill_seconds
         # the clock of the caller, so that making the Output counts as decoding
         return Timing(output.tokens, prefill, time.perf_counter() - start - prefill)
+
+    def score(self, questions: list[Question]) -> list[list[float]]:
+        scores = iter(self.model.score((question.context, choice) for question in questions for choice in question.choices))
+        return [[next(scores).logprob for _ in question.choices] for question in questions]
