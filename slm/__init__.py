@@ -15,7 +15,7 @@ except ModuleNotFoundError as error:
     raise ImportError(
         "this is slm's source folder, where the C core is not built: start Python in another folder, or run pip install -e . here"
     ) from None
-from slm.constraints import Constraint, choice, regex
+from slm.constraints import Constraint, choice, json, regex
 from slm.errors import (
     BusyError,
     ClosedError,
@@ -60,6 +60,7 @@ __all__ = [
     "choice",
     "cpu_info",
     "inspect",
+    "json",
     "load",
     "load_tokenizer",
     "regex",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Constraint:
-    """What the text of a generation must match, whole. Made by slm.choice() and slm.regex(); immutable, for any model.
+    """What the text of a generation must match, whole. Made by slm.choice(), slm.regex() and slm.json(), for any model.
 
     With constrain= only tokens are drawn that keep to it, and an end token only where the text matches. Where the text can go on
     in one way only, its tokens are not computed: they are the longest that the vocabulary has. A text that ends by max_tokens or
@@ -70,6 +70,26 @@ def regex(pattern: str) -> Constraint:
     return Constraint(f"regex({shown(pattern)})", expressions.compile(number))
 
 
+def json(schema: Any) -> Constraint:
+    """JSON that a schema describes.
+
+    schema: a JSON Schema as a mapping; a dataclass, a TypedDict or another type hint such as list[int]; a pydantic model or any
+        object with a method model_json_schema() or __json_schema__().
+    Of JSON Schema: type, enum, const, anyOf, $ref within the schema without recursion; properties, required,
+    additionalProperties; items, prefixItems, minItems, maxItems; minLength, maxLength, pattern; minimum, maximum,
+    exclusiveMinimum, exclusiveMaximum; nullable. Annotations such as title, description and default change nothing. Any other
+    keyword raises UnsupportedError that names it and where it is.
+
+    What is written is a part of what the schema allows, so that a small model keeps to it: properties in the schema's order, and
+    others only if additionalProperties is a schema; one space or none behind ":" and ",", and no other white space; integers
+    of up to 18 digits; numbers of up to 16 digits, 16 decimals and an exponent below 100, or with bounds 6 decimals.
+    """
+    from slm.json_schema import read_schema
+
+    expressions = new_expressions()
+    return Constraint(f"json({shown(schema)})", expressions.compile(read_schema(schema, expressions)))
+
+
 def new_expressions() -> "Expressions":
     from slm.expressions import Expressions  # what compiles constraints is imported with the first one
 
@@ -79,4 +99,4 @@ def new_expressions() -> "Expressions":
 def check_constraint(value: Any) -> Constraint | None:
     if value is None or isinstance(value, Constraint):
         return value
-    refuse_type("constrain", "slm.choice(...), slm.regex(...) or None", value)
+    refuse_type("constrain", "slm.choice(...), slm.regex(...), slm.json(...) or None", value)

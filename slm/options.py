@@ -199,7 +199,7 @@ class GenerateOptions:
     n:           how many answers to sample, 1 to 1024; above 1 generate() and chat() give a list of them for each prompt, and a
                  temperature is needed. The i-th is the same for any n. The prompt runs once
     stop:        a string or several, none empty; the text ends before the first one that appears
-    constrain:   slm.choice(...) or slm.regex(...): what the text must match, whole
+    constrain:   slm.choice(...), slm.regex(...) or slm.json(...): what the text must match, whole
     draft:       "lookup" guesses several tokens at a time, from what followed the same tokens earlier in the text, and checks
                  them in one step: faster where text repeats itself, and the very same tokens everywhere. The Output's usage
                  says how many were guessed and how many were right. Not with constrain=

@@ -9,9 +9,10 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from slm.options import refuse_type, shown
 
@@ -26,6 +27,7 @@ JSON_TYPES = {
     dict: {"type": "object"},
     Any: {},
 }
+MOST_NESTED = 16
 SCALARS = (int, float, str, bool, NoneType)
 HEADING = re.compile(r"\s*(Args|Returns|Raises):\s*")
 ARGUMENT = re.compile(r"(?P<indent>\s*)(?P<name>\w+)(?:[ \t]*\([^()]*\))?:(?P<text>.*)")  # "x (int): the first number"
@@ -107,10 +109,12 @@ def type_schema(hint: Any, where: str) -> dict[str, Any]:
     """The JSON schema of a type hint. Raises ValueError for a type that has none."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is None:
+        if is_dataclass(hint) or is_typeddict(hint):
+            return members_schema(hint, where)
         if isinstance(hint, type) and issubclass(hint, Enum):
             return enum_schema([member.value for member in hint], where)
         if (not isinstance(hint, type) and hint is not Any) or hint not in JSON_TYPES:
-            expected = "int, float, str, bool, an Enum, a Literal, or a list, tuple, dict or union of these"
+            expected = "int, float, str, bool, an Enum, a Literal, or a list, tuple, dict, dataclass, TypedDict or union of these"
             raise ValueError(
                 f"{where} has the type {shown(hint)}, expected {expected}; or pass the JSON schema of the tool itself"
             )
@@ -128,6 +132,22 @@ def type_schema(hint: Any, where: str) -> dict[str, Any]:
     if origin is dict:
         return {"type": "object", "additionalProperties": type_schema(args[1], where)}
     raise ValueError(f"{where} has the type {shown(hint)}, which has no JSON schema; pass the JSON schema of the tool itself")
+
+
+def members_schema(hint: Any, where: str) -> dict[str, Any]:
+    """Of a dataclass or TypedDict: its members in their order, those without a default required."""
+    if where.count(".") > MOST_NESTED:
+        raise ValueError(f"{where} is nested too deep: {hint.__name__} must not be part of itself")
+    hints = get_type_hints(hint)
+    if is_dataclass(hint):
+        members = [field.name for field in fields(hint)]
+        required = [field.name for field in fields(hint) if field.default is MISSING and field.default_factory is MISSING]
+    else:
+        members = list(hints)
+        required = [name for name in members if name in hint.__required_keys__]
+    properties = {name: type_schema(hints[name], f"{where}.{name}") for name in members}
+    schema: dict[str, Any] = {"type": "object", "properties": properties}
+    return {**schema, "required": required} if required else schema
 
 
 def union_schema(hints: Sequence[Any], where: str) -> dict[str, Any]:
