@@ -42,11 +42,16 @@ typedef struct slm_error {
 typedef enum slm_event_kind {
     SLM_EVENT_INTERRUPT, /* at least every 5 ms of work: does the caller want to go on? */
     SLM_EVENT_PROGRESS,  /* done of total: bytes while loading, tokens while prefilling */
+    SLM_EVENT_LOGITS,    /* before each token of a text that asks for it: its logits may change */
 } slm_event_kind;
 
 typedef struct slm_event {
     slm_event_kind kind;
     uint64_t done, total;
+    const int32_t *tokens; /* LOGITS: [n_tokens] of prompt and text */
+    size_t n_tokens;
+    float *logits; /* LOGITS: [n_logits] of all tokens, -infinity for one that may not be drawn */
+    size_t n_logits;
 } slm_event;
 
 /* Runs on the calling thread only, outside barriers. Nonzero cancels the call, which returns SLM_CANCELLED. */
@@ -618,7 +623,11 @@ typedef struct slm_generate_options {
     const int32_t *end_tokens; /* [n_end_tokens]; they end the text and are not part of it */
     size_t n_end_tokens;
     slm_constraint *constraint; /* of the same tokenizer; NULL: any text. End tokens come where the text matches */
-    slm_draft draft;            /* without a constraint */
+    bool processed;             /* raise SLM_EVENT_LOGITS, with what penalties have left; not for what a constraint demands */
+    /* With each token its log-probability and those of so many likeliest ones there, by the model's own logits: before bias,
+     * penalties, processing and temperature, and among what is allowed; 0: off */
+    int64_t logprobs;
+    slm_draft draft; /* without a constraint */
 } slm_generate_options;
 
 typedef enum slm_finish {
@@ -627,12 +636,19 @@ typedef enum slm_finish {
     SLM_FINISH_LENGTH,   /* max_tokens, or the end of the context */
 } slm_finish;
 
+typedef struct slm_logprob {
+    int32_t id;
+    float logprob; /* ln of its probability */
+} slm_logprob;
+
 /* Valid until the next call on the same generation. */
 typedef struct slm_chunk {
     const char *text; /* whole characters only; without the stop string */
     size_t text_size;
     const int32_t *tokens; /* generated since the last chunk, without the end token */
     size_t n_tokens;
+    const slm_logprob
+        *logprobs; /* [n_tokens][1 + options.logprobs]: the token, and the likeliest, falling; id -1: fewer. Or NULL */
     slm_finish finish;
     double prefill_seconds;        /* of the whole generation so far: until the first token */
     double decode_seconds;         /* and after it */
@@ -666,8 +682,8 @@ enum { SLM_BATCH_MOST = 32 };
  * bytes than those of one session that is full, and than the weights. error.index: the prompt. */
 slm_status slm_batch_create(slm_model *model, slm_tokenizer *tokenizer, const slm_prompt *prompts, size_t n_prompts,
                             const slm_generate_options *options, slm_batch **batch, slm_error *error);
-/* Runs all of them to their ends. Cancelled: what was generated stays and a later call goes on. The message of an error names the
- * prompt. */
+/* Runs all of them to their ends. Cancelled: what was generated stays and a later call goes on, unless SLM_EVENT_LOGITS
+ * cancelled. The message of an error names the prompt. */
 slm_status slm_batch_run(slm_batch *batch, const slm_call *call, slm_error *error);
 /* What has come of sample i % n of prompt i / n. Seconds are those by the clock, from its first step on, in which the others ran
  * too. */

@@ -31,7 +31,7 @@ from slm.errors import (
 )
 from slm.model import Model, inspect, load, load_tokenizer
 from slm.options import GenerateOptions
-from slm.output import Chunk, Forward, Output, Perplexity, Score
+from slm.output import Chunk, Forward, Logprob, Output, Perplexity, Score
 from slm.session import Session
 from slm.tokenizer import Tokenizer
 
@@ -48,6 +48,7 @@ __all__ = [
     "GenerateOptions",
     "InternalError",
     "LimitError",
+    "Logprob",
     "Model",
     "NumericsError",
     "Output",

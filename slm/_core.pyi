@@ -18,8 +18,10 @@ Piece = tuple[str, int, int, int, int] | tuple[str, int, int, int, int, int]
 # None or no such field: the tensor does not exist
 Tensor = Piece | list[Piece] | None
 # What has come of a prompt: text, token ids, finish reason; prefill and decode seconds, prompt tokens that another prompt of its
-# batch has run, drafted tokens and those of them that were drawn, all so far
-Chunk = tuple[str, list[int], Literal["stop", "length"] | None, float, float, int, int, int]
+# batch has run, drafted tokens and those of them that were drawn, all so far; if asked for, (id, log-probability) of each new
+# token and, behind it, of the likeliest there
+Chunk = tuple[str, list[int], Literal["stop", "length"] | None, float, float, int, int, int, list[list[tuple[int, float]]] | None]
+Processor = Callable[[NDArray[np.int32], NDArray[np.float32]], None]
 Strings = tuple[bytes, NDArray[np.uint64]]  # joined bytes; offsets [count + 1]: string i is bytes[offsets[i]:offsets[i + 1]]
 
 class CpuInfo(TypedDict):
@@ -78,6 +80,8 @@ class GenerateArguments(TypedDict):
     bias_ids: NotRequired[Sequence[int]]
     bias: NotRequired[Sequence[float]]  # as many; -inf bans
     n: NotRequired[int]  # samples of each prompt, `sample` the first of them; of Model.generate only
+    logprobs: NotRequired[int]
+    processors: NotRequired[tuple[Processor, ...]]  # Generation.next takes them once more
     constraint: NotRequired[Constraint | None]  # over the same tokenizer
 
 def cpu_info() -> CpuInfo: ...
@@ -205,10 +209,10 @@ class Session:
 class Generation:
     """The token loop over one session, which it keeps alive and occupies until it ends or is closed."""
 
-    def next(self, whole: bool, threads: int = 0, prefill_chunk: int = 0) -> Chunk:
+    def next(self, whole: bool, threads: int = 0, prefill_chunk: int = 0, processors: tuple[Processor, ...] = ()) -> Chunk:
         """Run to the next piece of text (whole: to the end).
 
-        After a KeyboardInterrupt what was generated so far stays and the next call goes on.
+        After a KeyboardInterrupt, or an exception of a processor, what was generated so far stays and the next call goes on.
         """
 
     def close(self) -> None: ...

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Self
 
 from slm.options import GenerateOptions
-from slm.output import Chunk, FinishReason, Output, Timings, Usage
+from slm.output import Chunk, FinishReason, Logprob, Output, Timings, Usage
 from slm.overflow import Fitted
 from slm.tokenizer import Tokenizer
 
@@ -43,15 +43,24 @@ def core_arguments(tokenizer: Tokenizer | None, end_ids: Sequence[int], options:
         "bias_ids": list(bias),
         "bias": list(bias.values()),
         "n": options.n,
+        "logprobs": options.logprobs,
+        "processors": checked_processors(options),
         "constraint": None if options.constrain is None or tokenizer is None else options.constrain._over(tokenizer),
     }
+
+
+def checked_processors(options: GenerateOptions) -> "tuple[_core.Processor, ...]":
+    assert isinstance(options.processors, tuple)
+    return options.processors
 
 
 class Result:
     """What has come of one prompt so far: of n_prompt tokens, n_cached of which need not run; n_cut others were left out."""
 
-    def __init__(self, n_prompt: int, n_cached: int, n_cut: int) -> None:
+    def __init__(self, tokenizer: Tokenizer | None, n_prompt: int, n_cached: int, n_cut: int) -> None:
+        self.tokenizer = tokenizer
         self.n_prompt, self.n_cached, self.n_cut = n_prompt, n_cached, n_cut
+        self.logprobs: list[Logprob] | None = None
         self.texts: list[str] = []
         self.tokens: list[int] = []
         self.finish_reason: FinishReason | None = None
@@ -59,11 +68,19 @@ class Result:
         self.n_shared = self.n_drafted = self.n_accepted = 0
 
     def add(self, piece: "_core.Chunk") -> Chunk:
-        text, tokens, self.finish_reason, prefill, decode, self.n_shared, self.n_drafted, self.n_accepted = piece
+        text, tokens, self.finish_reason, prefill, decode, self.n_shared, self.n_drafted, self.n_accepted, rows = piece
         self.texts.append(text)
         self.tokens += tokens
         self.seconds = prefill, decode
-        return Chunk(text, tokens, self.finish_reason)
+        logprobs = None if rows is None else [self._logprob(*row) for row in rows]
+        if logprobs is not None:
+            self.logprobs = (self.logprobs or []) + logprobs
+        return Chunk(text, tokens, self.finish_reason, logprobs)
+
+    def _logprob(self, token: tuple[int, float], *likeliest: tuple[int, float]) -> Logprob:
+        id, logprob = token
+        text = b"" if self.tokenizer is None else self.tokenizer.token_bytes(id)
+        return Logprob(id, logprob, text, tuple(self._logprob(other) for other in likeliest))
 
     @property
     def timings(self) -> Timings:
@@ -78,6 +95,7 @@ class Result:
         return Output(
             "".join(self.texts),
             self.tokens,
+            logprobs=self.logprobs,
             finish_reason=self.finish_reason,
             usage=self.usage,
             timings=self.timings,
@@ -107,11 +125,12 @@ class Run:
         self._generation = core.generate(prompt=prompt, n_held=n_cached, **arguments)
         self._threads = threads
         self._seed = arguments["seed"]
-        self._result = Result(len(prompt), n_cached, n_cut)
+        self._processors = arguments["processors"]
+        self._result = Result(tokenizer, len(prompt), n_cached, n_cut)
 
     def advance(self, whole: bool) -> Chunk:
         """Run to the next piece of text, or to the end."""
-        return self._result.add(self._generation.next(whole, self._threads))
+        return self._result.add(self._generation.next(whole, self._threads, 0, self._processors))
 
     def close(self) -> None:
         self._generation.close()
@@ -158,7 +177,7 @@ def run_batch(
     pieces = iter(core.generate(prompts=[prompt.ids for prompt in prompts], threads=threads, **arguments))
     outputs: list[list[Output]] = []
     for prompt in prompts:
-        results = [Result(len(prompt.ids), 0, prompt.n_cut) for _ in range(options.n)]
+        results = [Result(tokenizer, len(prompt.ids), 0, prompt.n_cut) for _ in range(options.n)]
         for result in results:
             result.add(next(pieces))
         outputs.append([result.output(arguments["seed"]) for result in results])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 from slm.errors import UnsupportedError
 
 if TYPE_CHECKING:
+    from slm._core import Processor
     from slm.constraints import Constraint
 
 MAX_INT32 = 2**31 - 1
@@ -23,11 +24,12 @@ MAX_TEMPERATURE = 100.0
 MAX_PENALTY = 100.0
 MAX_BIAS = 1e9
 MAX_SAMPLES = 1024
+MAX_LOGPROBS = 1024
 OVERFLOW = ("error", "oldest", "middle")
 DRAFTS = ("lookup",)
 
 # Part of the API's plan, not of this version.
-LATER_GENERATE = frozenset(("echo", "edit", "logprobs", "processors", "progress"))
+LATER_GENERATE = frozenset(("echo", "edit", "progress"))
 LATER_LOAD = frozenset(("adapter",))
 
 ONE_TEXT = ("stream", "send")  # functions that give no more than one
@@ -40,6 +42,7 @@ ELSEWHERE = {
     "max_new_tokens": "max_tokens",
     "last_n_tokens": "penalty_window",
     "n_ctx": "context",
+    "logits_processor": "processors",
     "n_predict": "max_tokens",
     "n_threads": "threads",
     "num_ctx": "context",
@@ -54,6 +57,7 @@ ELSEWHERE = {
     "stop_strings": "stop",
     "suppress_tokens": "logit_bias",
     "temp": "temperature",
+    "top_logprobs": "logprobs",
 }
 
 
@@ -160,6 +164,19 @@ def check_bias(value: Any) -> dict[int, float]:
     return biases
 
 
+def check_processors(value: Any) -> tuple[Any, ...]:
+    if callable(value):
+        return (value,)
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        raise TypeError(f"processors must be functions of (tokens, logits), not {type(value).__name__} {shown(value)}")
+    for i, processor in enumerate(value):
+        if not callable(processor):
+            raise TypeError(
+                f"processors[{i}] must be a function of (tokens, logits), not {type(processor).__name__} {shown(processor)}"
+            )
+    return tuple(value)
+
+
 def check_ids(name: str, ids: Iterable[Any], vocab_size: int) -> list[int]:
     """Token ids as a list of int, each of them in the vocabulary."""
     checked = []
@@ -198,6 +215,10 @@ class GenerateOptions:
     seed:        0 to 2**64 - 1; None draws one. The Output records it: the same seed gives the same text again
     n:           how many answers to sample, 1 to 1024; above 1 generate() and chat() give a list of them for each prompt, and a
                  temperature is needed. The i-th is the same for any n. The prompt runs once
+    logprobs:    above 0, up to 1024: Output.logprobs has the log-probability of each token and those of so many likeliest ones in
+                 its place, by the model's own distribution, before all that this record does to it; 0 is off
+    processors:  a function or several of (tokens, logits), called for each token: an int32 array of prompt and answer so far, and
+                 a float32 array [vocab_size] to be changed in place; -inf bans a token
     stop:        a string or several, none empty; the text ends before the first one that appears
     constrain:   slm.choice(...), slm.regex(...) or slm.json(...): what the text must match, whole
     draft:       "lookup" guesses several tokens at a time, from what followed the same tokens earlier in the text, and checks
@@ -208,7 +229,8 @@ class GenerateOptions:
                  most half of the context, fit behind it. The Output's usage.cut_tokens says how many tokens were left out
 
     They work in the order of Transformers: logit_bias, repetition_penalty, presence_penalty and frequency_penalty,
-    no_repeat_ngram; then, unless greedy, temperature, top_k, top_p, min_p, typical_p, each on what the one before has left.
+    no_repeat_ngram, processors; then, unless greedy, temperature, top_k, top_p, min_p, typical_p, each on what the one before has
+    left.
     Transformers' repetition_penalty looks at all tokens: penalty_window=2**31 - 1. ValueError where all tokens are banned.
 
     Raises TypeError or ValueError that name the parameter, its value and its range.
@@ -229,6 +251,8 @@ class GenerateOptions:
     logit_bias: Mapping[int, float] | None = None
     seed: int | None = None
     n: int = 1
+    logprobs: int = 0
+    processors: "Processor | Sequence[Processor]" = ()
     stop: str | Sequence[str] = ()
     constrain: "Constraint | None" = None
     draft: Literal["lookup"] | None = None
@@ -254,6 +278,8 @@ class GenerateOptions:
             "logit_bias": None if self.logit_bias is None else check_bias(self.logit_bias),
             "seed": seed,
             "n": check_int("n", self.n, 1, MAX_SAMPLES),
+            "logprobs": check_int("logprobs", self.logprobs, 0, MAX_LOGPROBS),
+            "processors": check_processors(self.processors),
             "stop": check_stop(self.stop),
             "constrain": check_constraint(self.constrain),
             "draft": None if self.draft is None else check_choice("draft", self.draft, DRAFTS),

@@ -4,6 +4,7 @@
 import os
 from dataclasses import dataclass, field
 from html import escape
+from itertools import accumulate
 from time import time
 from typing import Any, Literal
 
@@ -65,13 +66,32 @@ class Timings:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Logprob:
+    """How likely a token was in its place.
+
+    token: its id; logprob: ln of its probability by the model's own distribution, before penalties, temperature and the like;
+    bytes: its text, perhaps a part of a character; empty without a tokenizer; top: the likeliest tokens there, falling
+    """
+
+    token: int
+    logprob: float
+    bytes: bytes
+    top: tuple["Logprob", ...] = ()
+
+    @property
+    def piece(self) -> str:
+        """Its text; what is no whole character as U+FFFD."""
+        return self.bytes.decode("utf-8", "replace")
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Output:
     """One finished generation; str() is its text.
 
     text:          without the stop string and without end tokens
     tokens:        ids of the generated tokens, without the end token
-    logprobs:      None (no call asks for them yet)
+    logprobs:      of each of the tokens, if the call asked for them; else None
     finish_reason: "stop" (an end token or a stop string) or "length" (max_tokens, or the end of the context)
     seed:          what to pass to get the same text again; of n answers, with n, in the same place
     kind:          "chat.completion", the answer of a conversation, or "text_completion"
@@ -79,7 +99,7 @@ class Output:
 
     text: str
     tokens: list[int]
-    logprobs: None = field(default=None, kw_only=True)
+    logprobs: list[Logprob] | None = field(default=None, kw_only=True)
     finish_reason: FinishReason = field(kw_only=True)
     usage: Usage = field(kw_only=True)
     timings: Timings = field(kw_only=True)
@@ -98,13 +118,31 @@ class Output:
             "object": self.kind,
             "created": int(time()),
             "model": model,
-            "choices": [{"index": 0, **said, "logprobs": None, "finish_reason": self.finish_reason}],
+            "choices": [{"index": 0, **said, "logprobs": self._openai_logprobs(), "finish_reason": self.finish_reason}],
             "usage": {
                 "prompt_tokens": self.usage.prompt_tokens,
                 "completion_tokens": self.usage.completion_tokens,
                 "total_tokens": self.usage.total_tokens,
                 "prompt_tokens_details": {"cached_tokens": self.usage.prompt_tokens - self.timings.prefill_tokens},
             },
+        }
+
+    def _openai_logprobs(self) -> dict[str, Any] | None:
+        if self.logprobs is None:
+            return None
+        if self.kind == "chat.completion":
+
+            def entry(of: Logprob) -> dict[str, Any]:
+                return {"token": of.piece, "logprob": of.logprob, "bytes": list(of.bytes)}
+
+            content = [entry(of) | {"top_logprobs": [entry(other) for other in of.top]} for of in self.logprobs]
+            return {"content": content, "refusal": None}
+        pieces = [of.piece for of in self.logprobs]
+        return {
+            "text_offset": [0, *accumulate(map(len, pieces))][: len(pieces)],
+            "token_logprobs": [of.logprob for of in self.logprobs],
+            "tokens": pieces,
+            "top_logprobs": [{other.piece: other.logprob for other in reversed(of.top)} for of in self.logprobs],
         }
 
     def __str__(self) -> str:
@@ -119,19 +157,25 @@ class Output:
         return f"Output({start_of(self.text)!r}, {self._summary()})"
 
     def _repr_html_(self) -> str:
-        return captioned(escape(self.text), self._summary())
+        if self.logprobs and self.logprobs[0].bytes:
+            html = coloured([of.piece for of in self.logprobs], [of.logprob for of in self.logprobs])
+        else:
+            html = escape(self.text)
+        return captioned(html, self._summary())
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of a stream: whole characters only; str() is its text.
 
-    tokens: ids generated since the last chunk (their text may come in a later one); finish_reason: set in the last chunk.
+    tokens: ids generated since the last chunk (their text may come in a later one); finish_reason: set in the last chunk;
+    logprobs: of each of the tokens, if asked for.
     """
 
     text: str
     tokens: list[int]
     finish_reason: FinishReason | None = None
+    logprobs: list[Logprob] | None = None
 
     def __str__(self) -> str:
         return self.text

@@ -197,8 +197,8 @@ def test_unknown_and_planned_options(smollm2):
     for call in (smollm2.generate, smollm2.stream, smollm2.chat, smollm2.session().send):
         with pytest.raises(TypeError, match="did you mean 'max_tokens'"):
             call("x", max_new_tokens=3)
-        with pytest.raises(slm.UnsupportedError, match="'logprobs'"):
-            call("x", logprobs=3)
+        with pytest.raises(slm.UnsupportedError, match="'edit'"):
+            call("x", edit={})
 
 
 # ---- context ---------------------------------------------------------------------------------------------------------

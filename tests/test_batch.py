@@ -113,7 +113,7 @@ def test_drafts_change_nothing(core, options):
             session.rewind(max(session.length - 64, 0))
             states.append((*state, session.forward([*tokens[:3], 3], "all").tobytes()))
         assert states[1:] == states[:1] * 2
-        n_drafted, n_accepted = pieces[-1][6:]
+        n_drafted, n_accepted = pieces[-1][6:8]
         if len(tokens) > 12:
             assert 0 < n_accepted < n_drafted
         assert tokens[:80] == truth[: len(tokens)]
@@ -122,7 +122,7 @@ def test_drafts_change_nothing(core, options):
 def test_drafts_end_where_they_are_wrong(core):
     start, _ = with_guesses(core)
     session, prompt = start()
-    *_, n_drafted, n_accepted = session.generate(**prompt, **arguments(100, draft="lookup", temperature=30.0)).next(True)
+    *_, n_drafted, n_accepted, _ = session.generate(**prompt, **arguments(100, draft="lookup", temperature=30.0)).next(True)
     assert n_accepted < 10
     assert n_drafted < 60
 

@@ -106,6 +106,8 @@ def test_forward_names_the_wrong_argument(smollm2, name, value, error):
         ("penalty_window", -1, ValueError),
         ("presence_penalty", 1.0, ValueError),  # without a window
         ("no_repeat_ngram", -1, ValueError),
+        ("logprobs", -1, ValueError),
+        ("processors", [], TypeError),
         ("bias_ids", [1], ValueError),
         ("bias", [1.0], ValueError),
         ("prompt", [], ValueError),

@@ -68,6 +68,12 @@ WRONG = [
     ("n", 1025, ValueError, ["n must be", "from 1 to 1024", "1025"]),
     ("n", 2.0, TypeError, ["n must be", "integer", "float 2.0"]),
     ("n", 2, ValueError, ["n is 2", "temperature 0", "the same"]),
+    ("logprobs", -1, ValueError, ["logprobs", "from 0 to 1024", "-1"]),
+    ("logprobs", 1025, ValueError, ["logprobs", "from 0 to 1024", "1025"]),
+    ("logprobs", True, TypeError, ["logprobs", "integer", "bool True"]),
+    ("processors", 3, TypeError, ["processors", "functions of (tokens, logits)", "int 3"]),
+    ("processors", "abc", TypeError, ["processors", "functions of (tokens, logits)", "str 'abc'"]),
+    ("processors", [max, 3], TypeError, ["processors[1]", "a function of (tokens, logits)", "int 3"]),
     ("seed", -1, ValueError, ["seed", "from 0 to 18446744073709551615", "-1"]),
     ("seed", 2**64, ValueError, ["seed", "from 0 to 18446744073709551615", "18446744073709551616"]),
     ("seed", 1.5, TypeError, ["seed", "integer", "float 1.5"]),
@@ -160,7 +166,7 @@ def test_one_answer_where_there_is_room_for_one(function):
     assert GenerateOptions.of("generate", {"n": 3, "temperature": 1.0}).n == 3
 
 
-LATER = ["logprobs", "echo", "processors", "edit", "progress"]
+LATER = ["echo", "edit", "progress"]
 
 
 @pytest.mark.parametrize("option", LATER)

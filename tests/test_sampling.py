@@ -318,6 +318,178 @@ def test_an_error_in_a_draw_leaves_the_session_usable(core):
     np.testing.assert_array_equal(session.forward([3]), core.session().forward([*prompt, 3]))
 
 
+# ---- log-probabilities ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, GREEDY, EVERYTHING], ids=["greedy", "penalties", "sampled"])
+def test_logprobs_are_those_of_the_plain_logits(core, options):
+    """Of forward(): before all that changes them. They change no token, and are the same for any batch, threads, draft."""
+    prompts = [list(range(50)), [5, 6, 7], list(range(45))]
+    options = options | {"max_tokens": 15, "seed": 3}
+    alone = [core.session().generate(prompt=p, **arguments(logprobs=4, **options)).next(True, 1) for p in prompts]
+    for prompt, (_, tokens, *_, rows) in zip(prompts, alone, strict=True):
+        assert tokens == tokens_of(core, prompt, **options)
+        logits = core.session().forward(prompt + tokens, "all")[len(prompt) - 1 : -1].astype(np.float64)
+        expected = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        for token, row, p in zip(tokens, rows, expected, strict=True):
+            order = np.argsort(-p, kind="stable")[:4]
+            assert [id for id, _ in row] == [token, *order]
+            np.testing.assert_allclose([logprob for _, logprob in row], p[[token, *order]], rtol=0, atol=2e-6)
+    for threads, draft, order in [(2, None, 1), (1, "lookup", -1)]:
+        found = core.generate(prompts=prompts[::order], threads=threads, **arguments(draft=draft, logprobs=4, **options))
+        assert [piece[8] for piece in found[::order]] == [piece[8] for piece in alone]
+    running = core.session().generate(prompt=prompts[0], **arguments(logprobs=4, **options))
+    pieces = [running.next(False, 1) for _ in range(15)]
+    assert [row for piece in pieces for row in piece[8]] == alone[0][8]
+    wide = core.session().generate(prompt=prompts[0], **arguments(logprobs=400, **options)).next(True, 1)[8]
+    assert [len(row) for row in wide] == [301] * 15  # there are no more tokens
+    assert [row[:5] for row in wide] == alone[0][8]
+
+
+def test_logprobs_of_the_real_model(smollm2):
+    prompt = "The capital of France is"
+    plain = smollm2.generate(prompt, max_tokens=8)
+    output = smollm2.generate(prompt, max_tokens=8, logprobs=3)
+    assert (output.tokens, output.text) == (plain.tokens, plain.text)
+    assert [of.token for of in output.logprobs] == output.tokens
+    assert all(of.top[0].token == of.token and len(of.top) == 3 for of in output.logprobs)  # greedy
+    assert "".join(of.piece for of in output.logprobs) == output.text
+    (score,) = smollm2.score([(smollm2.tokenizer.encode(prompt), output.tokens)])
+    np.testing.assert_allclose([of.logprob for of in output.logprobs], score.token_logprobs, rtol=0, atol=1e-6)
+    with smollm2.stream(prompt, max_tokens=8, logprobs=3) as stream:
+        assert [of for chunk in stream for of in chunk.logprobs] == output.logprobs
+    assert smollm2.generate([prompt], max_tokens=8, logprobs=3)[0].logprobs == output.logprobs
+    assert smollm2.chat("Hi", max_tokens=2, logprobs=1).logprobs[1].top[0].bytes
+    assert smollm2.session().send("Hi", max_tokens=2, logprobs=1).logprobs[1].top[0].bytes
+    assert smollm2.generate(prompt, max_tokens=0, logprobs=3).logprobs == []
+    assert f"logprob = {output.logprobs[0].logprob:.3f}" in output._repr_html_()
+    (choice,) = output.to_openai()["choices"]
+    assert choice["logprobs"]["tokens"][0] == output.logprobs[0].piece
+    assert choice["logprobs"]["text_offset"][:2] == [0, len(output.logprobs[0].piece)]
+    assert choice["logprobs"]["top_logprobs"][0][output.logprobs[0].piece] == choice["logprobs"]["token_logprobs"][0]
+    (choice,) = smollm2.chat("Hi", max_tokens=2, logprobs=2).to_openai()["choices"]
+    first = choice["logprobs"]["content"][0]
+    assert bytes(first["bytes"]).decode() == first["token"] == first["top_logprobs"][0]["token"]
+    assert len(first["top_logprobs"]) == 2
+
+
+# ---- processors ----------------------------------------------------------------------------------------------------------
+
+
+def test_processors_set_the_logits(core):
+    """They see the text so far and what penalties have left, and what they leave is drawn from."""
+    prompt, seen = [7, 8, 9], []
+
+    def note(tokens, logits):
+        assert (tokens.dtype, logits.dtype, logits.shape) == (np.int32, np.float32, (300,))
+        seen.append((tokens, logits.copy()))
+
+    def only(tokens, logits):
+        logits[np.arange(300) != 10 * len(tokens)] = -np.inf
+        return logits  # the array itself may come back
+
+    for options in ({}, {"temperature": 1.0, "top_k": 3}, {"temperature": 1.0, "top_p": 0.9, "draft": "lookup"}, {"logprobs": 2}):
+        seen.clear()
+        call = arguments(max_tokens=5, processors=(note, only), logit_bias={4: -np.inf}, **options)
+        _, tokens, *_, rows = core.session().generate(prompt=prompt, **call).next(True, 1, 0, call["processors"])
+        assert tokens == [30, 40, 50, 60, 70]
+        assert [list(ids) for ids, _ in seen] == [prompt + tokens[:i] for i in range(5)]
+        logits = core.session().forward(prompt + tokens, "all")[2:-1]
+        logits[:, 4] = -np.inf
+        np.testing.assert_array_equal([row for _, row in seen], logits)
+        if options.get("logprobs"):
+            assert [row[0][0] for row in rows] == tokens
+            assert all(row[1][1] > row[0][1] for row in rows)  # the model finds others likelier
+    together = core.generate(prompts=[prompt, [5]], **arguments(max_tokens=2, temperature=1.0, n=2, processors=only))
+    assert [piece[1] for piece in together] == [[30, 40], [30, 40], [10, 20], [10, 20]]
+
+
+def test_wrong_processors(smollm2):
+    """An exception is raised as it is, and objects stay usable."""
+
+    def fails(tokens, logits):
+        if len(tokens) > 6:
+            raise KeyError("lost")
+
+    def fills(value):
+        return lambda tokens, logits: logits.fill(value)
+
+    def resizes(tokens, logits):
+        logits.resize(5, refcheck=False)
+
+    prompt = "The capital of France is"
+    expected = smollm2.generate(prompt, max_tokens=6)
+    for processor, error, part in [
+        (fails, KeyError, "lost"),
+        (fills(np.nan), ValueError, "the logit of token 0 has become nan"),
+        (fills(np.inf), ValueError, "the logit of token 0 has become inf"),
+        (fills(-np.inf), ValueError, "no token is left to draw"),
+        (lambda tokens, logits: logits + 1, TypeError, r"processors\[0\] must change logits in place and return None"),
+        (lambda tokens: None, TypeError, "positional argument"),
+        (resizes, ValueError, "the array of logits has another size"),
+    ]:
+        with pytest.raises(error, match=part):
+            smollm2.generate(prompt, max_tokens=6, processors=processor)
+        with pytest.raises(error, match=part):
+            smollm2.generate([prompt, "The sea"], max_tokens=6, processors=(processor,))
+    session = smollm2.session()
+    with pytest.raises(KeyError, match="lost"):
+        session.send(prompt, max_tokens=6, processors=fails)
+    assert session.messages == []
+    assert session.send(prompt, max_tokens=6).text == smollm2.chat(prompt, max_tokens=6).text
+    assert smollm2.generate(prompt, max_tokens=6).tokens == expected.tokens
+    flaky = iter([True, True, False] + [True] * 20)
+
+    def once(tokens, logits):
+        if not next(flaky):
+            raise ZeroDivisionError
+
+    with smollm2.stream(prompt, max_tokens=6, processors=once) as stream:
+        tokens = next(stream).tokens + next(stream).tokens
+        with pytest.raises(ZeroDivisionError):
+            next(stream)
+        tokens += [token for chunk in stream for token in chunk.tokens]  # it goes on where it was
+    assert tokens == expected.tokens
+
+
+def test_a_processor_may_generate(smollm2):
+    calls = []
+
+    def asks(tokens, logits):
+        calls.append(smollm2.generate("The sea", max_tokens=2).text)
+
+    assert smollm2.generate("A hill", max_tokens=3, processors=asks).text == smollm2.generate("A hill", max_tokens=3).text
+    assert calls == [smollm2.generate("The sea", max_tokens=2).text] * 3
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_under_a_constraint(smollm2, temperature):
+    """Log-probabilities are over what is allowed, and processors see and change no more than that."""
+    prompt = "The capital of France is"
+    options = {"constrain": slm.choice([" Paris", " Rome", " a banana"]), "temperature": temperature, "seed": 2}
+    plain = smollm2.generate(prompt, **options)
+    output = smollm2.generate(prompt, logprobs=1024, **options)
+    assert output.tokens == plain.tokens
+    logits = smollm2.forward(smollm2.tokenizer.encode(prompt), logits="last").logits[0].astype(np.float64)
+    first = [of.token for of in output.logprobs[0].top]
+    assert len(first) > 3
+    np.testing.assert_allclose([of.logprob for of in output.logprobs[0].top], np.log(softmax(logits[first])), atol=2e-6)
+    assert [of.token for of in output.logprobs] == output.tokens
+    assert all(of.logprob == 0 for of in output.logprobs if len(of.top) == 1)  # nothing else could come
+    starts = []
+
+    def not_paris(tokens, logits):
+        starts.append(set(np.flatnonzero(np.isfinite(logits))))
+        allowed = [id for id in np.flatnonzero(np.isfinite(logits)) if b"P" in smollm2.tokenizer.token_bytes(int(id))]
+        logits[allowed] = -np.inf
+        logits[5] = 1e6  # was not allowed and is not now
+
+    other = smollm2.generate(prompt, processors=not_paris, logprobs=2, **options)
+    assert starts[0] == set(first)
+    assert other.text in (" Rome", " a banana")
+    assert smollm2.generate([prompt], processors=not_paris, logprobs=2, **options)[0].logprobs == other.logprobs
+
+
 def test_with_the_real_model(smollm2):
     prompt = "A, B, C. A, B, C. A, B, C. A,"
     plain = smollm2.generate(prompt, max_tokens=12)

@@ -180,7 +180,7 @@ static slm_part part_of(const live *l) {
 }
 
 /* Takes what the step gave for one text. */
-static slm_status take(slm_batch *b, live *l, const slm_part *part, int64_t first_row, slm_error *error) {
+static slm_status take(slm_batch *b, live *l, const slm_part *part, int64_t first_row, slm_clock *clock, slm_error *error) {
     text *t = l->text;
     slm_sequence *s = &t->sequence;
     slm_status status = SLM_OK;
@@ -192,7 +192,7 @@ static slm_status take(slm_batch *b, live *l, const slm_part *part, int64_t firs
         s->n_run = l->branch;
         l->branch = 0;
     }
-    if (part->n_outputs) status = slm_sequence_accept(s, &b->rules, l->session, first_row, error);
+    if (part->n_outputs) status = slm_sequence_accept(s, &b->rules, l->session, first_row, clock, error);
     if (!t->second && (s->n_ids > s->n_prompt || s->finish)) t->second = b->seconds;
     t->ended = b->seconds;
     return b->broken = status;
@@ -265,7 +265,7 @@ static slm_status advance(slm_batch *b, double before, double start, const slm_c
     if (status) return failed < 0 ? status : fail_for(b, &b->live[failed], error);
     b->seconds = before + slm_seconds() - start;
     for (int64_t i = 0, row = 0; i < b->n_live && !status; row += parts[i++].n_outputs) {
-        status = take(b, &b->live[i], &parts[i], row, error);
+        status = take(b, &b->live[i], &parts[i], row, clock, error);
         if (status) status = fail_for(b, &b->live[i], error);
     }
     if (!status) leave(b);
@@ -288,7 +288,7 @@ slm_status slm_batch_run(slm_batch *b, const slm_call *call, slm_error *error) {
 
 void slm_batch_chunk(slm_batch *b, size_t i, slm_chunk *chunk) {
     text *t = &b->texts[i];
-    slm_sequence_chunk(&t->sequence, chunk);
+    slm_sequence_chunk(&t->sequence, &b->rules, chunk);
     chunk->n_shared = t->n_shared;
     chunk->prefill_seconds = t->second - t->entered;
     chunk->decode_seconds = t->ended - t->second;

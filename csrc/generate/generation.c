@@ -66,7 +66,7 @@ static slm_status advance(slm_generation *g, const slm_call *call, slm_clock *cl
         s->n_drafts = 0; /* perhaps only a draft that nobody would have drawn gives NaN */
         status = SLM_OK;
     }
-    return status ? status : slm_sequence_accept(s, rules, g->session, 0, error);
+    return status ? status : slm_sequence_accept(s, rules, g->session, 0, clock, error);
 }
 
 slm_status slm_generation_next(slm_generation *g, bool whole, const slm_call *call, slm_chunk *chunk, slm_error *error) {
@@ -84,7 +84,7 @@ slm_status slm_generation_next(slm_generation *g, bool whole, const slm_call *ca
         start = now;
     }
     if (status) return status;
-    slm_sequence_chunk(s, chunk);
+    slm_sequence_chunk(s, &g->rules, chunk);
     chunk->prefill_seconds = g->prefill_seconds;
     chunk->decode_seconds = g->decode_seconds;
     return SLM_OK;

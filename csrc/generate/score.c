@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * score.c: log-probabilities of given tokens. Texts are run as the trie that they make: what several begin with in common is a
  * branch that runs once; where they part its session is forked. Branches that are ready are columns of the same step. */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,10 +8,10 @@
 #include "base/alloc.h"
 #include "base/arith.h"
 #include "base/threads.h"
+#include "generate/logprob.h"
 #include "model/session.h"
 
 enum {
-    BLOCK = 2048,           /* logits whose exponentials are summed in f32 */
     MOST_LOGITS = 16 << 20, /* of one step, but for one row at least */
 };
 
@@ -24,13 +23,6 @@ typedef struct branch {
     int64_t scored;       /* position of the first logits that a text of the group asks for */
     size_t kv_bytes;      /* that it may come to hold beside what it shares */
 } branch;
-
-/* What the logits of one position come down to. */
-typedef struct row {
-    float most;   /* the largest */
-    int32_t best; /* its id, the lowest of several */
-    double total; /* ln of the sum of exp(logit - most) */
-} row;
 
 typedef struct scoring {
     slm_model *model;
@@ -44,7 +36,7 @@ typedef struct scoring {
     size_t n, n_open, n_running;
     int64_t most_tokens, most_rows; /* of one step */
     float *logits;                  /* [most_rows, vocab_size] */
-    row *rows;                      /* [most_rows] */
+    slm_row *rows;                  /* [most_rows] */
     int64_t n_rows;
 } scoring;
 
@@ -168,36 +160,12 @@ static slm_status fill(scoring *s, int64_t *n_parts, slm_error *error) {
     return SLM_OK;
 }
 
-static row reduce(const slm_kernels *kernels, const float *logits, int64_t n) {
-    _Alignas(64) float block[BLOCK];
-    row r = {.most = -INFINITY};
-    int64_t at = 0;
-    double total = 0;
-    for (int64_t i = 0; i < n; i += BLOCK) {
-        int64_t count = slm_min64(BLOCK, n - i);
-        float most, sum;
-        memcpy(block, logits + i, (size_t)count * sizeof *block);
-        kernels->attention_softmax(block, 0, count, slm_div_up(count, 16) * 16, false, &most, &sum);
-        if (most > r.most) {
-            total = total * exp((double)r.most - most) + sum;
-            r.most = most;
-            at = i;
-        } else {
-            total += sum * exp((double)most - r.most);
-        }
-    }
-    while (logits[at] != r.most) at++;
-    r.best = (int32_t)at;
-    r.total = log(total);
-    return r;
-}
-
 static void reduce_rows(void *scoring_, slm_team *team) {
     scoring *s = scoring_;
     int64_t begin, end, width = s->model->config.vocab_size;
     slm_team_range(team, s->n_rows, &begin, &end);
     for (int64_t i = begin; i < end && !slm_team_cancelled(team); i++)
-        s->rows[i] = reduce(s->model->kernels, s->logits + i * width, width);
+        s->rows[i] = slm_row_reduce(s->model->kernels, s->logits + i * width, width);
 }
 
 /* What n rows, those of positions `first` on, say of the next tokens of a branch's texts. */
@@ -206,7 +174,7 @@ static void take(scoring *s, const branch *b, int64_t first_row, int64_t n, int6
         slm_scored *text = s->order[i];
         for (int64_t p = slm_max64(first, first_scored(text)); p < first + n; p++) {
             int64_t at = first_row + p - first;
-            const row *r = &s->rows[at];
+            const slm_row *r = &s->rows[at];
             int32_t token = text->tokens[p + 1];
             double logit = s->logits[at * s->model->config.vocab_size + token];
             text->logprobs[p - first_scored(text)] = logit - r->most - r->total;

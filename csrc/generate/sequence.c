@@ -30,6 +30,9 @@ static slm_status check(const slm_generate_options *o, const slm_tokenizer *toke
     if (o->constraint && o->constraint->tokenizer != tokenizer)
         return slm_fail(error, SLM_BAD_ARGUMENT, -1, "constraint: expected one of the same tokenizer");
     if (o->constraint && o->draft) return slm_fail(error, SLM_BAD_ARGUMENT, -1, "draft: expected none under a constraint");
+    if (o->logprobs < 0) {
+        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "logprobs: expected a number >= 0, found %lld", (long long)o->logprobs);
+    }
     for (size_t i = 0; i < o->stop.count; i++) {
         if (o->stop.offsets[i] >= o->stop.offsets[i + 1]) {
             return slm_fail(error, SLM_BAD_ARGUMENT, (int64_t)i, "stop[%zu]: expected a string that is not empty", i);
@@ -38,18 +41,26 @@ static slm_status check(const slm_generate_options *o, const slm_tokenizer *toke
     return SLM_OK;
 }
 
-/* Room for what is read of each row: for all logits where they change, where the sampler cuts nothing off, and where a constraint
- * may let nearly all pass. */
+static bool changes_logits(const slm_generate_options *o) {
+    return slm_penalties_wanted(o) || o->processed;
+}
+
+/* Room for what is read of each row: for all logits where they change or are asked for, where the sampler cuts nothing off, and
+ * where a constraint may let nearly all pass. */
 static slm_status make_room(slm_rules *rules, int64_t n_rows, int64_t vocab_size, slm_error *error) {
     const slm_sampler *s = &rules->sampler;
+    const slm_generate_options *o = &rules->options;
     bool greedy = s->temperature == 0, cut = greedy || (s->top_k && s->top_k < s->n);
-    bool all = !cut || slm_penalties_wanted(&rules->options), constrained = rules->options.constraint;
+    bool all = !cut || changes_logits(o) || o->logprobs, constrained = o->constraint;
     size_t room = all || !greedy || constrained ? (size_t)vocab_size : SLM_MAX_THREADS, bytes = sizeof(float), n;
     rules->all = all;
     if (!all || constrained) bytes += sizeof(int32_t) + sizeof(float);
     rules->choices = slm_alloc_array((size_t)n_rows, sizeof *rules->choices);
     rules->room = slm_mul_size((size_t)n_rows, room, &n) ? slm_alloc_array(n, bytes) : NULL;
-    if (!rules->choices || !rules->room) return slm_fail_memory(error);
+    bool copies = o->logprobs && changes_logits(o), rows = constrained && o->processed;
+    if (copies) rules->changed = slm_alloc_array((size_t)vocab_size, sizeof *rules->changed);
+    if (rows) rules->row = slm_alloc_array((size_t)vocab_size, sizeof *rules->row);
+    if (!rules->choices || !rules->room || (copies && !rules->changed) || (rows && !rules->row)) return slm_fail_memory(error);
     float *values = rules->room;
     if (all || constrained) rules->logits = values;
     for (int64_t i = 0; i < n_rows; i++) {
@@ -72,7 +83,8 @@ slm_status slm_rules_create(slm_rules *rules, const slm_model *model, slm_tokeni
     if (status) return status;
     slm_model_stats stats;
     slm_model_describe(model, &stats);
-    *rules = (slm_rules){.options = *options, .context = stats.context};
+    *rules =
+        (slm_rules){.options = *options, .kernels = model->kernels, .context = stats.context, .vocab_size = stats.vocab_size};
     slm_generate_options *o = &rules->options;
     const slm_strings *stop = &options->stop;
     o->stop = (slm_strings){.count = stop->count};
@@ -107,6 +119,8 @@ void slm_rules_release(slm_rules *rules) {
     slm_sampler_release(&rules->sampler);
     slm_free(rules->choices);
     slm_free(rules->room);
+    slm_free(rules->changed);
+    slm_free(rules->row);
     slm_free((void *)(uintptr_t)rules->options.end_tokens);
     slm_free((void *)(uintptr_t)rules->options.bias_ids);
     slm_free((void *)(uintptr_t)rules->options.bias);
@@ -131,6 +145,7 @@ slm_status slm_sequence_init(slm_sequence *s, const int32_t *ids, int64_t n_prom
 void slm_sequence_release(slm_sequence *s) {
     slm_free(s->ids);
     slm_free(s->allowed);
+    slm_free(s->logprobs);
     slm_text_free(&s->bytes);
     slm_text_free(&s->text);
     *s = (slm_sequence){0};
@@ -142,19 +157,26 @@ static int64_t room(const slm_sequence *s, const slm_rules *rules) {
 }
 
 /* Makes room for a token and drafts behind it. */
-static slm_status reserve(slm_sequence *s, slm_error *error) {
+static slm_status reserve(slm_sequence *s, const slm_rules *rules, slm_error *error) {
     if (s->n_ids + 1 + SLM_DRAFT_MOST <= s->capacity) return SLM_OK;
     int64_t capacity = slm_max64(2 * s->capacity, 64);
     int32_t *ids = slm_realloc_array(s->ids, (size_t)capacity, sizeof *ids);
     if (!ids) return slm_fail_memory(error);
     s->ids = ids;
+    if (rules->options.logprobs) {
+        size_t n;
+        bool fits = slm_mul_size((size_t)(capacity - s->n_prompt), (size_t)rules->options.logprobs + 1, &n);
+        slm_logprob *logprobs = fits ? slm_realloc_array(s->logprobs, n, sizeof *logprobs) : NULL;
+        if (!logprobs) return slm_fail_memory(error);
+        s->logprobs = logprobs;
+    }
     s->capacity = capacity;
     return SLM_OK;
 }
 
 slm_status slm_sequence_prepare(slm_sequence *s, const slm_rules *rules, int64_t most_drafts, slm_error *error) {
     s->n_drafts = 0;
-    slm_status status = reserve(s, error);
+    slm_status status = reserve(s, rules, error);
     if (status) return status;
     if (rules->options.draft == SLM_DRAFT_LOOKUP && s->n_ids - s->n_run == 1) { /* the prompt runs without */
         int64_t wanted = rules->options.max_tokens - (s->n_ids - s->n_prompt) - 1;
@@ -254,12 +276,19 @@ static slm_status find_allowed(slm_sequence *s, const slm_rules *rules, slm_erro
     return SLM_OK;
 }
 
+/* What must come has probability 1. */
+static void note_forced(slm_sequence *s, const slm_rules *rules, int32_t token) {
+    int64_t n = rules->options.logprobs;
+    slm_logprob *out = n ? s->logprobs + (s->n_ids - s->n_prompt) * (1 + n) : NULL;
+    for (int64_t i = 0; n && i <= n; i++) out[i] = (slm_logprob){.id = i < 2 ? token : -1};
+}
+
 slm_status slm_sequence_constrain(slm_sequence *s, const slm_rules *rules, slm_error *error) {
     const slm_generate_options *o = &rules->options;
     slm_status status = SLM_OK;
     if (!o->constraint || !o->max_tokens) return SLM_OK;
     while (!status && s->finish == SLM_FINISH_NONE) {
-        status = reserve(s, error); /* for the token below, or the one that is drawn */
+        status = reserve(s, rules, error); /* for the token below, or the one that is drawn */
         if (status) return status;
         bool ends = o->constraint->automaton->accepts[s->state];
         int32_t token = slm_constraint_forced(o->constraint, s->state);
@@ -273,6 +302,7 @@ slm_status slm_sequence_constrain(slm_sequence *s, const slm_rules *rules, slm_e
                             "constraint: the vocabulary has no token for what must follow %lld tokens",
                             (long long)(s->n_ids - s->n_prompt));
         }
+        if (token >= 0) note_forced(s, rules, token);
         status = s->broken = token < 0 ? end_text(s, rules, error) : add_token(s, rules, token, error);
     }
     return status;
@@ -306,23 +336,46 @@ static slm_status check_changed(const slm_candidates *c, slm_error *error) {
     return SLM_OK;
 }
 
+/* What is raised sees all tokens; among candidates that are not all, the others are -infinity. */
+static bool process(const slm_sequence *s, slm_rules *rules, const slm_candidates *c, slm_clock *clock) {
+    float *row = c->ids ? rules->row : c->logits;
+    for (int64_t i = 0; c->ids && i < rules->vocab_size; i++) row[i] = -INFINITY;
+    for (int64_t i = 0; c->ids && i < c->n; i++) row[c->ids[i]] = c->logits[i];
+    bool cancelled = slm_clock_logits(clock, s->ids, (size_t)s->n_ids, row, (size_t)rules->vocab_size);
+    for (int64_t i = 0; c->ids && i < c->n; i++) c->logits[i] = row[c->ids[i]];
+    return cancelled;
+}
+
 /* The token behind the last one, from one row. */
-static slm_status draw_token(const slm_sequence *s, slm_rules *rules, slm_choice *choice, int32_t *token, slm_error *error) {
+static slm_status draw_token(slm_sequence *s, slm_rules *rules, slm_choice *choice, int32_t *token, slm_clock *clock,
+                             slm_error *error) {
     const slm_generate_options *o = &rules->options;
-    slm_candidates c = candidates_of(rules, choice);
-    if (slm_penalties_wanted(o)) {
+    slm_candidates c = candidates_of(rules, choice), own = c;
+    if (changes_logits(o)) {
+        if (o->logprobs) {
+            c.logits = rules->changed;
+            memcpy(c.logits, own.logits, (size_t)(c.ids ? c.n : rules->vocab_size) * sizeof *c.logits);
+        }
         slm_penalties_apply(&rules->penalties, s->ids, s->n_ids, &c);
+        if (o->processed && process(s, rules, &c, clock)) return slm_fail_cancelled(error);
         slm_status status = check_changed(&c, error);
         if (status) return status;
     }
-    double uniform = slm_random(o->seed, s->sample, (uint64_t)(s->n_ids - s->n_prompt));
-    int64_t i = slm_sampler_draw(&rules->sampler, c.logits, c.n, uniform);
+    int64_t index = s->n_ids - s->n_prompt;
+    int64_t i = slm_sampler_draw(&rules->sampler, c.logits, c.n, slm_random(o->seed, s->sample, (uint64_t)index));
     if (i < 0) return slm_fail(error, SLM_BAD_ARGUMENT, -1, "no token is left to draw: all of them are banned");
     *token = c.ids ? c.ids[i] : (int32_t)i;
+    if (o->logprobs) {
+        slm_logprob *out = s->logprobs + index * (1 + o->logprobs);
+        slm_row row = slm_row_reduce(rules->kernels, own.logits, own.ids ? own.n : rules->vocab_size);
+        out[0] = (slm_logprob){.id = *token, .logprob = (float)(own.logits[i] - row.most - row.total)};
+        slm_row_likeliest(&row, own.logits, own.ids, own.n, o->logprobs, out + 1);
+    }
     return SLM_OK;
 }
 
-slm_status slm_sequence_accept(slm_sequence *s, slm_rules *rules, slm_session *session, int64_t first_row, slm_error *error) {
+slm_status slm_sequence_accept(slm_sequence *s, slm_rules *rules, slm_session *session, int64_t first_row, slm_clock *clock,
+                               slm_error *error) {
     int64_t n_drafts = s->n_drafts, n_accepted = 0;
     slm_status status = SLM_OK, drawn = SLM_OK;
     s->n_drafts = 0;
@@ -330,7 +383,7 @@ slm_status slm_sequence_accept(slm_sequence *s, slm_rules *rules, slm_session *s
     for (bool right = true; right && s->finish == SLM_FINISH_NONE;) {
         int64_t at = s->n_ids;
         int32_t token = -1, draft = n_accepted < n_drafts ? s->ids[at] : -1;
-        drawn = draw_token(s, rules, &rules->choices[first_row + n_accepted], &token, error);
+        drawn = draw_token(s, rules, &rules->choices[first_row + n_accepted], &token, clock, error);
         s->n_run = drawn ? at - 1 : at; /* the next try needs logits again */
         if (!drawn) status = s->broken = add_token(s, rules, token, error);
         if (drawn || status) break;
@@ -342,11 +395,13 @@ slm_status slm_sequence_accept(slm_sequence *s, slm_rules *rules, slm_session *s
     return drawn ? drawn : status;
 }
 
-void slm_sequence_chunk(slm_sequence *s, slm_chunk *chunk) {
+void slm_sequence_chunk(slm_sequence *s, const slm_rules *rules, slm_chunk *chunk) {
+    int64_t n_logprobs = rules->options.logprobs;
     *chunk = (slm_chunk){.text = s->text.size ? s->text.bytes + s->shown : NULL,
                          .text_size = s->cut - s->shown,
                          .tokens = s->ids + s->n_prompt + s->n_shown,
                          .n_tokens = (size_t)(s->n_ids - s->n_prompt - s->n_shown),
+                         .logprobs = n_logprobs && s->logprobs ? s->logprobs + s->n_shown * (1 + n_logprobs) : NULL,
                          .finish = s->finish,
                          .n_drafted = s->lookup.n_drafted,
                          .n_accepted = s->lookup.n_accepted};

@@ -4,6 +4,7 @@
 #define SLM_GENERATE_SEQUENCE_H
 
 #include "generate/constraint.h"
+#include "generate/logprob.h"
 #include "generate/lookup.h"
 #include "generate/penalties.h"
 #include "generate/sampler.h"
@@ -15,11 +16,14 @@ typedef struct slm_rules {
     slm_generate_options options; /* its arrays are ours */
     slm_penalties penalties;
     slm_sampler sampler;
-    int64_t context;
+    const slm_kernels *kernels;
+    int64_t context, vocab_size;
     slm_choice *choices; /* of each row of a step: what the sampler reads of its logits */
     float *logits;       /* [n_rows, vocab_size] where it reads all of them; else NULL */
     bool all;            /* the next step gives all logits, and no choices */
     void *room;          /* of the choices */
+    float *changed;      /* [vocab_size] a row that changes and is also needed as it was */
+    float *row;          /* [vocab_size] what is allowed in a row of all, to be processed */
 } slm_rules;
 
 /* Checks and copies into rules, which stay where they are. n_rows: outputs of a step, at most. On failure there is nothing to
@@ -33,7 +37,8 @@ typedef struct slm_sequence { /* zeroed is empty */
     int64_t n_prompt, n_ids, n_drafts, capacity;
     int64_t n_run; /* the session has run ids[0 .. n_run - 1], and perhaps others before them: */
     int64_t n_before;
-    uint64_t sample; /* index under the seed */
+    uint64_t sample;       /* index under the seed */
+    slm_logprob *logprobs; /* [n_ids - n_prompt][1 + options.logprobs] if asked for */
     slm_lookup lookup;
     slm_utf8_stream utf8;
     slm_text bytes; /* of the last token */
@@ -64,10 +69,10 @@ slm_part slm_sequence_part(const slm_sequence *sequence, slm_session *session);
  * turns out to be what was drawn one more; or finds the end. Takes the drafts back that did not turn out so. On failure what was
  * drawn stays, and unless text is lost a later step can go on. */
 slm_status slm_sequence_accept(slm_sequence *sequence, slm_rules *rules, slm_session *session, int64_t first_row,
-                               slm_error *error);
+                               slm_clock *clock, slm_error *error);
 
 /* What has come since the last chunk, without its timings. Valid until the next step. */
-void slm_sequence_chunk(slm_sequence *sequence, slm_chunk *chunk);
+void slm_sequence_chunk(slm_sequence *sequence, const slm_rules *rules, slm_chunk *chunk);
 /* Is there something to show? */
 bool slm_sequence_has_chunk(const slm_sequence *sequence, const slm_rules *rules);
 

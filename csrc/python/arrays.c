@@ -27,6 +27,39 @@ PyObject *slm_py_new_array_u64(int64_t count, uint64_t **data) {
     return array;
 }
 
+/* 0, or -1 with an exception: what one of them may return is nothing, or the array itself. */
+static int call_processor(PyObject *processors, Py_ssize_t i, PyObject *tokens, PyObject *logits) {
+    PyObject *result = PyObject_CallFunctionObjArgs(PyTuple_GetItem(processors, i), tokens, logits, NULL);
+    if (!result) return -1;
+    bool ok = result == Py_None || result == logits;
+    if (!ok) {
+        PyErr_Format(PyExc_TypeError, "processors[%zd] must change logits in place and return None, found %R", i,
+                     (PyObject *)Py_TYPE(result));
+    }
+    Py_DECREF(result);
+    return ok ? 0 : -1;
+}
+
+int slm_py_process_logits(PyObject *processors, const slm_event *event) {
+    npy_intp n_tokens = (npy_intp)event->n_tokens, n_logits = (npy_intp)event->n_logits;
+    size_t bytes = event->n_logits * sizeof(float);
+    PyObject *tokens = PyArray_SimpleNew(1, &n_tokens, NPY_INT32), *logits = PyArray_SimpleNew(1, &n_logits, NPY_FLOAT32);
+    int failed = tokens && logits ? 0 : -1;
+    if (!failed) {
+        memcpy(PyArray_DATA((PyArrayObject *)tokens), event->tokens, event->n_tokens * sizeof(int32_t));
+        memcpy(PyArray_DATA((PyArrayObject *)logits), event->logits, bytes);
+    }
+    for (Py_ssize_t i = 0; !failed && i < PyTuple_Size(processors); i++) failed = call_processor(processors, i, tokens, logits);
+    if (!failed && (size_t)PyArray_NBYTES((PyArrayObject *)logits) != bytes) {
+        PyErr_SetString(PyExc_ValueError, "processors: the array of logits has another size");
+        failed = -1;
+    }
+    if (!failed) memcpy(event->logits, PyArray_DATA((PyArrayObject *)logits), bytes);
+    Py_XDECREF(tokens);
+    Py_XDECREF(logits);
+    return failed;
+}
+
 const float *slm_py_floats(PyObject *object, const char *name, int64_t *count, PyObject **keep) {
     PyArrayObject *array = (PyArrayObject *)PyArray_FROM_OTF(object, NPY_FLOAT32, NPY_ARRAY_IN_ARRAY);
     if (!array) return NULL;

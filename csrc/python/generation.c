@@ -10,6 +10,7 @@
 /* What a call to generate is given. Zero it first; free_arguments. */
 typedef struct arguments {
     slm_tokenizer *tokenizer; /* borrowed; NULL: none */
+    PyObject *processors;     /* borrowed; NULL: none */
     PyObject *prompt, *last;  /* borrowed: the argument `prompt` or `prompts`, and the one of the method's own, or NULL */
     slm_generate_options options;
     int32_t *end_tokens, *bias_ids;
@@ -64,6 +65,16 @@ static bool read_bias(PyObject *ids, PyObject *values, arguments *a) {
     return false;
 }
 
+/* *processors: NULL where there are none. */
+static bool read_processors(PyObject *given, PyObject **processors) {
+    if (given && !PyTuple_Check(given)) {
+        PyErr_Format(PyExc_TypeError, "processors: expected a tuple, found %R", (PyObject *)Py_TYPE(given));
+        return false;
+    }
+    *processors = given && PyTuple_Size(given) ? given : NULL;
+    return true;
+}
+
 /* False with an exception. */
 static bool read_arguments(const slm_py_state *state, PyObject *args, PyObject *kwargs, char *prompt, char *last, arguments *a) {
     char *names[] = {"tokenizer",
@@ -89,18 +100,21 @@ static bool read_arguments(const slm_py_state *state, PyObject *args, PyObject *
                      "bias_ids",
                      "bias",
                      "n",
+                     "logprobs",
+                     "processors",
                      "constraint",
                      NULL};
     PyObject *tokenizer, *max_tokens, *top_k_object, *seed, *sample, *stop, *end_tokens;
-    PyObject *window = NULL, *ngram = NULL, *n = NULL, *bias_ids = NULL, *bias = NULL, *constraint = Py_None;
+    PyObject *window = NULL, *ngram = NULL, *n = NULL, *logprobs = NULL, *processors = NULL, *bias_ids = NULL, *bias = NULL;
+    PyObject *constraint = Py_None;
     slm_generate_options *o = &a->options;
     const char *draft = "none";
     double temperature, top_p, typical_p = 1, repetition = 1;
     int ignore_eos;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOpdOdOOOO|sO$fddffOOOOOO", names, &tokenizer, &a->prompt, &max_tokens,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOpdOdOOOO|sO$fddffOOOOOOOO", names, &tokenizer, &a->prompt, &max_tokens,
                                      &ignore_eos, &temperature, &top_k_object, &top_p, &seed, &sample, &stop, &end_tokens, &draft,
                                      &a->last, &o->min_p, &typical_p, &repetition, &o->presence_penalty, &o->frequency_penalty,
-                                     &window, &ngram, &bias_ids, &bias, &n, &constraint)) {
+                                     &window, &ngram, &bias_ids, &bias, &n, &logprobs, &processors, &constraint)) {
         return false;
     }
     int64_t n_end, top_k;
@@ -113,9 +127,12 @@ static bool read_arguments(const slm_py_state *state, PyObject *args, PyObject *
         !read_stop(stop, &o->stop, &a->stop_bytes, &a->stop_offsets) ||
         (window && !slm_py_int(window, "penalty_window", 0, INT64_MAX, &o->penalty_window)) ||
         (ngram && !slm_py_int(ngram, "no_repeat_ngram", 0, INT64_MAX, &o->no_repeat_ngram)) ||
-        (n && !slm_py_int(n, "n", 1, INT32_MAX, &o->n)) || !read_bias(bias_ids, bias, a)) {
+        (n && !slm_py_int(n, "n", 1, INT32_MAX, &o->n)) ||
+        (logprobs && !slm_py_int(logprobs, "logprobs", 0, INT32_MAX, &o->logprobs)) ||
+        !read_processors(processors, &a->processors) || !read_bias(bias_ids, bias, a)) {
         return false;
     }
+    o->processed = a->processors != NULL;
     o->ignore_eos = ignore_eos;
     o->temperature = not_zero(temperature);
     o->top_p = not_zero(top_p);
@@ -135,7 +152,25 @@ static void free_arguments(arguments *a) {
     Py_XDECREF(a->stop_offsets);
 }
 
-static PyObject *chunk_object(const slm_chunk *chunk) {
+/* (id, log-probability) of each token and then of the likeliest there; fewer where there were fewer to choose from. */
+static PyObject *logprobs_object(const slm_chunk *chunk, int64_t n_likeliest) {
+    if (!n_likeliest) Py_RETURN_NONE;
+    PyObject *list = PyList_New((Py_ssize_t)chunk->n_tokens);
+    const slm_logprob *at = chunk->logprobs;
+    for (size_t i = 0; list && i < chunk->n_tokens; i++, at += 1 + n_likeliest) {
+        Py_ssize_t n = 1;
+        while (n <= n_likeliest && at[n].id >= 0) n++;
+        PyObject *row = PyList_New(n);
+        for (Py_ssize_t j = 0; row && j < n; j++) {
+            PyObject *pair = Py_BuildValue("(id)", (int)at[j].id, (double)at[j].logprob);
+            if (!pair || PyList_SetItem(row, j, pair)) Py_CLEAR(row);
+        }
+        if (!row || PyList_SetItem(list, (Py_ssize_t)i, row)) Py_CLEAR(list);
+    }
+    return list;
+}
+
+static PyObject *chunk_object(const slm_chunk *chunk, int64_t n_likeliest) {
     static const char *const finishes[] = {[SLM_FINISH_NONE] = NULL, [SLM_FINISH_STOP] = "stop", [SLM_FINISH_LENGTH] = "length"};
     PyObject *result = NULL, *tokens = PyList_New((Py_ssize_t)chunk->n_tokens);
     for (size_t i = 0; tokens && i < chunk->n_tokens; i++) {
@@ -143,10 +178,13 @@ static PyObject *chunk_object(const slm_chunk *chunk) {
         if (!id || PyList_SetItem(tokens, (Py_ssize_t)i, id)) Py_CLEAR(tokens);
     }
     PyObject *text = tokens ? PyUnicode_DecodeUTF8(chunk->text ? chunk->text : "", (Py_ssize_t)chunk->text_size, "strict") : NULL;
-    if (text) {
-        result = Py_BuildValue("(OOzddLLL)", text, tokens, finishes[chunk->finish], chunk->prefill_seconds, chunk->decode_seconds,
-                               (long long)chunk->n_shared, (long long)chunk->n_drafted, (long long)chunk->n_accepted);
+    PyObject *logprobs = text ? logprobs_object(chunk, n_likeliest) : NULL;
+    if (logprobs) {
+        result =
+            Py_BuildValue("(OOzddLLLO)", text, tokens, finishes[chunk->finish], chunk->prefill_seconds, chunk->decode_seconds,
+                          (long long)chunk->n_shared, (long long)chunk->n_drafted, (long long)chunk->n_accepted, logprobs);
     }
+    Py_XDECREF(logprobs);
     Py_XDECREF(text);
     Py_XDECREF(tokens);
     return result;
@@ -157,6 +195,7 @@ static PyObject *chunk_object(const slm_chunk *chunk) {
 typedef struct slm_py_generation {
     PyObject_HEAD slm_generation *generation; /* NULL when closed */
     slm_py_session *session;                  /* strong; busy because of us while `occupies` */
+    int64_t n_logprobs;
     bool occupies, running;
 } slm_py_generation;
 
@@ -190,6 +229,7 @@ PyObject *slm_py_session_generate(PyObject *object, PyObject *args, PyObject *kw
             slm_py_raise(state, &error);
         } else {
             result = wrap(state, generation, self);
+            if (result) ((slm_py_generation *)result)->n_logprobs = a.options.logprobs;
         }
     }
     slm_py_free(prompt);
@@ -203,14 +243,14 @@ static void vacate(slm_py_generation *self) {
 }
 
 static PyObject *generation_next(PyObject *object, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"whole", "threads", "prefill_chunk", NULL};
+    static char *names[] = {"whole", "threads", "prefill_chunk", "processors", NULL};
     slm_py_generation *self = (slm_py_generation *)object;
     slm_py_state *state = slm_py_state_of(Py_TYPE(object));
     int whole;
-    PyObject *threads = NULL, *prefill_chunk = NULL;
+    PyObject *threads = NULL, *prefill_chunk = NULL, *processors = NULL;
     slm_py_call call = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "p|OO", names, &whole, &threads, &prefill_chunk) ||
-        !slm_py_call_options(threads, prefill_chunk, &call.call)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "p|OOO", names, &whole, &threads, &prefill_chunk, &processors) ||
+        !slm_py_call_options(threads, prefill_chunk, &call.call) || !read_processors(processors, &call.processors)) {
         return NULL;
     }
     if (self->running) return PyErr_Format(state->BusyError, "the generation is already running");
@@ -229,7 +269,7 @@ static PyObject *generation_next(PyObject *object, PyObject *args, PyObject *kwa
         if (status) slm_py_raise(state, &error);
     } else {
         if (chunk.finish != SLM_FINISH_NONE) vacate(self);
-        result = chunk_object(&chunk);
+        result = chunk_object(&chunk, self->n_logprobs);
     }
     Py_DECREF(object);
     return result;
@@ -299,6 +339,7 @@ PyObject *slm_py_model_generate(PyObject *object, PyObject *args, PyObject *kwar
         slm_py_raise(state, &error);
         goto end;
     }
+    call.processors = a.processors;
     slm_py_call_begin(&call, state);
     slm_status status = slm_batch_run(batch, &call.call, &error);
     if (!slm_py_call_end(&call) || status) {
@@ -310,7 +351,7 @@ PyObject *slm_py_model_generate(PyObject *object, PyObject *args, PyObject *kwar
     for (Py_ssize_t i = 0; result && i < n; i++) {
         slm_chunk chunk;
         slm_batch_chunk(batch, (size_t)i, &chunk);
-        PyObject *item = chunk_object(&chunk);
+        PyObject *item = chunk_object(&chunk, a.options.logprobs);
         if (!item || PyList_SetItem(result, i, item)) Py_CLEAR(result);
     }
 end:
@@ -324,9 +365,10 @@ end:
 
 static PyMethodDef methods[] = {
     {"next", (PyCFunction)(void (*)(void))generation_next, METH_VARARGS | METH_KEYWORDS,
-     "next(whole, threads=0, prefill_chunk=0)\n--\n\nText, token ids, finish reason; prefill and decode seconds, prompt tokens "
+     "next(whole, threads=0, prefill_chunk=0, processors=())\n--\n\nText, token ids, finish reason; prefill and decode seconds, "
+     "prompt tokens "
      "that "
-     "others have run, drafted tokens and those of them that were drawn, all so far."},
+     "others have run, drafted tokens and those of them that were drawn, all so far; log-probabilities of the new tokens."},
     {"close", generation_close, METH_NOARGS, "close()\n--\n\nStop here; the session is free again."},
     {NULL, NULL, 0, NULL},
 };

@@ -44,8 +44,9 @@ PyObject *slm_py_raise(const slm_py_state *state, const slm_error *error);
  */
 
 typedef struct slm_py_call {
-    slm_call call;      /* pass its address to the core; set threads and prefill_chunk before or after begin */
-    PyObject *progress; /* borrowed; called with (done, total); may be NULL */
+    slm_call call;        /* pass its address to the core; set threads and prefill_chunk before or after begin */
+    PyObject *progress;   /* borrowed; called with (done, total); may be NULL */
+    PyObject *processors; /* borrowed; a tuple, each called with (tokens, logits); may be NULL */
     PyThreadState *thread;
     double next_look; /* when to run signal handlers again */
 } slm_py_call;
@@ -74,6 +75,9 @@ void slm_py_free(void *block);
 PyObject *slm_py_new_array_f32(int64_t rows, int64_t cols, float **data);
 /* A one-dimensional f32 array's data, borrowed from the new reference *keep. NULL with an exception. */
 const float *slm_py_floats(PyObject *object, const char *name, int64_t *count, PyObject **keep);
+/* Calls each of a tuple with arrays of the event's tokens and logits, of which the latter may change in place. -1 with an
+ * exception. */
+int slm_py_process_logits(PyObject *processors, const slm_event *event);
 /* A new uint64 array. */
 PyObject *slm_py_new_array_u64(int64_t count, uint64_t **data);
 

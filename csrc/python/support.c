@@ -58,9 +58,11 @@ static const double LOOK_SECONDS = 0.02;
 static int on_event(void *user, const slm_event *event) {
     slm_py_call *call = user;
     bool progress = event->kind == SLM_EVENT_PROGRESS && call->progress;
-    if (!progress && slm_seconds() < call->next_look) return 0;
+    bool logits = event->kind == SLM_EVENT_LOGITS && call->processors;
+    if (!progress && !logits && slm_seconds() < call->next_look) return 0;
     PyEval_RestoreThread(call->thread);
     int stop = PyErr_CheckSignals();
+    if (!stop && logits) stop = slm_py_process_logits(call->processors, event);
     if (!stop && progress) {
         PyObject *result =
             PyObject_CallFunction(call->progress, "KK", (unsigned long long)event->done, (unsigned long long)event->total);
@@ -92,7 +94,7 @@ static bool on_main_thread(slm_py_state *state) {
 }
 
 void slm_py_call_begin(slm_py_call *call, slm_py_state *state) {
-    call->call.event = call->progress || on_main_thread(state) ? on_event : NULL;
+    call->call.event = call->progress || call->processors || on_main_thread(state) ? on_event : NULL;
     call->call.user = call;
     call->next_look = 0;
     call->thread = PyEval_SaveThread();
