@@ -24,7 +24,7 @@ BAR_DELAY = 0.7  # seconds a load may take before it shows a bar
 SOURCES = "a path, a name that `slm models` lists, or a name on the Hugging Face Hub: org/name, org/name:file.gguf"
 LOAD_OPTIONS = ("context", "kv", "precision", "quantize", "threads", "revision", "offline")
 TEMPLATE_OPTIONS = ("system", "tools", "chat_template_kwargs")
-NOT_OPTIONS = ("n", "logprobs", "processors", "constrain")  # of the API: text on stdout has no place for what they give
+NOT_OPTIONS = ("n", "logprobs", "echo", "processors", "constrain")  # of the API alone: an answer on stdout is one text
 GENERATE_OPTIONS = tuple(field.name for field in fields(slm.GenerateOptions) if field.name not in NOT_OPTIONS)
 
 

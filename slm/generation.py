@@ -2,7 +2,10 @@
 """A running generation, whole or as a stream; and batches of them."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
+
+import numpy as np
 
 from slm.options import GenerateOptions
 from slm.output import Chunk, FinishReason, Logprob, Output, Timings, Usage
@@ -11,6 +14,8 @@ from slm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from slm import _core
+
+MOST_LOGITS = 16 << 20  # of a step over a prompt
 
 
 def core_arguments(tokenizer: Tokenizer | None, end_ids: Sequence[int], options: GenerateOptions) -> "_core.GenerateArguments":
@@ -54,13 +59,60 @@ def checked_processors(options: GenerateOptions) -> "tuple[_core.Processor, ...]
     return options.processors
 
 
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """A prompt as the beginning of its output."""
+
+    text: str
+    tokens: list[int]
+    logprobs: list[Logprob] | None
+
+
+def echo_of(
+    core: "_core.Model", tokenizer: Tokenizer | None, ids: Sequence[int], options: GenerateOptions, threads: int
+) -> Echo | None:
+    if not options.echo:
+        return None
+    text = "" if tokenizer is None else tokenizer.decode(ids, skip_special_tokens=True)
+    logprobs = prompt_logprobs(core, tokenizer, ids, options.logprobs, threads) if options.logprobs else None
+    return Echo(text, list(ids), logprobs)
+
+
+def prompt_logprobs(
+    core: "_core.Model", tokenizer: Tokenizer | None, ids: Sequence[int], n_likeliest: int, threads: int
+) -> list[Logprob]:
+    """Of each token of a prompt given those before it, in a pass of its own."""
+    session, vocab_size = core.session(), core.stats()["vocab_size"]
+    n_known = vocab_size if tokenizer is None else min(vocab_size, tokenizer.vocab_size)
+    step = max(1, min(256, MOST_LOGITS // vocab_size))
+    found = [logprob_of(tokenizer, (ids[0], None))]
+    for start in range(0, len(ids) - 1, step):
+        fed = ids[start : min(start + step, len(ids) - 1)]
+        for row, token in zip(session.forward(fed, "all", threads), ids[start + 1 :], strict=False):
+            exact = row.astype(np.float64)
+            p = exact - (exact.max() + np.log(np.exp(exact - exact.max()).sum()))
+            n = min(n_likeliest, n_known)
+            least = np.partition(p[:n_known], n_known - n)[n_known - n]
+            likeliest = np.flatnonzero(p[:n_known] >= least)
+            likeliest = likeliest[np.argsort(-p[likeliest], kind="stable")][:n]
+            found.append(logprob_of(tokenizer, (token, float(p[token])), *((int(id), float(p[id])) for id in likeliest)))
+    return found
+
+
+def logprob_of(tokenizer: Tokenizer | None, token: tuple[int, float | None], *likeliest: tuple[int, float]) -> Logprob:
+    id, logprob = token
+    text = b"" if tokenizer is None or id >= tokenizer.vocab_size else tokenizer.token_bytes(id)
+    return Logprob(id, logprob, text, tuple(logprob_of(tokenizer, other) for other in likeliest))
+
+
 class Result:
     """What has come of one prompt so far: of n_prompt tokens, n_cached of which need not run; n_cut others were left out."""
 
-    def __init__(self, tokenizer: Tokenizer | None, n_prompt: int, n_cached: int, n_cut: int) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer | None, n_prompt: int, n_cached: int, n_cut: int, echo: Echo | None) -> None:
+        self.tokenizer, self.echo = tokenizer, echo
         self.n_prompt, self.n_cached, self.n_cut = n_prompt, n_cached, n_cut
         self.logprobs: list[Logprob] | None = None
+        self.began = False
         self.texts: list[str] = []
         self.tokens: list[int] = []
         self.finish_reason: FinishReason | None = None
@@ -72,15 +124,14 @@ class Result:
         self.texts.append(text)
         self.tokens += tokens
         self.seconds = prefill, decode
-        logprobs = None if rows is None else [self._logprob(*row) for row in rows]
+        logprobs = None if rows is None else [logprob_of(self.tokenizer, *row) for row in rows]
         if logprobs is not None:
             self.logprobs = (self.logprobs or []) + logprobs
+        if self.echo is not None and not self.began:
+            text, tokens = self.echo.text + text, self.echo.tokens + tokens
+            logprobs = None if logprobs is None else (self.echo.logprobs or []) + logprobs
+        self.began = True
         return Chunk(text, tokens, self.finish_reason, logprobs)
-
-    def _logprob(self, token: tuple[int, float], *likeliest: tuple[int, float]) -> Logprob:
-        id, logprob = token
-        text = b"" if self.tokenizer is None else self.tokenizer.token_bytes(id)
-        return Logprob(id, logprob, text, tuple(self._logprob(other) for other in likeliest))
 
     @property
     def timings(self) -> Timings:
@@ -92,10 +143,14 @@ class Result:
 
     def output(self, seed: int) -> Output:
         assert self.finish_reason is not None  # it has run to the end
+        text, tokens, logprobs = "".join(self.texts), self.tokens, self.logprobs
+        if self.echo is not None:
+            text, tokens = self.echo.text + text, self.echo.tokens + tokens
+            logprobs = None if logprobs is None else (self.echo.logprobs or []) + logprobs
         return Output(
-            "".join(self.texts),
-            self.tokens,
-            logprobs=self.logprobs,
+            text,
+            tokens,
+            logprobs=logprobs,
             finish_reason=self.finish_reason,
             usage=self.usage,
             timings=self.timings,
@@ -120,13 +175,14 @@ class Run:
         threads: int,
         n_cached: int = 0,
         n_cut: int = 0,
+        echo: Echo | None = None,
     ) -> None:
         arguments = core_arguments(tokenizer, end_ids, options)
         self._generation = core.generate(prompt=prompt, n_held=n_cached, **arguments)
         self._threads = threads
         self._seed = arguments["seed"]
         self._processors = arguments["processors"]
-        self._result = Result(tokenizer, len(prompt), n_cached, n_cut)
+        self._result = Result(tokenizer, len(prompt), n_cached, n_cut, echo)
 
     def advance(self, whole: bool) -> Chunk:
         """Run to the next piece of text, or to the end."""
@@ -177,7 +233,8 @@ def run_batch(
     pieces = iter(core.generate(prompts=[prompt.ids for prompt in prompts], threads=threads, **arguments))
     outputs: list[list[Output]] = []
     for prompt in prompts:
-        results = [Result(tokenizer, len(prompt.ids), 0, prompt.n_cut) for _ in range(options.n)]
+        echo = echo_of(core, tokenizer, prompt.ids, options, threads)
+        results = [Result(tokenizer, len(prompt.ids), 0, prompt.n_cut, echo) for _ in range(options.n)]
         for result in results:
             result.add(next(pieces))
         outputs.append([result.output(arguments["seed"]) for result in results])

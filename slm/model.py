@@ -15,7 +15,7 @@ from slm import _core
 from slm.chat import Documents, Messages, Tools, template_keywords
 from slm.errors import ClosedError, TemplateError, UnsupportedError
 from slm.families.downloads import DEFAULT_MODEL
-from slm.generation import Run, Stream, run_batch
+from slm.generation import Run, Stream, echo_of, run_batch
 from slm.html import table
 from slm.options import (
     LATER_LOAD,
@@ -285,8 +285,9 @@ class Model:
 
     def _run(self, prompt: Fitted, options: GenerateOptions) -> Run:
         core = self._open_core()
-        run = {"threads": self.threads, "n_cut": prompt.n_cut}
-        return Run(core.session(), self.tokenizer, self.end_ids, prompt.ids, options, **run)
+        echo = echo_of(core, self.tokenizer, prompt.ids, options, self.threads)
+        start = (core.session(), self.tokenizer, self.end_ids, prompt.ids, options)
+        return Run(*start, threads=self.threads, n_cut=prompt.n_cut, echo=echo)
 
 
 def load(

@@ -29,7 +29,7 @@ OVERFLOW = ("error", "oldest", "middle")
 DRAFTS = ("lookup",)
 
 # Part of the API's plan, not of this version.
-LATER_GENERATE = frozenset(("echo", "edit", "progress"))
+LATER_GENERATE = frozenset(("edit", "progress"))
 LATER_LOAD = frozenset(("adapter",))
 
 ONE_TEXT = ("stream", "send")  # functions that give no more than one
@@ -217,6 +217,8 @@ class GenerateOptions:
                  temperature is needed. The i-th is the same for any n. The prompt runs once
     logprobs:    above 0, up to 1024: Output.logprobs has the log-probability of each token and those of so many likeliest ones in
                  its place, by the model's own distribution, before all that this record does to it; 0 is off
+    echo:        text, tokens and logprobs of the Output begin with those of the prompt, the text without its control tokens. The
+                 prompt's log-probabilities take a pass of their own. Not in a session
     processors:  a function or several of (tokens, logits), called for each token: an int32 array of prompt and answer so far, and
                  a float32 array [vocab_size] to be changed in place; -inf bans a token
     stop:        a string or several, none empty; the text ends before the first one that appears
@@ -252,6 +254,7 @@ class GenerateOptions:
     seed: int | None = None
     n: int = 1
     logprobs: int = 0
+    echo: bool = False
     processors: "Processor | Sequence[Processor]" = ()
     stop: str | Sequence[str] = ()
     constrain: "Constraint | None" = None
@@ -279,6 +282,7 @@ class GenerateOptions:
             "seed": seed,
             "n": check_int("n", self.n, 1, MAX_SAMPLES),
             "logprobs": check_int("logprobs", self.logprobs, 0, MAX_LOGPROBS),
+            "echo": check_bool("echo", self.echo),
             "processors": check_processors(self.processors),
             "stop": check_stop(self.stop),
             "constrain": check_constraint(self.constrain),

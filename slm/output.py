@@ -70,12 +70,15 @@ class Timings:
 class Logprob:
     """How likely a token was in its place.
 
-    token: its id; logprob: ln of its probability by the model's own distribution, before penalties, temperature and the like;
-    bytes: its text, perhaps a part of a character; empty without a tokenizer; top: the likeliest tokens there, falling
+    token:   its id
+    logprob: ln of its probability by the model's own distribution, before penalties, temperature and the like; None for the first
+             token of an echoed prompt
+    bytes:   its text, perhaps a part of a character; empty without a tokenizer
+    top:     the likeliest tokens there, falling
     """
 
     token: int
-    logprob: float
+    logprob: float | None
     bytes: bytes
     top: tuple["Logprob", ...] = ()
 
@@ -89,8 +92,8 @@ class Logprob:
 class Output:
     """One finished generation; str() is its text.
 
-    text:          without the stop string and without end tokens
-    tokens:        ids of the generated tokens, without the end token
+    text:          without the stop string and without end tokens; with echo, behind the prompt
+    tokens:        ids of the generated tokens, without the end token; with echo, behind those of the prompt
     logprobs:      of each of the tokens, if the call asked for them; else None
     finish_reason: "stop" (an end token or a stop string) or "length" (max_tokens, or the end of the context)
     seed:          what to pass to get the same text again; of n answers, with n, in the same place
@@ -142,7 +145,9 @@ class Output:
             "text_offset": [0, *accumulate(map(len, pieces))][: len(pieces)],
             "token_logprobs": [of.logprob for of in self.logprobs],
             "tokens": pieces,
-            "top_logprobs": [{other.piece: other.logprob for other in reversed(of.top)} for of in self.logprobs],
+            "top_logprobs": [
+                None if of.logprob is None else {other.piece: other.logprob for other in reversed(of.top)} for of in self.logprobs
+            ],
         }
 
     def __str__(self) -> str:
@@ -157,8 +162,10 @@ class Output:
         return f"Output({start_of(self.text)!r}, {self._summary()})"
 
     def _repr_html_(self) -> str:
-        if self.logprobs and self.logprobs[0].bytes:
-            html = coloured([of.piece for of in self.logprobs], [of.logprob for of in self.logprobs])
+        if self.logprobs and self.logprobs[-1].bytes:
+            known = [(of.piece, of.logprob) for of in self.logprobs if of.logprob is not None]
+            first = "" if len(known) == len(self.logprobs) else escape(self.logprobs[0].piece)
+            html = first + coloured([piece for piece, _ in known], [logprob for _, logprob in known])
         else:
             html = escape(self.text)
         return captioned(html, self._summary())

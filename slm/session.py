@@ -209,6 +209,8 @@ class Session:
         """Render the conversation with one more message and start its answer, keeping what the state already holds of it."""
         if not isinstance(text, str):
             refuse_type("text", "a str", text)
+        if options.echo:
+            raise ValueError("echo is not for a session, whose messages have what was said")
         model = self._model
         tokenizer = model._chat_tokenizer()
         message = {"role": "user", "content": text}
@@ -230,8 +232,9 @@ class Session:
         held = self._return_to(kept)
         del self._tokens[kept:]
         self._turn_ends = [min(end, kept) for end in self._turn_ends]
-        run = {"threads": model.threads, "n_cached": held, "n_cut": n_cut}
-        self._turn = turn = Run(self._core, tokenizer, model.end_ids, ids, options, **run)
+        self._turn = turn = Run(
+            self._core, tokenizer, model.end_ids, ids, options, threads=model.threads, n_cached=held, n_cut=n_cut
+        )
         self._turn_start = kept
         self._tokens += ids[kept:]
         self._messages.append(message)

@@ -71,6 +71,7 @@ WRONG = [
     ("logprobs", -1, ValueError, ["logprobs", "from 0 to 1024", "-1"]),
     ("logprobs", 1025, ValueError, ["logprobs", "from 0 to 1024", "1025"]),
     ("logprobs", True, TypeError, ["logprobs", "integer", "bool True"]),
+    ("echo", 1, TypeError, ["echo", "True or False", "int 1"]),
     ("processors", 3, TypeError, ["processors", "functions of (tokens, logits)", "int 3"]),
     ("processors", "abc", TypeError, ["processors", "functions of (tokens, logits)", "str 'abc'"]),
     ("processors", [max, 3], TypeError, ["processors[1]", "a function of (tokens, logits)", "int 3"]),
@@ -166,7 +167,7 @@ def test_one_answer_where_there_is_room_for_one(function):
     assert GenerateOptions.of("generate", {"n": 3, "temperature": 1.0}).n == 3
 
 
-LATER = ["echo", "edit", "progress"]
+LATER = ["edit", "progress"]
 
 
 @pytest.mark.parametrize("option", LATER)

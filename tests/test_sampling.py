@@ -373,6 +373,44 @@ def test_logprobs_of_the_real_model(smollm2):
     assert len(first["top_logprobs"]) == 2
 
 
+def test_echo(smollm2):
+    prompt, options = "The capital of France is", {"max_tokens": 4}
+    ids = smollm2.tokenizer.encode(prompt)
+    plain = smollm2.generate(prompt, **options)
+    output = smollm2.generate(prompt, echo=True, **options)
+    assert (output.text, output.tokens, output.logprobs) == (prompt + plain.text, ids + plain.tokens, None)
+    assert output.usage == plain.usage
+    known = smollm2.generate(prompt, echo=True, logprobs=3, **options)
+    assert known.tokens == [of.token for of in known.logprobs] == output.tokens
+    assert (known.logprobs[0].logprob, known.logprobs[0].top) == (None, ())
+    assert known.logprobs[len(ids) :] == smollm2.generate(prompt, logprobs=3, **options).logprobs
+    (score,) = smollm2.score([(ids[:1], ids[1:])])
+    found = [of.logprob for of in known.logprobs[1 : len(ids)]]
+    np.testing.assert_allclose(found, score.token_logprobs, rtol=0, atol=1e-6)
+    for of in known.logprobs[1 : len(ids)]:
+        assert len(of.top) == 3
+        assert of.top[0].logprob >= of.top[1].logprob >= of.top[2].logprob
+        assert of.logprob <= of.top[0].logprob
+    only = smollm2.generate(prompt, echo=True, logprobs=3, max_tokens=0)
+    assert (only.text, only.logprobs) == (prompt, known.logprobs[: len(ids)])
+    with smollm2.stream(prompt, echo=True, logprobs=3, **options) as stream:
+        chunks = list(stream)
+    assert "".join(chunk.text for chunk in chunks) == known.text
+    assert [of for chunk in chunks for of in chunk.logprobs] == known.logprobs
+    together = smollm2.generate([prompt, "The sea"], echo=True, logprobs=3, **options)
+    assert (together[0].text, together[0].logprobs) == (known.text, known.logprobs)
+    samples = smollm2.generate(prompt, echo=True, n=2, temperature=1.0, **options)
+    assert all(sample.text.startswith(prompt) for sample in samples)
+    assert smollm2.chat(prompt, echo=True, **options).text.endswith(smollm2.chat(prompt, **options).text)
+    assert known.to_openai()["choices"][0]["logprobs"]["token_logprobs"][0] is None
+    assert known._repr_html_().count("logprob =") == len(known.tokens) - 1
+    long = smollm2.generate([5] * 400, echo=True, logprobs=1, max_tokens=1)  # in several steps
+    assert len(long.logprobs) == 401
+    for call in (smollm2.session().send, smollm2.session().stream):
+        with pytest.raises(ValueError, match="echo is not for a session"):
+            call("x", echo=True)
+
+
 # ---- processors ----------------------------------------------------------------------------------------------------------
 
 
