@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""slm.harness: lm-evaluation-harness runs tasks of local files over a model, and gets what plain calls of the model give."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+lm_eval = pytest.importorskip("lm_eval")
+
+import slm  # noqa: E402
+from slm.harness import HarnessModel  # noqa: E402
+
+QUESTIONS = [
+    {"question": "The capital of France is", "choices": ["Paris", "Rome", "a banana"], "answer": 0},
+    {"question": "Two and two make", "choices": ["nine", "four", "a sea"], "answer": 1},
+    {"question": "Ice is made of", "choices": ["fire", "sand", "water"], "answer": 2},
+    {"question": "The opposite of hot is", "choices": ["hot", "cold", "Tuesday"], "answer": 0},
+]
+
+
+@pytest.fixture(scope="module")
+def harness(smollm2):
+    return HarnessModel(smollm2)
+
+
+def requests(*args):
+    return [SimpleNamespace(args=pair) for pair in args]
+
+
+def evaluate(model, folder, monkeypatch, task, **options):
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(folder / "cache"))
+    data = folder / "data.jsonl"
+    data.write_text("".join(json.dumps(question) + "\n" for question in QUESTIONS))
+    source = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(data)}}, "test_split": "test"}
+    return lm_eval.simple_evaluate(model=model, tasks=[{"task": "local"} | source | task], bootstrap_iters=0, **options)
+
+
+def test_multiple_choice(harness, smollm2, tmp_path, monkeypatch):
+    task = {
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{question}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "answer",
+    }
+    task["metric_list"] = [{"metric": "acc"}, {"metric": "acc_norm"}]
+    result = evaluate(harness, tmp_path, monkeypatch, task, log_samples=True)
+    hits = []
+    for q, sample in zip(QUESTIONS, result["samples"]["local"], strict=True):
+        scores = smollm2.score([(q["question"], f" {choice}") for choice in q["choices"]])
+        assert [float(answer[0][0]) for answer in sample["resps"]] == pytest.approx([score.logprob for score in scores])
+        hits.append(np.argmax([score.logprob for score in scores]) == q["answer"])
+    assert result["results"]["local"]["acc,none"] == np.mean(hits) >= 0.5
+
+
+def test_generate_with_a_chat_template(harness, smollm2, tmp_path, monkeypatch):
+    task = {"output_type": "generate_until", "doc_to_text": "{{question}}", "doc_to_target": "{{choices[answer]}}"}
+    task |= {"generation_kwargs": {"until": ["."], "max_gen_toks": 12}, "metric_list": [{"metric": "exact_match"}]}
+    result = evaluate(harness, tmp_path, monkeypatch, task, log_samples=True, apply_chat_template=True)
+    for q, sample in zip(QUESTIONS, result["samples"]["local"], strict=True):
+        assert sample["resps"] == [[smollm2.chat(q["question"], max_tokens=12, stop=".").text]]
+
+
+def test_rolling(smollm2_path):
+    text = "The quick brown fox jumps over the lazy dog. " * 3
+    with slm.load(smollm2_path, context=12) as model:
+        harness = HarnessModel(model)
+        ids = model.tokenizer.encode(text)
+        assert len(ids) > 24
+        found = harness.loglikelihood_rolling(requests((text,), ("Hi there",), ("",)))
+        padded, total = [model.tokenizer.bos_id, *ids], 0.0
+        for end in range(12, len(ids) + 12, 12):  # the last window reaches back to be full
+            last, before = min(end, len(ids)), end - 12
+            total += model.logprobs(padded[last - 12 : last + 1])[before - last :].sum()
+        assert found == pytest.approx(
+            [total, model.perplexity([model.tokenizer.bos_id, *model.tokenizer.encode("Hi there")]).nll * -2, 0]
+        )
+
+
+def test_a_long_context_loses_its_beginning(smollm2_path):
+    with slm.load(smollm2_path, context=12) as model:
+        harness = HarnessModel(model)
+        ids = model.tokenizer.encode(" one two three four five six seven eight nine ten eleven twelve thirteen fourteen")
+        text, tail = model.tokenizer.decode(ids[:-1]), model.tokenizer.decode(ids[-1:])
+        expected = model.score([(ids[-13:-1], ids[-1:])])[0]
+        assert harness.loglikelihood(requests((text, tail), ("", "Hi")))[0] == (expected.logprob, expected.is_greedy)
+        found = harness.generate_until(requests((text, {"max_gen_toks": 4}), (text, {"max_gen_toks": 3, "until": "\n\n"})))
+        assert found[0] == model.generate(ids[:-1][-8:], max_tokens=4).text
+        assert found[1] == model.generate(ids[:-1][-9:], max_tokens=3, stop="\n\n").text
+        with pytest.raises(TypeError, match="beams"):
+            harness.generate_until(requests((text, {"beams": 4})))
