@@ -232,13 +232,15 @@ class Model:
 
     @cached_property
     def _fingerprint(self) -> str:
-        """SHA-256 of what the model computes: the logits behind a few tokens, which depend on all weights but embeddings of
-        others, and on the types that it runs with. The same on every machine, for one arithmetic."""
+        """SHA-256 of what a few tokens leave in the cache, as it lies there, and of the logits behind them.
+
+        It depends on all weights but the embeddings of other tokens, on the types that they run with, and on the layout of
+        pages; not on the machine, for there is one arithmetic.
+        """
+        session = self._open_core().session()
         ids = [i * self.vocab_size // 8 for i in range(8)]
-        kv = self._open_core().stats()["kv"]
-        return hashlib.sha256(
-            kv.encode() + self._open_core().session().forward(ids[: self.context], "last").tobytes()
-        ).hexdigest()
+        logits = session.forward(ids[: self.context], "last")
+        return hashlib.sha256(session.save()[0] + logits.tobytes()).hexdigest()
 
     def close(self) -> None:
         """Give the weights back. Running streams finish; every later call raises ClosedError. Closing twice is fine."""

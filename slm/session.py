@@ -165,7 +165,8 @@ class Session:
         fields, report = saved.fields, saved.report
         name = quoted(fields.get_string("name"))
         if fields.get_string("model") != model._fingerprint:
-            raise ValueError(f"{os.fspath(path)}: a session of another model, {name}, or of the same one loaded with other types")
+            others = "or of the same one loaded with other types or by another version of slm"
+            raise ValueError(f"{os.fspath(path)}: a session of another model, {name}, {others}")
         template = fields.get_object("template").values
         more = {name: value for name, value in template.items() if name not in ("tools", "documents", "chat_template")}
         keywords = template_keywords(template.get("tools"), template.get("documents"), template.get("chat_template"), more)
