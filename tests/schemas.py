@@ -51,7 +51,11 @@ SCHEMAS: list[tuple[str, dict[str, Any]]] = [
             position={"type": "array", "prefixItems": [{"type": "number", "minimum": -90, "maximum": 90}] * 2, "maxItems": 2},
         ),
     ),
-    ("Give words and how often they come.", {"type": "object", "properties": {}, "additionalProperties": {"enum": [1, 2, 3]}}),
+    (
+        "Rate the film, 1 to 5.",
+        with_properties(**{name: {"type": "integer", "minimum": 1, "maximum": 5} for name in ("story", "cast", "music")})
+        | {"additionalProperties": False},
+    ),
     (
         "Describe an order.",
         with_properties(

@@ -313,7 +313,8 @@ void slm_sequence_limit(const slm_sequence *s, slm_rules *rules, int64_t row) {
     slm_choice *choice = &rules->choices[row];
     choice->allowed = s->allowed;
     choice->n_allowed = s->n_allowed;
-    rules->all = (row && rules->all) || s->n_allowed > choice->n_rows / MANY_ALLOWED;
+    bool many = s->n_allowed > choice->n_rows / MANY_ALLOWED, cut = choice->top > 1 && choice->top < INT64_MAX;
+    rules->all = (row && rules->all) || (many && !cut); /* the output layer finds the k largest sooner than the sampler */
 }
 
 /* ---- what a step gives ------------------------------------------------------------------------------------------------------
