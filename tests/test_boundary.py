@@ -124,6 +124,16 @@ def test_generate_names_the_wrong_argument(smollm2, name, value, error):
     session.forward([1], "none")  # not left busy
 
 
+def test_held_tokens_are_checked(smollm2):
+    """They do not run, but penalties count them."""
+    session = smollm2._core.session()
+    session.forward([1, 2], "none")
+    for id in (1 << 20, 2**31 - 1):
+        with pytest.raises(ValueError, match=rf"prompt\[1\]: expected 0 to 49151, found {id}"):
+            generation(session, [1, id, 3], n_held=2, presence_penalty=1.0, penalty_window=9)
+    assert len(generation(session, [1, 2, 3], n_held=2, presence_penalty=1.0, penalty_window=9).next(True)[1]) == 4
+
+
 def test_methods_without_arguments_take_none(smollm2):
     session = smollm2._core.session()
     for method in (session.fork, smollm2._core.stats, smollm2._core.session, generation(session, [1]).close):

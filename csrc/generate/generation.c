@@ -22,6 +22,11 @@ slm_status slm_generation_create(slm_session *session, slm_tokenizer *tokenizer,
     if (!status) status = slm_rules_create(&g->rules, slm_session_model(session), tokenizer, options, n_rows, error);
     if (!status)
         status = slm_sequence_init(&g->sequence, prompt, n_prompt, n_held, slm_session_length(session), options->sample, error);
+    for (int64_t i = 0; !status && i < n_held; i++) { /* the others are checked when they run */
+        if (prompt[i] >= 0 && prompt[i] < g->rules.vocab_size) continue;
+        status = slm_fail(error, SLM_BAD_ARGUMENT, i, "prompt[%lld]: expected 0 to %lld, found %d", (long long)i,
+                          (long long)g->rules.vocab_size - 1, (int)prompt[i]);
+    }
     if (status) {
         slm_generation_release(g);
         return status;
