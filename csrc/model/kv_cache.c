@@ -7,26 +7,27 @@
 #include "base/alloc.h"
 #include "base/arith.h"
 
-enum { POSITIONS = SLM_PAGE_POSITIONS, HEADER = 64 /* before a page's bytes: its reference count, on a cache line of its own */ };
+enum { POSITIONS = SLM_PAGE_POSITIONS };
 
 static atomic_int *references(uint8_t *page) {
-    return (atomic_int *)(void *)(page - HEADER);
+    return (atomic_int *)(void *)(page - SLM_KV_HEADER);
 }
 
 /* NULL is fine. */
 static void page_release(uint8_t *page) {
-    if (page && atomic_fetch_sub_explicit(references(page), 1, memory_order_acq_rel) == 1) slm_free(page - HEADER);
+    if (page && atomic_fetch_sub_explicit(references(page), 1, memory_order_acq_rel) == 1) slm_slabs_give(page - SLM_KV_HEADER);
 }
 
-static uint8_t *page_create(const slm_kv_shape *shape) {
-    uint8_t *block = slm_alloc_zero(1, HEADER + shape->page_bytes);
+static uint8_t *page_create(const slm_kv_cache *cache) {
+    uint8_t *block = slm_slabs_take(cache->slabs);
     if (!block) return NULL;
-    atomic_store(references(block + HEADER), 1);
-    return block + HEADER;
+    memset(block, 0, SLM_KV_HEADER + cache->shape->page_bytes);
+    atomic_store(references(block + SLM_KV_HEADER), 1);
+    return block + SLM_KV_HEADER;
 }
 
-void slm_kv_init(slm_kv_cache *cache, const slm_kv_shape *shape, const int64_t *windows) {
-    *cache = (slm_kv_cache){.shape = shape, .windows = windows};
+void slm_kv_init(slm_kv_cache *cache, const slm_kv_shape *shape, slm_slabs *slabs, const int64_t *windows) {
+    *cache = (slm_kv_cache){.shape = shape, .slabs = slabs, .windows = windows};
 }
 
 void slm_kv_release(slm_kv_cache *cache) {
@@ -37,7 +38,7 @@ void slm_kv_release(slm_kv_cache *cache) {
 }
 
 slm_status slm_kv_fork(const slm_kv_cache *cache, slm_kv_cache *fork, slm_error *error) {
-    slm_kv_init(fork, cache->shape, cache->windows);
+    slm_kv_init(fork, cache->shape, cache->slabs, cache->windows);
     fork->settled = cache->settled;
     if (!cache->n_pages) return SLM_OK;
     size_t n = (size_t)(cache->n_pages * cache->shape->n_layers);
@@ -62,12 +63,12 @@ static bool grow_table(slm_kv_cache *cache, int64_t n_pages) {
 }
 
 /* The page at *slot becomes ours alone. */
-static bool page_own(const slm_kv_shape *shape, uint8_t **slot) {
+static bool page_own(const slm_kv_cache *cache, uint8_t **slot) {
     uint8_t *shared = *slot;
     if (atomic_load_explicit(references(shared), memory_order_acquire) == 1) return true;
-    uint8_t *copy = page_create(shape);
+    uint8_t *copy = page_create(cache);
     if (!copy) return false;
-    memcpy(copy, shared, shape->page_bytes);
+    memcpy(copy, shared, cache->shape->page_bytes);
     page_release(shared);
     *slot = copy;
     return true;
@@ -77,13 +78,13 @@ slm_status slm_kv_reserve(slm_kv_cache *cache, int64_t from, int64_t to, slm_err
     int64_t n_layers = cache->shape->n_layers, n_pages = slm_div_up(to, POSITIONS);
     slm_kv_truncate(cache, from);
     for (int64_t i = from / POSITIONS * n_layers; i < cache->n_pages * n_layers; i++) {
-        if (!page_own(cache->shape, &cache->pages[i])) return slm_fail_memory(error);
+        if (!page_own(cache, &cache->pages[i])) return slm_fail_memory(error);
     }
     if (!grow_table(cache, n_pages)) return slm_fail_memory(error);
     for (; cache->n_pages < n_pages; cache->n_pages++) {
         uint8_t **row = cache->pages + cache->n_pages * n_layers;
         for (int64_t layer = 0; layer < n_layers; layer++) {
-            row[layer] = page_create(cache->shape);
+            row[layer] = page_create(cache);
             if (row[layer]) continue;
             while (layer--) page_release(row[layer]);
             return slm_fail_memory(error);
@@ -165,7 +166,7 @@ slm_status slm_kv_paste(slm_kv_cache *cache, int64_t n_positions, int64_t settle
             int64_t window = cache->windows[layer];
             row[layer] = NULL;
             if (window && cache->n_pages < first_page(window, settled)) continue;
-            row[layer] = page_create(cache->shape);
+            row[layer] = page_create(cache);
             if (!row[layer]) {
                 while (layer--) page_release(row[layer]);
                 return slm_fail_memory(error);

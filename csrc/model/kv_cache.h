@@ -5,20 +5,25 @@
 #ifndef SLM_MODEL_KV_CACHE_H
 #define SLM_MODEL_KV_CACHE_H
 
+#include "base/slabs.h"
 #include "base/status.h"
 #include "ops/kv_page.h"
 
-enum { SLM_KV_REWIND = SLM_PAGE_POSITIONS };
+enum {
+    SLM_KV_REWIND = SLM_PAGE_POSITIONS,
+    SLM_KV_HEADER = 64, /* before a page's bytes: its reference count, on a cache line of its own */
+};
 
 typedef struct slm_kv_cache {
     const slm_kv_shape *shape;
+    slm_slabs *slabs;       /* of SLM_KV_HEADER + shape->page_bytes */
     const int64_t *windows; /* [n_layers]: a query sees so many positions, its own included; 0: all */
     int64_t n_pages, capacity;
     int64_t settled; /* the most positions for which windows have dropped pages */
     uint8_t **pages; /* [capacity][n_layers]: the bytes of each page; NULL: dropped */
 } slm_kv_cache;
 
-void slm_kv_init(slm_kv_cache *cache, const slm_kv_shape *shape, const int64_t *windows);
+void slm_kv_init(slm_kv_cache *cache, const slm_kv_shape *shape, slm_slabs *slabs, const int64_t *windows);
 void slm_kv_release(slm_kv_cache *cache);
 slm_status slm_kv_fork(const slm_kv_cache *cache, slm_kv_cache *fork, slm_error *error);
 /* Makes positions from .. to - 1 writable; the first `from` positions are kept. */

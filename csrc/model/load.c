@@ -278,6 +278,7 @@ slm_model *slm_model_retain(slm_model *model) {
 
 void slm_model_release(slm_model *model) {
     if (!model || atomic_fetch_sub_explicit(&model->references, 1, memory_order_acq_rel) != 1) return;
+    slm_slabs_release(&model->kv_slabs);
     slm_free_pages(model->arena, model->arena_bytes);
     slm_free(model->rope_inv_freq);
     slm_free(model->layers);

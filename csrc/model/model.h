@@ -27,6 +27,7 @@ struct slm_model {
     int64_t context;
     slm_precision precision;
     slm_kv_shape kv_shape;
+    slm_slabs kv_slabs;                /* of the pages of all sessions */
     int64_t *sliding_windows;          /* [num_hidden_layers] */
     slm_matrix embed_tokens;           /* [vocab_size, hidden_size] */
     slm_matrix position_embeddings;    /* [max_position_embeddings, hidden_size]; data may be NULL */

@@ -387,6 +387,7 @@ slm_status slm_plan_create(const slm_config *config, const slm_weights *weights,
     slm_kv_type kv = options->kv != SLM_KV_AUTO ? options->kv : exact ? SLM_KV_F32 : SLM_KV_BF16;
     slm_kv_type keys = kv == SLM_KV_INT8 && config->kv_f32 ? SLM_KV_BF16 : kv;
     slm_kv_shape_init(&m->kv_shape, config->num_hidden_layers, config->num_key_value_heads, config->head_dim, keys, kv);
+    slm_slabs_init(&m->kv_slabs, SLM_KV_HEADER + m->kv_shape.page_bytes);
     return SLM_OK;
 }
 

@@ -19,7 +19,7 @@ slm_status slm_session_create(slm_model *model, slm_session **out, slm_error *er
     slm_session *session = slm_alloc_zero(1, sizeof *session);
     if (!session) return slm_fail_memory(error);
     session->model = slm_model_retain(model);
-    slm_kv_init(&session->cache, &model->kv_shape, model->sliding_windows);
+    slm_kv_init(&session->cache, &model->kv_shape, &model->kv_slabs, model->sliding_windows);
     *out = session;
     return SLM_OK;
 }
