@@ -16,8 +16,7 @@ static slm_status fail_too_large(slm_error *error) {
                     MOST_STATES);
 }
 
-/* ---- states -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- states --------------------------------------------------------------------------------------------------------------- */
 
 typedef struct builder {
     slm_automaton *automaton;
@@ -71,8 +70,7 @@ static slm_status find_states(builder *b, uint32_t start, slm_clock *clock, slm_
     return SLM_OK;
 }
 
-/* ---- what leads nowhere
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- what leads nowhere --------------------------------------------------------------------------------------------------- */
 
 /* Marks the states from which an accepting one is reached: backwards, along the edges by where they lead. */
 static slm_status mark_live(const slm_automaton *a, bool *live, slm_error *error) {
@@ -146,8 +144,7 @@ static slm_status finish(builder *b, slm_error *error) {
     return status;
 }
 
-/* ---- the public object
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- the public object ---------------------------------------------------------------------------------------------------- */
 
 slm_status slm_automaton_create(const slm_expression *expressions, size_t n, const slm_call *call, slm_automaton **out,
                                 slm_error *error) {

@@ -49,8 +49,7 @@ void slm_constraint_release(slm_constraint *c) {
     slm_free(c);
 }
 
-/* ---- which tokens
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- which tokens --------------------------------------------------------------------------------------------------------- */
 
 /* Sets the bits of the tokens whose bytes the automaton takes from `state` on; how many. */
 static int64_t walk(const slm_constraint *c, uint32_t state, uint64_t *bits) {
@@ -136,8 +135,7 @@ slm_status slm_constraint_follow(slm_constraint *c, const char *text, size_t siz
     return SLM_OK;
 }
 
-/* ---- one way to go on
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- one way to go on ----------------------------------------------------------------------------------------------------- */
 
 /* The child of a node for this byte, among those from `i` on below `end`; `end`: there is none. */
 static uint32_t find_child(const slm_token_trie *trie, uint32_t i, uint32_t end, uint8_t byte) {

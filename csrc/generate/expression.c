@@ -40,8 +40,7 @@ static void push(slm_node_pool *p, uint32_t node) {
         p->stack[p->n_stack++] = node;
 }
 
-/* ---- nodes: each is there once ------------------------------------------------------------------------------------------------
- */
+/* ---- nodes: each is there once -------------------------------------------------------------------------------------------- */
 
 static uint32_t hash_of(const slm_node *n, const uint32_t *list) {
     uint64_t h = n->kind;
@@ -217,8 +216,7 @@ static uint32_t repeat(slm_node_pool *p, uint32_t a, uint32_t least, int32_t mos
     return intern(p, node, NULL);
 }
 
-/* ---- derivatives --------------------------------------------------------------------------------------------------------------
- */
+/* ---- derivatives ---------------------------------------------------------------------------------------------------------- */
 
 uint32_t slm_node_derivative(slm_node_pool *p, uint32_t at, int class) {
     const slm_node node = p->nodes[at]; /* a copy: the nodes may move */
@@ -252,8 +250,7 @@ uint32_t slm_node_derivative(slm_node_pool *p, uint32_t at, int class) {
     return SLM_NOTHING;
 }
 
-/* ---- the expressions of a constraint ----------------------------------------------------------------------------------------
- */
+/* ---- the expressions of a constraint -------------------------------------------------------------------------------------- */
 
 static slm_status check(const slm_expression *e, size_t n, slm_error *error) {
     if (!n || n > MOST_EXPRESSIONS) {

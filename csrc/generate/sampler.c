@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "base/alloc.h"
+#include "base/arith.h"
 #include "base/status.h"
 
 static slm_status check(const slm_generate_options *o, slm_error *error) {
@@ -24,17 +25,19 @@ static slm_status check(const slm_generate_options *o, slm_error *error) {
     return SLM_OK;
 }
 
-slm_status slm_sampler_create(slm_sampler *s, const slm_generate_options *o, int64_t n, slm_error *error) {
+slm_status slm_sampler_create(slm_sampler *s, const slm_kernels *kernels, const slm_generate_options *o, int64_t n,
+                              slm_error *error) {
     slm_status status = check(o, error);
     if (status) return status;
-    *s = (slm_sampler){.temperature = o->temperature,
+    *s = (slm_sampler){.kernels = kernels,
+                       .temperature = o->temperature,
                        .top_k = o->top_k,
                        .top_p = o->top_p,
                        .min_p = o->min_p,
                        .typical_p = o->typical_p > 0 ? o->typical_p : 1,
                        .n = n};
     if (s->temperature == 0) return SLM_OK;
-    s->weights = slm_alloc_array((size_t)n, sizeof *s->weights);
+    s->weights = slm_alloc_array((size_t)slm_div_up(n, 16) * 16, sizeof *s->weights);
     s->keys = s->typical_p < 1 ? slm_alloc_array((size_t)n, sizeof *s->keys) : NULL;
     s->order = slm_alloc_array((size_t)n, sizeof *s->order);
     if (s->weights && s->order && (s->keys || s->typical_p == 1)) return SLM_OK;
@@ -47,14 +50,6 @@ void slm_sampler_release(slm_sampler *s) {
     slm_free(s->keys);
     slm_free(s->order);
     *s = (slm_sampler){0};
-}
-
-static int32_t largest(const float *logits, int64_t n) {
-    int32_t best = 0;
-    for (int32_t i = 1; i < n; i++) {
-        if (logits[i] > logits[best]) best = i;
-    }
-    return best;
 }
 
 /* In falling order of keys, ties to the lower index. */
@@ -89,34 +84,53 @@ static bool top_k_cuts(const slm_sampler *s, int64_t n) {
     return s->top_k && s->top_k <= n;
 }
 
-/* What top_k, top_p and min_p keep is order[result .. n - 1], the first to be counted last. total: of the n weights. */
-static int64_t keep_likeliest(const slm_sampler *s, const float *logits, int64_t n, double total) {
+/* weights[i] = exp((logits[i] - most) / temperature), 0 where that is below exp(-87); their sum. */
+static double weigh(const slm_sampler *s, const float *logits, int64_t n, float most) {
+    double sums[8] = {0}, total = 0;
+    float largest, sum;
+    for (int64_t i = 0; i < n; i++) s->weights[i] = (logits[i] - most) / s->temperature;
+    s->kernels->attention_softmax(s->weights, 0, n, slm_div_up(n, 16) * 16, false, &largest, &sum);
+    for (int64_t i = 0; i + 8 <= n; i += 8) {
+        for (int j = 0; j < 8; j++) sums[j] += s->weights[i + j];
+    }
+    for (int64_t i = n / 8 * 8; i < n; i++) total += s->weights[i];
+    for (int j = 0; j < 8; j++) total += sums[j];
+    return total;
+}
+
+/* order = those of at least this weight, the last one first; how many. */
+static int64_t gather(const slm_sampler *s, int64_t n, double least) {
+    int64_t count = 0;
+    for (int64_t i = n; i-- > 0;) {
+        s->order[count] = (int32_t)i;
+        count += s->weights[i] > 0 && s->weights[i] >= least;
+    }
+    return count;
+}
+
+/* What top_k, top_p and min_p keep of n is order[result .. *end - 1], the first to be counted last. total: of the n weights. */
+static int64_t keep_likeliest(const slm_sampler *s, const float *logits, int64_t n, double total, int64_t *end) {
     const float *weights = s->weights;
     int32_t *order = s->order;
-    int64_t left = n;
-    if (!top_k_cuts(s, n) && s->top_p == 1) {
-        for (int32_t i = 0; i < n; i++) {
-            if (weights[i] > 0 && weights[i] >= s->min_p) order[--left] = i;
+    double kept = 0;
+    /* A heap gives tokens in falling order, as many as are kept; they gather behind it. */
+    if (top_k_cuts(s, n)) {
+        int64_t left = *end = gather(s, n, 0), first;
+        make_heap(logits, order, left);
+        for (total = 0; left && (*end - left < s->top_k || logits[order[0]] == logits[order[left]]);) {
+            total += weights[pop(logits, order, &left)];
+        }
+        for (first = left, left = *end; left > first && kept < s->top_p * total && weights[order[left - 1]] >= s->min_p;) {
+            kept += weights[order[--left]];
         }
         return left;
     }
-    /* A heap gives tokens in falling order, as many as are kept; they gather behind it. Those without weight stay. */
-    double kept = 0;
-    for (int32_t i = 0; i < n; i++) order[i] = i;
-    make_heap(logits, order, n);
-    if (top_k_cuts(s, n)) {
-        total = 0;
-        while (left && weights[order[0]] > 0 && (n - left < s->top_k || logits[order[0]] == logits[order[left]])) {
-            total += weights[pop(logits, order, &left)];
-        }
-        int64_t end = left;
-        left = n;
-        while (left > end && kept < s->top_p * total && weights[order[left - 1]] >= s->min_p) kept += weights[order[--left]];
-    } else {
-        while (left && weights[order[0]] > 0 && weights[order[0]] >= s->min_p && kept < s->top_p * total) {
-            kept += weights[pop(logits, order, &left)];
-        }
-    }
+    /* All that are less likely than this do not make up half of what top_p leaves over: they need no place in the heap. */
+    double least = (1 - s->top_p) * total / (2 * (double)n);
+    int64_t left = *end = gather(s, n, least > s->min_p ? least : s->min_p);
+    if (s->top_p == 1) return 0;
+    make_heap(logits, order, left);
+    while (left && kept < s->top_p * total) kept += weights[pop(logits, order, &left)];
     return left;
 }
 
@@ -145,30 +159,31 @@ static int64_t keep_typical(const slm_sampler *s, const float *logits, float lar
 }
 
 int64_t slm_sampler_draw(const slm_sampler *s, const float *logits, int64_t n, double uniform) {
-    int32_t best = largest(logits, n);
-    if (logits[best] == -INFINITY) return -1;
+    float most = s->kernels->largest(logits, n);
+    int64_t best = 0;
+    if (most == -INFINITY) return -1;
+    while (logits[best] != most) best++;
     if (s->temperature == 0) return best;
-    double total = 0, mass = 0;
-    for (int64_t i = 0; i < n; i++) total += s->weights[i] = expf((logits[i] - logits[best]) / s->temperature);
+    double total = weigh(s, logits, n, most), mass = 0;
 
     /* No truncation: every token counts, in the order of ids. */
     if (!top_k_cuts(s, n) && s->top_p == 1 && s->min_p == 0 && s->typical_p == 1) {
         double target = uniform * total;
-        for (int32_t i = 0; i < n; i++) {
+        for (int64_t i = 0; i < n; i++) {
             mass += s->weights[i];
             if (mass > target) return i;
         }
         return best; /* rounding took the last crumb */
     }
 
-    int64_t first = keep_likeliest(s, logits, n, total);
-    if (s->typical_p < 1) first = keep_typical(s, logits, logits[best], first, n);
+    int64_t end, first = keep_likeliest(s, logits, n, total, &end);
+    if (s->typical_p < 1) first = keep_typical(s, logits, most, first, end);
     double kept = 0;
-    for (int64_t i = n; i-- > first;) kept += s->weights[s->order[i]];
+    for (int64_t i = end; i-- > first;) kept += s->weights[s->order[i]];
     double target = uniform * kept;
-    for (int64_t i = n; i-- > first;) {
+    for (int64_t i = end; i-- > first;) {
         mass += s->weights[s->order[i]];
         if (mass > target) return s->order[i];
     }
-    return s->order[n - 1];
+    return s->order[end - 1];
 }

@@ -104,7 +104,7 @@ slm_status slm_rules_create(slm_rules *rules, const slm_model *model, slm_tokeni
     /* Rows of the output layer past the tokenizer's vocabulary mean nothing and are never drawn. */
     int64_t n = tokenizer ? slm_min64(stats.vocab_size, slm_tokenizer_size(tokenizer)) : stats.vocab_size;
     if (!status) status = slm_penalties_create(&rules->penalties, o, stats.vocab_size, error);
-    if (!status) status = slm_sampler_create(&rules->sampler, o, n, error);
+    if (!status) status = slm_sampler_create(&rules->sampler, rules->kernels, o, n, error);
     if (!status) status = make_room(rules, n_rows, stats.vocab_size, error);
     if (status) {
         slm_rules_release(rules);
@@ -317,8 +317,7 @@ void slm_sequence_limit(const slm_sequence *s, slm_rules *rules, int64_t row) {
     rules->all = (row && rules->all) || (many && !cut); /* the output layer finds the k largest sooner than the sampler */
 }
 
-/* ---- what a step gives ------------------------------------------------------------------------------------------------------
- */
+/* ---- what a step gives ---------------------------------------------------------------------------------------------------- */
 
 /* What a row offers. */
 static slm_candidates candidates_of(const slm_rules *rules, slm_choice *c) {

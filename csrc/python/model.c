@@ -14,8 +14,7 @@ slm_type slm_py_type(const char *name) {
     return SLM_TYPE_NONE;
 }
 
-/* ---- fields of mappings -----------------------------------------------------------------------------------------------------
- */
+/* ---- fields of mappings --------------------------------------------------------------------------------------------------- */
 
 /* A mapping whose fields are read one by one. n_read: how many were there, so that one nobody asked for is noticed. */
 typedef struct fields {
@@ -322,8 +321,7 @@ static bool read_weights(const slm_py_state *state, PyObject *mapping, int64_t n
     return ok;
 }
 
-/* ---- the type
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the type ------------------------------------------------------------------------------------------------------------- */
 
 static const char *const kv_types[] = {
     [SLM_KV_AUTO] = "auto", [SLM_KV_F32] = "f32", [SLM_KV_BF16] = "bf16", [SLM_KV_INT8] = "int8", NULL};

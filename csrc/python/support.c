@@ -105,8 +105,7 @@ bool slm_py_call_end(slm_py_call *call) {
     return !PyErr_Occurred();
 }
 
-/* ---- arguments --------------------------------------------------------------------------------------------------------------
- */
+/* ---- arguments ------------------------------------------------------------------------------------------------------------ */
 
 bool slm_py_bool(PyObject *object, const char *name, bool *out) {
     if (!PyBool_Check(object)) {

@@ -385,7 +385,7 @@ static void test_draw(void) {
         slm_generate_options options = {.temperature = i % 3 ? 0.8f : 0, .top_k = top_k, .top_p = i % 5 ? 0.9f : 1};
         options.min_p = i % 7 ? 0 : 0.1f;
         options.typical_p = i % 11 ? 1 : 0.7f;
-        CHECK(slm_sampler_create(&sampler, &options, n, &error) == SLM_OK);
+        CHECK(slm_sampler_create(&sampler, slm_kernels_tier(0), &options, n, &error) == SLM_OK);
         double uniform = random_u32() * 0x1p-32;
         int64_t from_all = slm_sampler_draw(&sampler, logits, n, uniform);
         CHECK(c.ids[slm_sampler_draw(&sampler, c.values, c.count, uniform)] == from_all);

@@ -428,7 +428,7 @@ static void test_constraint(slm_model *model) {
         bool matches = slm_automaton_matches(automaton, chunk.text, chunk.text_size);
         CHECK(chunk.finish == SLM_FINISH_STOP ? matches : chunk.n_tokens == (size_t)options.max_tokens);
         slm_sampler sampler;
-        CHECK(slm_sampler_create(&sampler, &options, VOCAB, &error) == SLM_OK);
+        CHECK(slm_sampler_create(&sampler, slm_kernels_active(), &options, VOCAB, &error) == SLM_OK);
         size_t at = 0;
         for (size_t n = 0; n < chunk.n_tokens; n++) {
             float logits[VOCAB], some[VOCAB];

@@ -49,8 +49,7 @@ SLM_INLINE __m512 group_scales(slm_coding c, const uint8_t *f16, const uint8_t *
     return _mm512_mul_ps(scales, _mm512_cvtepi32_ps(factors));
 }
 
-/* ---- tiles ------------------------------------------------------------------------------------------------------------------
- */
+/* ---- tiles ---------------------------------------------------------------------------------------------------------------- */
 
 enum { MOST_TOKENS = 12 }; /* of a tile: as many int32 sums and f32 ones stay in registers */
 
