@@ -42,6 +42,7 @@ typedef struct slm_error {
 typedef enum slm_event_kind {
     SLM_EVENT_INTERRUPT, /* at least every 5 ms of work: does the caller want to go on? */
     SLM_EVENT_PROGRESS,  /* done of total: bytes while loading, tokens while prefilling */
+    SLM_EVENT_ENDED,     /* done of total texts of a batch or a score are finished */
     SLM_EVENT_LOGITS,    /* before each token of a text that asks for it: its logits may change */
 } slm_event_kind;
 

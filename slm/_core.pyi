@@ -6,6 +6,7 @@ be interrupted by a signal. Objects are safe to share; a session or generation t
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, Literal, NotRequired, TypedDict, Unpack, overload
 
 import numpy as np
@@ -23,6 +24,10 @@ Tensor = Piece | list[Piece] | None
 Chunk = tuple[str, list[int], Literal["stop", "length"] | None, float, float, int, int, int, list[list[tuple[int, float]]] | None]
 Processor = Callable[[NDArray[np.int32], NDArray[np.float32]], None]
 Strings = tuple[bytes, NDArray[np.uint64]]  # joined bytes; offsets [count + 1]: string i is bytes[offsets[i]:offsets[i + 1]]
+
+# None, or a function that every call in this context calls at least every 20 ms or so of its work: an exception of it ends the
+# call, as a signal handler's does on the main thread
+interrupt: ContextVar[Callable[[], None] | None]
 
 class CpuInfo(TypedDict):
     isa: str
@@ -136,9 +141,11 @@ class Model:
         *,
         prompts: Sequence[Sequence[int] | NDArray[np.integer]],
         threads: int = 0,
+        progress: Callable[[int, int], None] | None = None,  # (texts finished, texts in all)
+        so_far: list[Chunk] = ...,  # gets what has come of the prompts where an exception ends the call
         **arguments: Unpack[GenerateArguments],
     ) -> list[Chunk]:
-        """All prompts to their ends, together; a KeyboardInterrupt loses them. An error's message names the prompt.
+        """All prompts to their ends, together. An error's message names the prompt.
 
         Of n samples a prompt has n pieces, one behind another.
         """
@@ -149,6 +156,7 @@ class Model:
         n_scored: Sequence[int],  # of each text the last so many tokens: at least one, and not all
         threads: int = 0,
         prefill_chunk: int = 0,  # most tokens of one step, of all texts
+        progress: Callable[[int, int], None] | None = None,  # (texts finished, texts in all)
     ) -> list[tuple[list[float], bool]]:
         """ln of the probability of each scored token, given all before it; and is each of them the likeliest?
 

@@ -2,7 +2,8 @@
 """Every exception of slm that is not a builtin.
 
 Kept as builtins: MemoryError, KeyboardInterrupt, OSError (errno and file name), TypeError, UnicodeError, and ValueError for plain
-arguments. Each class below also derives from the builtin that a caller would expect, so `except ValueError` keeps working.
+arguments. Each class below also derives from the builtin that a caller would expect, so `except ValueError` keeps working. An
+exception that ends a generation has what came so far as its attribute `output`.
 
 All constructors take one message and keyword attributes; the C boundary uses the same two steps.
 """

@@ -3,12 +3,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from slm.options import GenerateOptions
-from slm.output import Chunk, FinishReason, Logprob, Output, Timings, Usage
+from slm.output import Chunk, FinishReason, Kind, Logprob, Output, Timings, Usage
 from slm.overflow import Fitted
 from slm.tokenizer import Tokenizer
 
@@ -141,8 +141,7 @@ class Result:
     def usage(self) -> Usage:
         return Usage(self.n_prompt, len(self.tokens), self.n_cut, self.n_drafted, self.n_accepted)
 
-    def output(self, seed: int) -> Output:
-        assert self.finish_reason is not None  # it has run to the end
+    def output(self, seed: int, kind: Kind) -> Output:
         text, tokens, logprobs = "".join(self.texts), self.tokens, self.logprobs
         if self.echo is not None:
             text, tokens = self.echo.text + text, self.echo.tokens + tokens
@@ -155,6 +154,7 @@ class Result:
             usage=self.usage,
             timings=self.timings,
             seed=seed,
+            kind=kind,
         )
 
 
@@ -173,6 +173,7 @@ class Run:
         options: GenerateOptions,
         *,
         threads: int,
+        kind: Kind = "text_completion",
         n_cached: int = 0,
         n_cut: int = 0,
         echo: Echo | None = None,
@@ -180,13 +181,13 @@ class Run:
         arguments = core_arguments(tokenizer, end_ids, options)
         self._generation = core.generate(prompt=prompt, n_held=n_cached, **arguments)
         self._threads = threads
-        self._seed = arguments["seed"]
+        self._seed, self._kind = arguments["seed"], kind
         self._processors = arguments["processors"]
         self._result = Result(tokenizer, len(prompt), n_cached, n_cut, echo)
 
-    def advance(self, whole: bool) -> Chunk:
-        """Run to the next piece of text, or to the end."""
-        return self._result.add(self._generation.next(whole, self._threads, 0, self._processors))
+    def advance(self) -> Chunk:
+        """Run to the next piece of text."""
+        return self._result.add(self._generation.next(False, self._threads, 0, self._processors))
 
     def close(self) -> None:
         self._generation.close()
@@ -211,13 +212,22 @@ class Run:
     def usage(self) -> Usage:
         return self._result.usage
 
+    @property
+    def output(self) -> Output:
+        """What has come so far."""
+        return self._result.output(self._seed, self._kind)
+
     def finish(self) -> Output:
-        """Run to the end and free the session."""
+        """Run to the end, piece by piece so that an exception finds those before it, and free the session."""
         try:
-            self.advance(whole=True)
+            while self.finish_reason is None:
+                self.advance()
+        except BaseException as error:
+            error.output = self.output  # type: ignore[attr-defined]
+            raise
         finally:
             self.close()
-        return self._result.output(self._seed)
+        return self.output
 
 
 def run_batch(
@@ -227,22 +237,37 @@ def run_batch(
     prompts: Sequence[Fitted],
     options: GenerateOptions,
     threads: int,
-) -> list[list[Output]]:
-    """All prompts to their ends, together: n outputs of each, in their order."""
+    kind: Kind = "text_completion",
+) -> list[Any]:
+    """All prompts to their ends, together: an output of each, or a list of n, in their order."""
     arguments = core_arguments(tokenizer, end_ids, options)
-    pieces = iter(core.generate(prompts=[prompt.ids for prompt in prompts], threads=threads, **arguments))
-    outputs: list[list[Output]] = []
-    for prompt in prompts:
-        echo = echo_of(core, tokenizer, prompt.ids, options, threads)
-        results = [Result(tokenizer, len(prompt.ids), 0, prompt.n_cut, echo) for _ in range(options.n)]
-        for result in results:
-            result.add(next(pieces))
-        outputs.append([result.output(arguments["seed"]) for result in results])
-    return outputs
+    echoes = [echo_of(core, tokenizer, prompt.ids, options, threads) for prompt in prompts]
+
+    def outputs_of(chunks: "list[_core.Chunk]") -> list[Any]:
+        pieces, outputs = iter(chunks), []
+        for prompt, echo in zip(prompts, echoes, strict=True):
+            samples = []
+            for _ in range(options.n):
+                result = Result(tokenizer, len(prompt.ids), 0, prompt.n_cut, echo)
+                result.add(next(pieces))
+                samples.append(result.output(arguments["seed"], kind))
+            outputs.append(samples if options.n > 1 else samples[0])
+        return outputs
+
+    so_far: list[_core.Chunk] = []
+    try:
+        return outputs_of(core.generate(prompts=[prompt.ids for prompt in prompts], threads=threads, so_far=so_far, **arguments))
+    except BaseException as error:
+        if so_far:
+            error.output = outputs_of(so_far)  # type: ignore[attr-defined]
+        raise
 
 
 class Stream(Iterator[Chunk]):
-    """Iterator over a running generation. close(), the end of a `with` block or dropping it cancels what is left."""
+    """Iterator over a running generation. close(), the end of a `with` block or dropping it cancels what is left.
+
+    After an exception in next(), such as a KeyboardInterrupt, it can go on; what came so far is the exception's `output`.
+    """
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -251,7 +276,11 @@ class Stream(Iterator[Chunk]):
     def __next__(self) -> Chunk:
         if self._closed:
             raise StopIteration
-        chunk = self._run.advance(whole=False)
+        try:
+            chunk = self._run.advance()
+        except BaseException as error:
+            error.output = self.output  # type: ignore[attr-defined]
+            raise
         if chunk.finish_reason is not None:
             self.close()
         return chunk
@@ -265,6 +294,11 @@ class Stream(Iterator[Chunk]):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    @property
+    def output(self) -> Output:
+        """What came so far, as generate() would give it."""
+        return self._run.output
 
     @property
     def timings(self) -> Timings:

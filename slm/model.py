@@ -4,7 +4,6 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
@@ -36,6 +35,7 @@ from slm.session import Session
 from slm.tokenizer import Tokenizer, batch_of, flat_ids, prompt_ids
 
 if TYPE_CHECKING:
+    from slm.asynchronous import AsyncStream
     from slm.info import Info
 
 MAX_THREADS = 256
@@ -75,7 +75,8 @@ class Model:
             A list of prompts runs as one batch and gives a list of outputs, each the same as when run alone (F32 weights on
             BLIS: where rounding does not tip the choice of a token). With n above 1 there is a list of n outputs for each prompt.
         Raises ContextLengthError (a prompt is cut only if overflow= says how), ClosedError, TypeError and ValueError naming the
-        parameter.
+        parameter. An exception that ends the generation, such as a KeyboardInterrupt, has what came so far as its attribute
+        `output`: an Output, or a list of them, whose finish_reason is None where there was more to come.
         """
         self._refuse_embedder("generate")
         record = GenerateOptions.of("generate", options)
@@ -83,8 +84,7 @@ class Model:
         if batch is None:
             return self._answer(self._ids(prompt, record), record, "text_completion")
         prompts = [self._ids(item, record, f"prompt[{i}]") for i, item in enumerate(batch)]
-        outputs = run_batch(self._open_core(), self.tokenizer, self.end_ids, prompts, record, self.threads)
-        return outputs if record.n > 1 else [output for (output,) in outputs]
+        return run_batch(self._open_core(), self.tokenizer, self.end_ids, prompts, record, self.threads)
 
     def stream(self, prompt: Prompt, **options: Any) -> Stream:
         """generate() as an iterator of Chunk: pieces of text as they are made. Closing it cancels what is left."""
@@ -92,7 +92,7 @@ class Model:
         record = GenerateOptions.of("stream", options)
         if batch_of(prompt):
             raise TypeError("prompt must be one prompt; a list of prompts goes to generate()")
-        return Stream(self._run(self._ids(prompt, record), record))
+        return Stream(self._run(self._ids(prompt, record), record, "text_completion"))
 
     def chat(
         self,
@@ -125,6 +125,32 @@ class Model:
 
         fitted = fit_chat(render, messages, self.context, record, tokenizer.bos_id)
         return self._answer(fitted, record, "chat.completion")
+
+    # asyncio is imported with the first of these calls, not with slm.
+    @overload
+    async def agenerate(self, prompt: Prompt, **options: Any) -> Output: ...
+    @overload
+    async def agenerate(self, prompt: Sequence[Prompt], **options: Any) -> list[Output]: ...
+    async def agenerate(self, prompt: Any, **options: Any) -> Any:
+        """generate() for asyncio: it runs in a thread, and the event loop goes on. Cancelling the task cancels it; what came so
+        far is then the CancelledError's `output`."""
+        from slm.asynchronous import in_thread
+
+        return await in_thread(self.generate, prompt, **options)
+
+    def astream(self, prompt: Prompt, **options: Any) -> "AsyncStream":
+        """stream() for `async for`. The first step raises what stream() does. Closing it, or cancelling the task that waits for
+        a step, cancels what is left."""
+        from slm.asynchronous import AsyncStream
+
+        return AsyncStream(lambda: self.stream(prompt, **options))
+
+    async def achat(self, messages: Messages | str, **options: Any) -> Output:
+        """chat() for asyncio, with its keywords; as agenerate()."""
+        from slm.asynchronous import in_thread
+
+        answer: Output = await in_thread(self.chat, messages, **options)
+        return answer
 
     def session(
         self,
@@ -281,15 +307,19 @@ class Model:
     def _answer(self, prompt: Fitted, options: GenerateOptions, kind: Kind) -> Any:
         """An Output, or a list of n."""
         if options.n == 1:
-            return replace(self._run(prompt, options).finish(), kind=kind)
-        outputs = run_batch(self._open_core(), self.tokenizer, self.end_ids, [prompt], options, self.threads)[0]
-        return [replace(output, kind=kind) for output in outputs]
+            return self._run(prompt, options, kind).finish()
+        try:
+            return run_batch(self._open_core(), self.tokenizer, self.end_ids, [prompt], options, self.threads, kind)[0]
+        except BaseException as error:
+            if hasattr(error, "output"):
+                error.output = error.output[0]
+            raise
 
-    def _run(self, prompt: Fitted, options: GenerateOptions) -> Run:
+    def _run(self, prompt: Fitted, options: GenerateOptions, kind: Kind) -> Run:
         core = self._open_core()
         echo = echo_of(core, self.tokenizer, prompt.ids, options, self.threads)
         start = (core.session(), self.tokenizer, self.end_ids, prompt.ids, options)
-        return Run(*start, threads=self.threads, n_cut=prompt.n_cut, echo=echo)
+        return Run(*start, threads=self.threads, kind=kind, n_cut=prompt.n_cut, echo=echo)
 
 
 def load(

@@ -95,7 +95,8 @@ class Output:
     text:          without the stop string and without end tokens; with echo, behind the prompt
     tokens:        ids of the generated tokens, without the end token; with echo, behind those of the prompt
     logprobs:      of each of the tokens, if the call asked for them; else None
-    finish_reason: "stop" (an end token or a stop string) or "length" (max_tokens, or the end of the context)
+    finish_reason: "stop" (an end token or a stop string) or "length" (max_tokens, or the end of the context); None where an
+                   exception, whose attribute `output` this then is, came before the end
     seed:          what to pass to get the same text again; of n answers, with n, in the same place
     kind:          "chat.completion", the answer of a conversation, or "text_completion"
     """
@@ -103,7 +104,7 @@ class Output:
     text: str
     tokens: list[int]
     logprobs: list[Logprob] | None = field(default=None, kw_only=True)
-    finish_reason: FinishReason = field(kw_only=True)
+    finish_reason: FinishReason | None = field(kw_only=True)
     usage: Usage = field(kw_only=True)
     timings: Timings = field(kw_only=True)
     seed: int = field(kw_only=True)

@@ -7,7 +7,6 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from slm.chat import template_keywords
@@ -20,6 +19,7 @@ from slm.tokenizer import Tokenizer, flat_ids
 from slm.tools import tool_schemas
 
 if TYPE_CHECKING:
+    from slm.asynchronous import AsyncStream
     from slm.model import Model
 
 
@@ -67,12 +67,13 @@ class Session:
     def send(self, text: str, **options: Any) -> Output:
         """Say something and get the whole answer. options: the fields of GenerateOptions.
 
-        Raises TemplateError, ContextLengthError (the conversation is kept as it was), BusyError, ClosedError.
+        Raises TemplateError, ContextLengthError, BusyError, ClosedError. After any exception, a KeyboardInterrupt too, the
+        conversation is as it was; what came of the answer is the exception's `output`.
         """
         with self._exclusive():
             turn = self._begin(text, GenerateOptions.of("send", options))
             try:
-                return replace(turn.finish(), kind="chat.completion")
+                return turn.finish()
             finally:
                 self._settle()
 
@@ -82,6 +83,19 @@ class Session:
             stream = Stream(self._begin(text, GenerateOptions.of("stream", options)))
             self._stream = weakref.ref(stream)
             return stream
+
+    async def asend(self, text: str, **options: Any) -> Output:
+        """send() for asyncio, as Model.agenerate()."""
+        from slm.asynchronous import in_thread
+
+        answer: Output = await in_thread(self.send, text, **options)
+        return answer
+
+    def astream(self, text: str, **options: Any) -> "AsyncStream":
+        """stream() for `async for`, as Model.astream(). Ending it early keeps what was said so far."""
+        from slm.asynchronous import AsyncStream
+
+        return AsyncStream(lambda: self.stream(text, **options))
 
     def append(self, ids: Iterable[int]) -> None:
         """Put token ids behind the state, exactly as given; the conversation goes on behind them."""
@@ -234,7 +248,15 @@ class Session:
         del self._tokens[kept:]
         self._turn_ends = [min(end, kept) for end in self._turn_ends]
         self._turn = turn = Run(
-            self._core, tokenizer, model.end_ids, ids, options, threads=model.threads, n_cached=held, n_cut=n_cut
+            self._core,
+            tokenizer,
+            model.end_ids,
+            ids,
+            options,
+            threads=model.threads,
+            kind="chat.completion",
+            n_cached=held,
+            n_cut=n_cut,
         )
         self._turn_start = kept
         self._tokens += ids[kept:]
@@ -257,9 +279,10 @@ class Session:
         """Enter a turn that has ended, was closed, or whose stream was dropped, into tokens and messages."""
         if self._turn is None:
             return
-        turn, self._turn, self._stream = self._turn, None, None
+        turn, streamed, self._turn, self._stream = self._turn, self._stream is not None, None, None
         turn.close()
-        if turn.finish_reason is None and not turn.tokens:  # interrupted before anything was said: as if never asked
+        # Interrupted before anybody was told anything: as if never asked
+        if turn.finish_reason is None and not (streamed and turn.tokens):
             self._return_to(self._turn_start)
             del self._tokens[self._turn_start :]
             self._messages.pop()

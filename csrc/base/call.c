@@ -33,6 +33,10 @@ bool slm_clock_progress(slm_clock *clock, uint64_t done, uint64_t total) {
     return raise(clock, (slm_event){.kind = SLM_EVENT_PROGRESS, .done = done, .total = total}, done == total);
 }
 
+bool slm_clock_ended(slm_clock *clock, uint64_t done, uint64_t total) {
+    return raise(clock, (slm_event){.kind = SLM_EVENT_ENDED, .done = done, .total = total}, true);
+}
+
 bool slm_clock_logits(slm_clock *clock, const int32_t *tokens, size_t n_tokens, float *logits, size_t n_logits) {
     slm_event event = {.kind = SLM_EVENT_LOGITS, .tokens = tokens, .n_tokens = n_tokens, .logits = logits, .n_logits = n_logits};
     return raise(clock, event, true);

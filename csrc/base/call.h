@@ -18,6 +18,8 @@ void slm_clock_start(slm_clock *clock, const slm_call *call); /* call may be NUL
 bool slm_clock_tick(slm_clock *clock);
 /* The same, but reports progress without waiting for the 5 ms when done == total. */
 bool slm_clock_progress(slm_clock *clock, uint64_t done, uint64_t total);
+/* Tells at once how many texts are finished. */
+bool slm_clock_ended(slm_clock *clock, uint64_t done, uint64_t total);
 /* Has logits [n_logits] of what follows these tokens changed at once; true: cancelled. */
 bool slm_clock_logits(slm_clock *clock, const int32_t *tokens, size_t n_tokens, float *logits, size_t n_logits);
 

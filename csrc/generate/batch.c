@@ -278,9 +278,12 @@ slm_status slm_batch_run(slm_batch *b, const slm_call *call, slm_error *error) {
     slm_clock_start(&clock, call);
     double before = b->seconds, start = slm_seconds();
     slm_status status = let_enter(b, error);
+    size_t told = 0;
     while (!status && b->n_live) {
         status = slm_clock_tick(&clock) ? slm_fail_cancelled(error) : advance(b, before, start, call, &clock, error);
         if (!status) status = let_enter(b, error);
+        size_t ended = b->next - (size_t)b->n_live;
+        if (!status && ended > told && slm_clock_ended(&clock, told = ended, b->n)) status = slm_fail_cancelled(error);
     }
     b->seconds = before + slm_seconds() - start;
     return status;
@@ -290,6 +293,7 @@ void slm_batch_chunk(slm_batch *b, size_t i, slm_chunk *chunk) {
     text *t = &b->texts[i];
     slm_sequence_chunk(&t->sequence, &b->rules, chunk);
     chunk->n_shared = t->n_shared;
+    if (!t->second) return; /* cancelled before its first token */
     chunk->prefill_seconds = t->second - t->entered;
     chunk->decode_seconds = t->ended - t->second;
 }

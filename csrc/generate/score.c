@@ -33,7 +33,7 @@ typedef struct scoring {
     branch *open;    /* [n_open] complete ones from which groups are still to go on, the deepest last; `first`: the next */
     branch *running; /* [n_running] */
     slm_part *parts; /* [n_running] of this step */
-    size_t n, n_open, n_running;
+    size_t n, n_open, n_running, n_ended;
     int64_t most_tokens, most_rows; /* of one step */
     float *logits;                  /* [most_rows, vocab_size] */
     slm_row *rows;                  /* [most_rows] */
@@ -120,7 +120,7 @@ static slm_status let_start(scoring *s, bool *started, slm_error *error) {
 
 /* All tokens of a branch have run: texts that end there are done, others go on. */
 static void complete(scoring *s, branch b) {
-    while (b.first < b.end && n_fed(s->order[b.first]) == b.to) b.first++;
+    for (; b.first < b.end && n_fed(s->order[b.first]) == b.to; b.first++) s->n_ended++;
     if (b.first < b.end) {
         s->open[s->n_open++] = b;
     } else {
@@ -203,7 +203,7 @@ static slm_status advance(scoring *s, slm_error *error) {
     if (status) return fail_for(s, failed, error);
     if (s->n_rows) slm_threads_run(call.threads, &s->clock, reduce_rows, s);
     if (s->clock.cancelled) return slm_fail_cancelled(error);
-    size_t n_left = 0;
+    size_t n_left = 0, told = s->n_ended;
     for (int64_t i = 0, first_row = 0; i < (int64_t)s->n_running; i++) {
         branch b = s->running[i];
         if (i < n_parts) {
@@ -219,6 +219,7 @@ static slm_status advance(scoring *s, slm_error *error) {
         }
     }
     s->n_running = n_left;
+    if (s->n_ended > told && slm_clock_ended(&s->clock, s->n_ended, s->n)) return slm_fail_cancelled(error);
     return SLM_OK;
 }
 

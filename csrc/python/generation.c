@@ -9,9 +9,10 @@
 
 /* What a call to generate is given. Zero it first; free_arguments. */
 typedef struct arguments {
-    slm_tokenizer *tokenizer; /* borrowed; NULL: none */
-    PyObject *processors;     /* borrowed; NULL: none */
-    PyObject *prompt, *last;  /* borrowed: the argument `prompt` or `prompts`, and the one of the method's own, or NULL */
+    slm_tokenizer *tokenizer;    /* borrowed; NULL: none */
+    PyObject *processors;        /* borrowed; NULL: none */
+    PyObject *progress, *so_far; /* borrowed; of batches; NULL: none */
+    PyObject *prompt, *last;     /* borrowed: the argument `prompt` or `prompts`, and the one of the method's own, or NULL */
     slm_generate_options options;
     int32_t *end_tokens, *bias_ids;
     PyObject *stop_bytes, *stop_offsets, *bias;
@@ -76,9 +77,9 @@ static bool read_processors(PyObject *given, PyObject **processors) {
 }
 
 /* False with an exception. */
-static bool read_arguments(const slm_py_state *state, PyObject *args, PyObject *kwargs, char *prompt, char *last, arguments *a) {
+static bool read_arguments(const slm_py_state *state, PyObject *args, PyObject *kwargs, bool batch, arguments *a) {
     char *names[] = {"tokenizer",
-                     prompt,
+                     batch ? "prompts" : "prompt",
                      "max_tokens",
                      "ignore_eos",
                      "temperature",
@@ -89,7 +90,7 @@ static bool read_arguments(const slm_py_state *state, PyObject *args, PyObject *
                      "stop",
                      "end_tokens",
                      "draft",
-                     last,
+                     batch ? "threads" : "n_held",
                      "min_p",
                      "typical_p",
                      "repetition_penalty",
@@ -103,18 +104,21 @@ static bool read_arguments(const slm_py_state *state, PyObject *args, PyObject *
                      "logprobs",
                      "processors",
                      "constraint",
+                     batch ? "progress" : NULL,
+                     "so_far",
                      NULL};
+    const char *format = batch ? "OOOpdOdOOOO|sO$fddffOOOOOOOOOO" : "OOOpdOdOOOO|sO$fddffOOOOOOOO";
     PyObject *tokenizer, *max_tokens, *top_k_object, *seed, *sample, *stop, *end_tokens;
     PyObject *window = NULL, *ngram = NULL, *n = NULL, *logprobs = NULL, *processors = NULL, *bias_ids = NULL, *bias = NULL;
-    PyObject *constraint = Py_None;
+    PyObject *constraint = Py_None, *progress = Py_None;
     slm_generate_options *o = &a->options;
     const char *draft = "none";
     double temperature, top_p, typical_p = 1, repetition = 1;
     int ignore_eos;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOpdOdOOOO|sO$fddffOOOOOOOO", names, &tokenizer, &a->prompt, &max_tokens,
-                                     &ignore_eos, &temperature, &top_k_object, &top_p, &seed, &sample, &stop, &end_tokens, &draft,
-                                     &a->last, &o->min_p, &typical_p, &repetition, &o->presence_penalty, &o->frequency_penalty,
-                                     &window, &ngram, &bias_ids, &bias, &n, &logprobs, &processors, &constraint)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, format, names, &tokenizer, &a->prompt, &max_tokens, &ignore_eos, &temperature,
+                                     &top_k_object, &top_p, &seed, &sample, &stop, &end_tokens, &draft, &a->last, &o->min_p,
+                                     &typical_p, &repetition, &o->presence_penalty, &o->frequency_penalty, &window, &ngram,
+                                     &bias_ids, &bias, &n, &logprobs, &processors, &constraint, &progress, &a->so_far)) {
         return false;
     }
     int64_t n_end, top_k;
@@ -132,6 +136,11 @@ static bool read_arguments(const slm_py_state *state, PyObject *args, PyObject *
         !read_processors(processors, &a->processors) || !read_bias(bias_ids, bias, a)) {
         return false;
     }
+    if (a->so_far && !PyList_Check(a->so_far)) {
+        PyErr_Format(PyExc_TypeError, "so_far: expected a list, found %R", (PyObject *)Py_TYPE(a->so_far));
+        return false;
+    }
+    a->progress = progress == Py_None ? NULL : progress;
     o->processed = a->processors != NULL;
     o->ignore_eos = ignore_eos;
     o->temperature = not_zero(temperature);
@@ -222,7 +231,7 @@ PyObject *slm_py_session_generate(PyObject *object, PyObject *args, PyObject *kw
     int64_t n_prompt, n_held = 0;
     slm_generation *generation = NULL;
     slm_error error;
-    if (read_arguments(state, args, kwargs, "prompt", "n_held", &a) && (prompt = slm_py_tokens(a.prompt, "prompt", &n_prompt)) &&
+    if (read_arguments(state, args, kwargs, false, &a) && (prompt = slm_py_tokens(a.prompt, "prompt", &n_prompt)) &&
         (!a.last || slm_py_int(a.last, "n_held", 0, INT64_MAX, &n_held)) && slm_py_claim(state, self)) {
         /* From claim to wrap nothing runs Python: another thread must not come between. */
         if (slm_generation_create(self->session, a.tokenizer, prompt, n_prompt, n_held, &a.options, &generation, &error)) {
@@ -313,6 +322,28 @@ static bool read_prompts(PyObject *list, slm_prompt *prompts, Py_ssize_t *count)
     return true;
 }
 
+/* What has come of n texts. */
+static PyObject *chunk_objects(slm_batch *batch, Py_ssize_t n, int64_t n_likeliest) {
+    PyObject *list = PyList_New(n);
+    for (Py_ssize_t i = 0; list && i < n; i++) {
+        slm_chunk chunk;
+        slm_batch_chunk(batch, (size_t)i, &chunk);
+        PyObject *item = chunk_object(&chunk, n_likeliest);
+        if (!item || PyList_SetItem(list, i, item)) Py_CLEAR(list);
+    }
+    return list;
+}
+
+/* The same behind what `so_far` holds, while an exception is set, which stays; where memory is short, nothing. */
+static void keep(PyObject *so_far, slm_batch *batch, Py_ssize_t n, int64_t n_likeliest) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *list = chunk_objects(batch, n, n_likeliest);
+    if (list) (void)PyList_SetSlice(so_far, PyList_Size(so_far), PyList_Size(so_far), list);
+    Py_XDECREF(list);
+    PyErr_Restore(type, value, traceback);
+}
+
 PyObject *slm_py_model_generate(PyObject *object, PyObject *args, PyObject *kwargs) {
     slm_py_state *state = slm_py_state_of(Py_TYPE(object));
     slm_model *model = ((slm_py_model *)object)->model;
@@ -324,7 +355,7 @@ PyObject *slm_py_model_generate(PyObject *object, PyObject *args, PyObject *kwar
     slm_prompt *prompts = NULL;
     Py_ssize_t n = 0, count = 0;
     if (!model) return PyErr_Format(state->ClosedError, "the model was not initialised");
-    if (!read_arguments(state, args, kwargs, "prompts", "threads", &a) || !slm_py_call_options(a.last, NULL, &call.call) ||
+    if (!read_arguments(state, args, kwargs, true, &a) || !slm_py_call_options(a.last, NULL, &call.call) ||
         !(list = PySequence_List(a.prompt))) {
         goto end;
     }
@@ -340,19 +371,17 @@ PyObject *slm_py_model_generate(PyObject *object, PyObject *args, PyObject *kwar
         goto end;
     }
     call.processors = a.processors;
+    call.progress = a.progress;
+    call.progress_kind = SLM_EVENT_ENDED;
     slm_py_call_begin(&call, state);
     slm_status status = slm_batch_run(batch, &call.call, &error);
-    if (!slm_py_call_end(&call) || status) {
-        if (status) slm_py_raise(state, &error);
-        goto end;
-    }
+    bool ok = slm_py_call_end(&call) && !status;
+    if (status) slm_py_raise(state, &error);
     n *= a.options.n ? (Py_ssize_t)a.options.n : 1;
-    result = PyList_New(n);
-    for (Py_ssize_t i = 0; result && i < n; i++) {
-        slm_chunk chunk;
-        slm_batch_chunk(batch, (size_t)i, &chunk);
-        PyObject *item = chunk_object(&chunk, a.options.logprobs);
-        if (!item || PyList_SetItem(result, i, item)) Py_CLEAR(result);
+    if (ok) {
+        result = chunk_objects(batch, n, a.options.logprobs);
+    } else if (a.so_far) {
+        keep(a.so_far, batch, n, a.options.logprobs);
     }
 end:
     slm_batch_release(batch);

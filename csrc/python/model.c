@@ -373,7 +373,8 @@ static bool read_request(const slm_py_state *state, PyObject *args, PyObject *kw
         PyErr_Format(PyExc_ValueError, "quantize: '%.32s' is not known", quantize);
         return false;
     }
-    r->call = (slm_py_call){.call.threads = (int)n_threads, .progress = progress == Py_None ? NULL : progress};
+    r->call = (slm_py_call){
+        .call.threads = (int)n_threads, .progress = progress == Py_None ? NULL : progress, .progress_kind = SLM_EVENT_PROGRESS};
     return read_config(state, config, &r->config, &r->keep) &&
            read_weights(state, weights, r->config.num_hidden_layers, &r->weights);
 }

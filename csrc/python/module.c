@@ -138,6 +138,19 @@ static int import_errors(slm_py_state *state) {
     return result;
 }
 
+static int add_interrupt(PyObject *module, slm_py_state *state) {
+    PyObject *contextvars = PyImport_ImportModule("contextvars");
+    PyObject *class = contextvars ? PyObject_GetAttrString(contextvars, "ContextVar") : NULL;
+    PyObject *args = class ? Py_BuildValue("(s)", "interrupt") : NULL,
+             *kwargs = args ? Py_BuildValue("{sO}", "default", Py_None) : NULL;
+    if (kwargs) state->interrupt = PyObject_Call(class, args, kwargs);
+    Py_XDECREF(kwargs);
+    Py_XDECREF(args);
+    Py_XDECREF(class);
+    Py_XDECREF(contextvars);
+    return state->interrupt ? PyModule_AddObjectRef(module, "interrupt", state->interrupt) : -1;
+}
+
 bool slm_py_screening(void) {
     const char *value = getenv("SLM_SCREENING");
     return !value || strcmp(value, "0") != 0;
@@ -146,7 +159,7 @@ bool slm_py_screening(void) {
 static int module_exec(PyObject *module) {
     slm_py_state *state = PyModule_GetState(module);
     slm_error error;
-    if (slm_py_import_numpy() || import_errors(state)) return -1;
+    if (slm_py_import_numpy() || import_errors(state) || add_interrupt(module, state)) return -1;
     if (slm_init(getenv("SLM_ISA"), &error)) {
         slm_py_raise(state, &error);
         return -1;
@@ -166,6 +179,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->ClosedError);
     Py_VISIT(state->BusyError);
     Py_VISIT(state->InternalError);
+    Py_VISIT(state->interrupt);
     Py_VISIT(state->Model);
     Py_VISIT(state->Session);
     Py_VISIT(state->Generation);
@@ -186,6 +200,7 @@ static int module_clear(PyObject *module) {
     Py_CLEAR(state->ClosedError);
     Py_CLEAR(state->BusyError);
     Py_CLEAR(state->InternalError);
+    Py_CLEAR(state->interrupt);
     Py_CLEAR(state->Model);
     Py_CLEAR(state->Session);
     Py_CLEAR(state->Generation);

@@ -16,6 +16,7 @@ enum { SLM_PY_TOKENS_PER_LOOK = 1 << 14 };
 typedef struct slm_py_state {
     PyObject *FormatError, *UnsupportedError, *LimitError, *ContextLengthError, *NumericsError, *ClosedError, *BusyError,
         *InternalError;
+    PyObject *interrupt; /* a ContextVar: None, or a function; see slm_py_call_begin */
     PyTypeObject *Model, *Session, *Generation, *Tokenizer, *TokenIterator, *Automaton, *Constraint;
     unsigned long main_thread; /* the only one that runs signal handlers */
     long process;              /* for which that is true: a fork makes another thread the main one */
@@ -44,14 +45,17 @@ PyObject *slm_py_raise(const slm_py_state *state, const slm_error *error);
  */
 
 typedef struct slm_py_call {
-    slm_call call;        /* pass its address to the core; set threads and prefill_chunk before or after begin */
-    PyObject *progress;   /* borrowed; called with (done, total); may be NULL */
+    slm_call call;      /* pass its address to the core; set threads and prefill_chunk before or after begin */
+    PyObject *progress; /* borrowed; called with (done, total) of events of the next kind; may be NULL */
+    slm_event_kind progress_kind;
     PyObject *processors; /* borrowed; a tuple, each called with (tokens, logits); may be NULL */
+    PyObject *interrupt;  /* from begin to end; may be NULL */
     PyThreadState *thread;
     double next_look; /* when to run signal handlers again */
 } slm_py_call;
 
-/* Releases the GIL; on the main thread the core's events take it for a moment to run signal handlers. */
+/* Releases the GIL. The core's events take it for a moment: on the main thread to run signal handlers, and to call what the
+ * context variable `interrupt` holds, whose exception ends the call. */
 void slm_py_call_begin(slm_py_call *call, slm_py_state *state);
 /* Takes the GIL back. False: an exception is set. */
 bool slm_py_call_end(slm_py_call *call);

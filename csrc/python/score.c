@@ -36,14 +36,14 @@ static PyObject *scored_object(const slm_scored *text) {
 }
 
 PyObject *slm_py_model_score(PyObject *object, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"texts", "n_scored", "threads", "prefill_chunk", NULL};
+    static char *names[] = {"texts", "n_scored", "threads", "prefill_chunk", "progress", NULL};
     slm_py_state *state = slm_py_state_of(Py_TYPE(object));
     slm_model *model = ((slm_py_model *)object)->model;
-    PyObject *sequence, *numbers, *threads = NULL, *prefill_chunk = NULL, *result = NULL;
-    slm_py_call call = {0};
+    PyObject *sequence, *numbers, *threads = NULL, *prefill_chunk = NULL, *progress = Py_None, *result = NULL;
+    slm_py_call call = {.progress_kind = SLM_EVENT_ENDED};
     slm_error error;
     if (!model) return PyErr_Format(state->ClosedError, "the model was not initialised");
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OO", names, &sequence, &numbers, &threads, &prefill_chunk) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OOO", names, &sequence, &numbers, &threads, &prefill_chunk, &progress) ||
         !slm_py_call_options(threads, prefill_chunk, &call.call)) {
         return NULL;
     }
@@ -55,6 +55,7 @@ PyObject *slm_py_model_score(PyObject *object, PyObject *args, PyObject *kwargs)
     } else if (counts && PyList_Size(counts) != n) {
         PyErr_Format(PyExc_ValueError, "n_scored: expected one for each of %zd texts, found %zd", n, PyList_Size(counts));
     } else if (counts && read_texts(list, counts, texts)) {
+        call.progress = progress == Py_None ? NULL : progress;
         slm_py_call_begin(&call, state);
         slm_status status = slm_score(model, texts, (size_t)n, &call.call, &error);
         if (slm_py_call_end(&call) && !status) {

@@ -57,11 +57,16 @@ static const double LOOK_SECONDS = 0.02;
 
 static int on_event(void *user, const slm_event *event) {
     slm_py_call *call = user;
-    bool progress = event->kind == SLM_EVENT_PROGRESS && call->progress;
+    bool progress = call->progress && event->kind == call->progress_kind;
     bool logits = event->kind == SLM_EVENT_LOGITS && call->processors;
     if (!progress && !logits && slm_seconds() < call->next_look) return 0;
     PyEval_RestoreThread(call->thread);
     int stop = PyErr_CheckSignals();
+    if (!stop && call->interrupt) {
+        PyObject *result = PyObject_CallNoArgs(call->interrupt);
+        stop = !result;
+        Py_XDECREF(result);
+    }
     if (!stop && logits) stop = slm_py_process_logits(call->processors, event);
     if (!stop && progress) {
         PyObject *result =
@@ -94,7 +99,11 @@ static bool on_main_thread(slm_py_state *state) {
 }
 
 void slm_py_call_begin(slm_py_call *call, slm_py_state *state) {
-    call->call.event = call->progress || call->processors || on_main_thread(state) ? on_event : NULL;
+    call->interrupt = PyObject_CallMethod(state->interrupt, "get", NULL);
+    if (!call->interrupt) PyErr_Clear(); /* no memory to look it up: the call cannot be interrupted */
+    if (call->interrupt == Py_None) Py_CLEAR(call->interrupt);
+    bool looks = call->progress || call->processors || call->interrupt || on_main_thread(state);
+    call->call.event = looks ? on_event : NULL;
     call->call.user = call;
     call->next_look = 0;
     call->thread = PyEval_SaveThread();
@@ -102,6 +111,7 @@ void slm_py_call_begin(slm_py_call *call, slm_py_state *state) {
 
 bool slm_py_call_end(slm_py_call *call) {
     PyEval_RestoreThread(call->thread);
+    Py_CLEAR(call->interrupt);
     return !PyErr_Occurred();
 }
 
