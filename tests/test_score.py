@@ -177,6 +177,9 @@ def test_an_error_names_the_text(tmp_path):
         core.score([[1, 2], [3, 4], [4, 7, 5]], [1, 1, 1])
     with pytest.raises(ValueError, match=r"^text\[1\]: tokens\[1\]: expected 0 to \d+, found 99999"):
         core.score([[1, 2], [3, 99999]], [1, 1])
+    for text, n_scored in (([1, 2, 2**31 - 1, 4], 2), ([2**31 - 1, 2], 1)):  # also where a step ends before it
+        with pytest.raises(ValueError, match=rf"^text\[1\]: tokens\[{text.index(2**31 - 1)}\]: expected 0 to \d+, found"):
+            core.score([[1, 2, 3], text], [1, n_scored], prefill_chunk=2)
     with pytest.raises(ValueError, match=r"^n_scored\[0\]: expected 1 to 1, found 2"):
         core.score([[1, 2]], [2])
 

@@ -234,10 +234,10 @@ static slm_status check(const scoring *s, slm_error *error) {
                             "text[%zu]: expected 1 to %lld tokens to score of its %lld, found %lld", i,
                             (long long)t->n_tokens - 1, (long long)t->n_tokens, (long long)t->n_scored);
         }
-        int32_t last = t->tokens[t->n_tokens - 1]; /* the others are checked when they are fed */
-        if (last < 0 || last >= vocab_size) {
+        for (int64_t at = 0; at < t->n_tokens; at++) { /* before they are fed: their logits are read one step earlier */
+            if (t->tokens[at] >= 0 && t->tokens[at] < vocab_size) continue;
             return slm_fail(error, SLM_BAD_ARGUMENT, (int64_t)i, "text[%zu]: tokens[%lld]: expected 0 to %lld, found %d", i,
-                            (long long)t->n_tokens - 1, (long long)vocab_size - 1, (int)last);
+                            (long long)at, (long long)vocab_size - 1, (int)t->tokens[at]);
         }
     }
     return SLM_OK;
