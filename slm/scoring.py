@@ -13,6 +13,8 @@ from slm.tokenizer import Tokenizer, check_length, flat_ids
 if TYPE_CHECKING:
     from slm import _core
 
+MOST_TOKENS = 1 << 20  # of windows that are there at once: with a small stride all of them are many times the text
+
 
 def score_pairs(
     core: "_core.Model", tokenizer: Tokenizer | None, vocab_size: int, context: int, pairs: Iterable[Any], threads: int
@@ -121,11 +123,12 @@ def measure_perplexity(
     check_fit("the shortest window", len(prefix) + least, context, 0)
     length = context - len(prefix)
     stride = max(1, length // 2) if stride is None else check_int("stride", stride, 1, max(1, length - 1))
-    texts, counts = [], []
-    for begin, end, n_scored in windows(len(ids), length, stride):
-        texts.append(prefix + ids[begin:end])
-        counts.append(n_scored + (begin == 0 and bool(prefix)))
-    found = [-logprob for logprobs, _ in core.score(texts, counts, threads) for logprob in logprobs]
+    found: list[float] = []
+    cut, step = windows(len(ids), length, stride), max(1, MOST_TOKENS // context)
+    for part in (cut[i : i + step] for i in range(0, len(cut), step)):
+        texts = [prefix + ids[begin:end] for begin, end, _ in part]
+        counts = [n_scored + (begin == 0 and bool(prefix)) for begin, _, n_scored in part]
+        found += (-logprob for logprobs, _ in core.score(texts, counts, threads) for logprob in logprobs)
     n = len(found)
     nll = fsum(found) / n
     deviation = sqrt(fsum((x - nll) ** 2 for x in found) / (n - 1)) if n > 1 else float("nan")

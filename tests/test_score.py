@@ -3,6 +3,7 @@
 beside."""
 
 import math
+from types import SimpleNamespace
 
 import kl
 import numpy as np
@@ -15,7 +16,7 @@ from test_families import CASES, NAMES, context_of, write_gguf
 from test_windows import signal_after
 
 import slm
-from slm import loader
+from slm import loader, scoring
 from slm.scoring import encode_pairs, windows
 
 
@@ -221,6 +222,22 @@ def test_perplexity_in_windows(tmp_path_factory, stride, n_tokens):
         assert found.stderr == pytest.approx(found.value * expected.std(ddof=1) / np.sqrt(len(expected)), rel=1e-4)
     else:
         assert math.isnan(found.stderr)
+
+
+def test_windows_come_in_parts(tmp_path, monkeypatch):
+    case = CASES["qwen2"]
+    model = slm.load(write_folder(tmp_path, case.config, case.arrays), context=40)
+    ids = np.random.default_rng(0).integers(0, model.vocab_size, 100).tolist()
+    whole, lengths = model.perplexity(ids, stride=7), []
+    core = model._core
+
+    def score(texts, counts, threads):
+        lengths.append(len(texts))
+        return core.score(texts, counts, threads)
+
+    monkeypatch.setattr(scoring, "MOST_TOKENS", 160)
+    found = scoring.measure_perplexity(SimpleNamespace(score=score), None, model.vocab_size, 40, ids, 7, model.threads)
+    assert (found, lengths) == (whole, [4, 4, 2])
 
 
 def test_windows_score_every_token_but_the_first_once():
