@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from functools import cached_property
 from typing import Any, NoReturn
+from urllib.parse import unquote
 
 from slm.errors import UnsupportedError
 from slm.expressions import LAST, SURROGATES, Expressions, Ranges, between, union, without
@@ -101,7 +102,7 @@ class Reader:
         number = parts.pop()
         for part in parts:
             number = self.e.intersection(part, number)
-        return self.e.alternation([number, self.e.text("null")]) if schema.get("nullable") is True else number
+        return self.e.alternation([number, self.e.text("null")]) if nullable(schema, where) else number
 
     def types(self, schema: Mapping[str, Any], where: str) -> list[str]:
         """The types of its values; where it does not say, those that its keywords are about. None: it says nothing of types."""
@@ -119,9 +120,10 @@ class Reader:
         return names
 
     def check_types(self, schema: Mapping[str, Any], names: Sequence[str], where: str) -> None:
+        allowed = {*names, *(["null"] if nullable(schema, where) else [])}
         listed = [schema["const"]] if "const" in schema else schema["enum"]
         for value in listed:
-            if type_of(value) not in names and not (isinstance(value, int) and type_of(value) == "integer" and "number" in names):
+            if allowed.isdisjoint(types_of(value)):
                 raise ValueError(f"JSON schema, {where}: {shown(value)} is listed, and not of the type {' or '.join(names)}")
 
     def reference(self, pointer: Any, where: str) -> int:
@@ -131,7 +133,7 @@ class Reader:
             raise UnsupportedError(f"JSON schema, {where}: {pointer} is part of itself; what is so deep has no bounds")
         if pointer not in self.references:
             schema: Any = self.root
-            for name in pointer.split("/")[1:]:
+            for name in unquote(pointer).split("/")[1:]:  # RFC 6901, section 6
                 name = name.replace("~1", "/").replace("~0", "~")
                 if isinstance(schema, Sequence) and not isinstance(schema, str) and name.isdecimal() and int(name) < len(schema):
                     schema = schema[int(name)]
@@ -282,11 +284,11 @@ class Reader:
         if "properties" not in schema and "additionalProperties" not in schema:
             unbounded(f"{where}/properties")
         properties = schema.get("properties", {})
-        if not isinstance(properties, Mapping):
-            wrong(f"{where}/properties", "a mapping", properties)
+        if not isinstance(properties, Mapping) or not all(isinstance(name, str) for name in properties):
+            wrong(f"{where}/properties", "a mapping of names", properties)
         required = array_of(schema.get("required", []), f"{where}/required")
         for name in required:
-            if name not in properties:
+            if not isinstance(name, str) or name not in properties:
                 raise UnsupportedError(f"JSON schema, {where}/required: {shown(name)} is not one of the properties")
         others = self.others(schema, properties, where)
         # What may still come, by whether something is there: properties in their order, others behind them.
@@ -334,9 +336,19 @@ def common(ranges: Iterable[tuple[int, int]], others: Iterable[tuple[int, int]])
     return without(ranges, without([(0, LAST)], others))
 
 
-def type_of(value: Any) -> str:
-    kinds = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
-    return kinds.get(type(value), "object" if isinstance(value, Mapping) else "array")
+def types_of(value: Any) -> set[str]:
+    """1 and 1.0 are integers and numbers."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return {"number", "integer"} if value == value // 1 else {"number"}
+    kinds = {bool: "boolean", str: "string", type(None): "null"}
+    return {kinds.get(type(value), "object" if isinstance(value, Mapping) else "array")}
+
+
+def nullable(schema: Mapping[str, Any], where: str) -> bool:
+    value = schema.get("nullable", False)
+    if not isinstance(value, bool):
+        wrong(f"{where}/nullable", "True or False", value)
+    return value
 
 
 def counts(schema: Mapping[str, Any], least: str, most: str, where: str) -> tuple[int, int | None]:

@@ -92,6 +92,9 @@ MATCHES = [
     ({"type": ["string", "null"], "maxLength": 1}, ['"a"', "null"], ['"ab"', "0"]),
     ({"type": "string", "enum": ["a", "abc"], "minLength": 2}, ['"abc"'], ['"a"']),
     ({"type": "integer", "nullable": True}, ["5", "null"], ["true"]),
+    ({"type": "string", "nullable": True, "enum": ["a", None]}, ['"a"', "null"], ['"b"']),
+    ({"type": "integer", "enum": [1.0, 2]}, ["1.0", "2"], ["1"]),
+    ({"$ref": "#/$defs/a%20b~1", "$defs": {"a b/": {"const": 1}}}, ["1"], ["2"]),
     ({"minimum": 3, "maximum": 4}, ["3", "4"], ["5"]),
     (
         {"type": "array", "items": {"type": "boolean"}},
@@ -173,6 +176,7 @@ REFUSED = [
     ({"properties": {"a": {"$ref": "#"}}}, "# is part of itself"),
     ({"$ref": "https://example.com/schema"}, "does not lie in this schema"),
     ({"properties": {"a": {"const": 1}}, "required": ["b"]}, "#/required: 'b'"),
+    ({"properties": {"a": {"const": 1}}, "required": [["a"]]}, "#/required: ['a']"),
     ({"type": "string", "pattern": "(?=a)"}, "position 0"),
 ]
 WRONG = [
@@ -183,11 +187,16 @@ WRONG = [
     ({"type": "integer", "minimum": float("nan")}, "#/minimum: expected a finite number"),
     ({"type": "integer", "minimum": 3, "maximum": 2}, "no text matches"),
     ({"type": "integer", "enum": ["a"]}, "'a' is listed, and not of the type integer"),
+    ({"type": "integer", "enum": [1.5]}, "1.5 is listed, and not of the type integer"),
+    ({"type": "integer", "enum": [True]}, "True is listed, and not of the type integer"),
+    ({"type": "string", "enum": ["a", None]}, "None is listed, and not of the type string"),
+    ({"type": "string", "nullable": 1}, "#/nullable: expected True or False"),
+    ({"properties": {1: {"type": "null"}}}, "#/properties: expected a mapping of names"),
     ({"enum": "abc"}, "#/enum: expected an array"),
     ({"enum": [float("nan")]}, "#/enum/0: nan is no JSON value"),
     ({"const": {1: 2}}, "names that are str"),
     ({"$ref": "#/$defs/x"}, "there is no #/$defs/x"),
-    ({"properties": []}, "#/properties: expected a mapping"),
+    ({"properties": []}, "#/properties: expected a mapping of names"),
     ({"type": "array", "items": 3}, "#/items: expected a mapping"),
 ]
 
