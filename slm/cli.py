@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, fields
+from math import isnan
 from typing import Any, NoReturn
 
 import slm
@@ -260,7 +261,8 @@ def score(args: argparse.Namespace) -> None:
     if args.perplexity:
         with open_model(args) as model:
             perplexity = model.perplexity(text, stride=args.stride)
-        print(json.dumps(asdict(perplexity)) if args.json else perplexity)
+        record = {name: None if isnan(value) else value for name, value in asdict(perplexity).items()}  # JSON has no NaN
+        print(json.dumps(record) if args.json else perplexity)
         return
     pairs = [read_pair(line, i) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
     with open_model(args) as model:

@@ -388,6 +388,8 @@ def test_score(smollm2, smollm2_path, tmp_path):
     done = cli("score", "-m", smollm2_path, "--perplexity", "--context", "20", "--stride", "5", "-", input=text)
     with slm.load(smollm2_path, context=20) as model:
         assert (done.stdout, done.stderr) == (f"{model.perplexity(text, stride=5)}\n", "")
+    one = json.loads(cli("score", "-m", smollm2_path, "--perplexity", "--json", "-", input="Hi there").stdout, parse_constant=str)
+    assert (one["tokens"], one["stderr"]) == (1, None)
     refused = cli("score", "-m", smollm2_path, input='["a", "b"]\n{"context": "a"}\n')
     assert (refused.returncode, refused.stdout) == (2, "")
     assert 'line 2 must be {"context": ..., "continuation": ...} or [context, continuation]' in refused.stderr
