@@ -261,7 +261,7 @@ class Model:
         """SHA-256 of what a few tokens leave in the cache, as it lies there, and of the logits behind them.
 
         It depends on all weights but the embeddings of other tokens, on the types that they run with, and on the layout of
-        pages; not on the machine, for there is one arithmetic.
+        pages; not on the machine, for there is one arithmetic (F32 weights on BLIS: on which kernels BLIS has for it).
         """
         session = self._open_core().session()
         ids = [i * self.vocab_size // 8 for i in range(8)]

@@ -219,10 +219,11 @@ class GenerateOptions:
                  its place, by the model's own distribution, before all that this record does to it; 0 is off
     echo:        text, tokens and logprobs of the Output begin with those of the prompt, the text without its control tokens. The
                  prompt's log-probabilities take a pass of their own. Not in a session
-    processors:  a function or several of (tokens, logits), called for each token: an int32 array of prompt and answer so far, and
-                 a float32 array [vocab_size] to be changed in place; -inf bans a token
+    processors:  a function or several of (tokens, logits), called for each token that is drawn: an int32 array of prompt and
+                 answer so far, and a float32 array [vocab_size] to be changed in place; -inf bans a token
     stop:        a string or several, none empty; the text ends before the first one that appears
-    constrain:   slm.choice(...), slm.regex(...) or slm.json(...): what the text must match, whole
+    constrain:   slm.choice(...), slm.regex(...) or slm.json(...): what the text must match, whole. Tokens that can only come so
+                 are not drawn: no ban, penalty or processor keeps them out
     draft:       "lookup" guesses several tokens at a time, from what followed the same tokens earlier in the text, and checks
                  them in one step: faster where text repeats itself, and the very same tokens everywhere. The Output's usage
                  says how many were guessed and how many were right. Not with constrain=

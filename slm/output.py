@@ -111,7 +111,8 @@ class Output:
     kind: Kind = field(default="text_completion", kw_only=True)
 
     def to_openai(self, *, model: str = "slm") -> dict[str, Any]:
-        """The dictionary that the OpenAI client's model_dump() gives of such an answer. model: what it is to name as its model.
+        """As the OpenAI client's model_dump() gives an answer, without the fields that would be None for every answer of slm, but
+        refusal. model: what it is to name as its model.
 
         prompt_tokens_details.cached_tokens counts what a session, or another prompt of the batch, had already computed.
         """

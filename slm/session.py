@@ -168,6 +168,7 @@ class Session:
     @classmethod
     def open(cls, model: "Model", path: str | os.PathLike[str]) -> "Session":
         """The session that save() wrote, with the same model, loaded with the same types: it goes on with the same bits.
+        (F32 weights on BLIS: only where BLIS has the same kernels.)
 
         Raises ValueError for another model, FormatError for a file that is damaged or no session, UnsupportedError, LimitError,
         OSError, ClosedError.

@@ -53,7 +53,6 @@ static void fill(slm_token_trie *trie, const entry *entries, uint32_t n) {
             trie->nodes[count++] = (slm_token_node){.first = i, .depth = (uint16_t)depth, .byte = byte};
         }
         trie->ids[i] = entries[i].id;
-        if (depth > trie->deepest) trie->deepest = depth;
     }
     for (; depth; depth--) trie->nodes[open[depth]].skip = count;
     trie->nodes[count] = (slm_token_node){.first = n};

@@ -17,7 +17,6 @@ typedef struct slm_token_trie {
     slm_token_node *nodes; /* [count + 1] in the order of the bytes; the last one only ends the others */
     uint32_t count;
     int32_t *ids; /* of tokens, in the order of their bytes; several may have the same */
-    uint32_t deepest;
 } slm_token_trie;
 
 /* Made at the first call and kept with the tokenizer. Without control tokens, unknown and unused ones, and those without bytes.
