@@ -18,6 +18,7 @@ enum {
 typedef struct block {
     const slm_kv_span *span;
     int64_t kv_head, head, n_heads, token, n_tokens;
+    int64_t ahead; /* so far behind a segment begins the one that its thread is likely to run next; 0: nothing is asked for */
 } block;
 
 /* K of the block's head in the page that holds a position; V follows at k_bytes. */
@@ -42,6 +43,12 @@ static void segments_of(const slm_attention *a, const slm_kv_span *span, int64_t
     *end = slm_div_up(seen_to(a, span, token + n_tokens - 1), SEGMENT);
 }
 
+/* Few queries read pages faster than they come from memory, which would rest during each op that reads none: values are asked for
+ * while scores are computed, and the next segment's keys while values are summed. */
+static void ask_for(const uint8_t *bytes, size_t n) {
+    for (size_t i = 0; i < n; i += 64) __builtin_prefetch(bytes + i, 0, 2);
+}
+
 /* Scores of n_rows rows from `row` on against the panels first .. n_panels - 1 of the segment that begins at `begin`. */
 static void score_segment(const slm_kernels *kernels, const slm_attention *a, const block *b, int64_t row, int64_t n_rows,
                           int64_t begin, int64_t first, int64_t n_panels, const slm_attention_scratch *scratch) {
@@ -49,9 +56,10 @@ static void score_segment(const slm_kernels *kernels, const slm_attention *a, co
     for (int64_t panel = first, n; panel < n_panels; panel += n) {
         int64_t in_page = panel % PAGE_PANELS;
         n = slm_min64(PAGE_PANELS - in_page, n_panels - panel);
-        const uint8_t *k = page_of(a, b, begin + panel * 16) + (size_t)in_page * shape->panel_bytes;
-        kernels->attention_scores(scratch->q + row * shape->width, shape->width, n_rows, k, shape->keys, shape->head_dim, n,
-                                  scratch->scores + row * SEGMENT + panel * 16, SEGMENT);
+        const uint8_t *k = page_of(a, b, begin + panel * 16);
+        if (b->ahead) ask_for(k + shape->k_bytes, shape->head_bytes - shape->k_bytes);
+        kernels->attention_scores(scratch->q + row * shape->width, shape->width, n_rows, k + (size_t)in_page * shape->panel_bytes,
+                                  shape->keys, shape->head_dim, n, scratch->scores + row * SEGMENT + panel * 16, SEGMENT);
     }
     for (int64_t r = row; a->soft_cap > 0 && r < row + n_rows; r++) {
         kernels->soft_cap(scratch->scores + r * SEGMENT + first * 16, a->soft_cap, (n_panels - first) * 16);
@@ -65,6 +73,8 @@ static void sum_values(const slm_kernels *kernels, const slm_attention *a, const
     memset(out, 0, (size_t)(n_rows * shape->width) * sizeof *out);
     for (int64_t position = from / SLM_PAGE_POSITIONS * SLM_PAGE_POSITIONS; position < end; position += SLM_PAGE_POSITIONS) {
         const uint8_t *v = page_of(a, b, position) + shape->k_bytes;
+        if (b->ahead && position + b->ahead < seen_to(a, b->span, b->token))
+            ask_for(page_of(a, b, position + b->ahead), shape->k_bytes);
         int64_t n = slm_min64(SLM_PAGE_POSITIONS, end - position);
         kernels->attention_values(scratch->scores + row * SEGMENT + (position - begin), SEGMENT, n_rows, v, shape->values, n,
                                   shape->width, out, shape->width);
@@ -216,6 +226,7 @@ static void run_blocks(const slm_kernels *kernels, slm_team *team, const slm_att
         division d = divide(a, &a->spans[i], least_parts);
         for (; item - before < d.n_blocks && !slm_team_cancelled(team); item = slm_team_take(team)) {
             block b = block_at(a, &a->spans[i], &d, item - before);
+            if (b.n_tokens == 1) b.ahead = SEGMENT;
             run_block(kernels, team, a, &b, scratch);
         }
         before += d.n_blocks;
@@ -231,10 +242,11 @@ static void run_wave(const slm_kernels *kernels, slm_team *team, const slm_atten
         int64_t first, end;
         segments_of(a, span, 0, span->n_tokens, &first, &end);
         first = slm_max64(first, w->first);
-        int64_t n_items = slm_max64(0, slm_min64(end, w->first + w->n) - first) * d.n_blocks;
+        int64_t n_segments = slm_max64(0, slm_min64(end, w->first + w->n) - first), n_items = n_segments * d.n_blocks;
         for (; item - before < n_items && !slm_team_cancelled(team); item = slm_team_take(team)) {
-            block b = block_at(a, span, &d, (item - before) % d.n_blocks);
-            run_partial(kernels, a, w, &b, first + (item - before) / d.n_blocks, scratch);
+            block b = block_at(a, span, &d, (item - before) / n_segments);
+            b.ahead = team->count * SEGMENT; /* threads take turns */
+            run_partial(kernels, a, w, &b, first + (item - before) % n_segments, scratch);
         }
         before += n_items;
     }
