@@ -43,6 +43,19 @@ def test_a_restored_state_goes_on_with_the_same_bits(kind, tmp_path):
                 core.restore(*arguments)
 
 
+@pytest.mark.parametrize("kind", KINDS, ids="-".join)
+def test_what_was_taken_back_is_not_saved(kind, tmp_path):
+    core = small_model(tmp_path / "model.gguf", *kind)
+    ids = np.random.default_rng(3).integers(0, core.stats()["vocab_size"], 120).tolist()
+    plain, session = core.session(), core.session()
+    plain.forward(ids[:70], "none")
+    session.forward(ids, "none")
+    fork = session.fork()  # shares the page that goes on behind
+    for rewound in (session, fork):
+        rewound.rewind(70)
+        assert rewound.save()[:2] == plain.save()[:2]
+
+
 # ---- conversations --------------------------------------------------------------------------------------------------------
 
 OTHER_PROCESS = """

@@ -138,11 +138,21 @@ size_t slm_kv_held(const slm_kv_cache *cache) {
     return held;
 }
 
-void slm_kv_copy(const slm_kv_cache *cache, uint8_t *bytes) {
-    for (int64_t i = 0; i < cache->n_pages * cache->shape->n_layers; i++) {
+/* What a page has from this position on becomes zeros. */
+static void clear_page(const slm_kernels *kernels, const slm_kv_shape *shape, uint8_t *page, int64_t position) {
+    static const float zeros[SLM_MAX_HEAD_DIM];
+    for (int64_t head = 0; head < shape->n_kv_heads; head++) {
+        for (int64_t p = position; p < POSITIONS; p++) slm_kv_page_write(kernels, shape, page, head, p, zeros, zeros);
+    }
+}
+
+void slm_kv_copy(const slm_kernels *kernels, const slm_kv_cache *cache, int64_t n_positions, uint8_t *bytes) {
+    const slm_kv_shape *shape = cache->shape;
+    for (int64_t i = 0; i < cache->n_pages * shape->n_layers; i++) {
         if (!cache->pages[i]) continue;
-        memcpy(bytes, cache->pages[i], cache->shape->page_bytes);
-        bytes += cache->shape->page_bytes;
+        memcpy(bytes, cache->pages[i], shape->page_bytes);
+        if (i / shape->n_layers == n_positions / POSITIONS) clear_page(kernels, shape, bytes, n_positions % POSITIONS);
+        bytes += shape->page_bytes;
     }
 }
 
@@ -195,15 +205,11 @@ size_t slm_kv_most(const slm_kv_shape *shape, const int64_t *windows, int64_t co
 }
 
 void slm_kv_discard(const slm_kernels *kernels, slm_kv_cache *cache, int64_t n_positions) {
-    static const float zeros[SLM_MAX_HEAD_DIM];
     const slm_kv_shape *shape = cache->shape;
     slm_kv_truncate(cache, n_positions);
     for (int64_t layer = 0; layer < shape->n_layers && n_positions % POSITIONS; layer++) {
         uint8_t *page = cache->pages[(cache->n_pages - 1) * shape->n_layers + layer];
         if (atomic_load(references(page)) > 1) continue; /* not written to */
-        for (int64_t head = 0; head < shape->n_kv_heads; head++) {
-            for (int64_t p = n_positions % POSITIONS; p < POSITIONS; p++)
-                slm_kv_page_write(kernels, shape, page, head, p, zeros, zeros);
-        }
+        clear_page(kernels, shape, page, n_positions % POSITIONS);
     }
 }

@@ -39,8 +39,8 @@ void slm_kv_discard(const slm_kernels *kernels, slm_kv_cache *cache, int64_t n_p
 
 /* Bytes of the pages in the table, also of those that are shared. */
 size_t slm_kv_held(const slm_kv_cache *cache);
-/* Copies these bytes, in the order of positions, then layers. */
-void slm_kv_copy(const slm_kv_cache *cache, uint8_t *bytes);
+/* Copies these bytes, in the order of positions, then layers; zeros behind n_positions, whatever was there before. */
+void slm_kv_copy(const slm_kernels *kernels, const slm_kv_cache *cache, int64_t n_positions, uint8_t *bytes);
 /* Fills an empty cache for n_positions with a copy of `size` such bytes of another that had `settled` as much; SLM_BAD_DATA where
  * there is no such cache. */
 slm_status slm_kv_paste(slm_kv_cache *cache, int64_t n_positions, int64_t settled, const uint8_t *bytes, size_t size,

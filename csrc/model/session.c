@@ -84,7 +84,7 @@ slm_status slm_session_rewind(slm_session *session, int64_t n_tokens, slm_error 
 
 void slm_session_save(const slm_session *session, slm_saved *saved, uint8_t *bytes) {
     *saved = (slm_saved){.length = session->length, .settled = session->cache.settled, .size = slm_kv_held(&session->cache)};
-    if (bytes) slm_kv_copy(&session->cache, bytes);
+    if (bytes) slm_kv_copy(session->model->kernels, &session->cache, session->length, bytes);
 }
 
 slm_status slm_session_restore(slm_model *model, const slm_saved *saved, const uint8_t *bytes, slm_session **out,
