@@ -10,6 +10,7 @@ import numpy as np
 from slm.options import GenerateOptions
 from slm.output import Chunk, FinishReason, Kind, Logprob, Output, Timings, Usage
 from slm.overflow import Fitted
+from slm.progress import Progress, reported
 from slm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -238,6 +239,7 @@ def run_batch(
     options: GenerateOptions,
     threads: int,
     kind: Kind = "text_completion",
+    progress: Progress = None,
 ) -> list[Any]:
     """All prompts to their ends, together: an output of each, or a list of n, in their order."""
     arguments = core_arguments(tokenizer, end_ids, options)
@@ -256,7 +258,10 @@ def run_batch(
 
     so_far: list[_core.Chunk] = []
     try:
-        return outputs_of(core.generate(prompts=[prompt.ids for prompt in prompts], threads=threads, so_far=so_far, **arguments))
+        with reported(progress, len(prompts) * options.n, " texts") as report:
+            ids = [prompt.ids for prompt in prompts]
+            chunks = core.generate(prompts=ids, threads=threads, progress=report, so_far=so_far, **arguments)
+        return outputs_of(chunks)
     except BaseException as error:
         if so_far:
             error.output = outputs_of(so_far)  # type: ignore[attr-defined]

@@ -81,12 +81,15 @@ class HarnessModel(TemplateLM):
             continue_final_message=not add_generation_prompt,
         )
 
-    def _loglikelihood_tokens(self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: Any) -> list[tuple[float, bool]]:
+    def _loglikelihood_tokens(
+        self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **_: Any
+    ) -> list[tuple[float, bool]]:
         pairs = []
         for _text, context, continuation in requests:
             kept = max(1, self.max_length + 1 - len(continuation))
             pairs.append((context[-kept:], continuation))
-        answers = [(score.logprob, score.is_greedy) for score in self.model.score(pairs)]
+        scores = self.model.score(pairs, progress=False if disable_tqdm else None)
+        answers = [(score.logprob, score.is_greedy) for score in scores]
         for (text, *_ids), answer in zip(requests, answers, strict=True):
             if text is not None:
                 self.cache_hook.add_partial("loglikelihood", text, answer)
@@ -100,7 +103,7 @@ class HarnessModel(TemplateLM):
             own = get_rolling_token_windows(ids, self.prefix_token_id, self.max_length, 1)
             windows += [(None, *make_disjoint_window(window)) for window in own]
             counts.append(len(windows))
-        logprobs = [logprob for logprob, _ in self._loglikelihood_tokens(windows)]
+        logprobs = [logprob for logprob, _ in self._loglikelihood_tokens(windows, disable_tqdm)]
         sums = [sum(logprobs[begin:end]) for begin, end in zip([0, *counts], counts, strict=False)]
         for request, total in zip(requests, sums, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
@@ -117,7 +120,8 @@ class HarnessModel(TemplateLM):
             until, max_tokens = [stop for stop in options.pop("until") if stop], options.pop("max_gen_toks")
             kept = max(1, self.max_length - max_tokens)
             prompts = [self.tok_encode(requests[i].args[0])[-kept:] for i in members]
-            outputs = self.model.generate(prompts, max_tokens=max_tokens, stop=until, **options)
+            progress = False if disable_tqdm else None
+            outputs = self.model.generate(prompts, progress=progress, max_tokens=max_tokens, stop=until, **options)
             for i, output in zip(members, outputs, strict=True):
                 texts[i] = output.text
                 self.cache_hook.add_partial("generate_until", requests[i].args, output.text)

@@ -30,6 +30,7 @@ from slm.options import (
 )
 from slm.output import Forward, Kind, Output, Perplexity, Score
 from slm.overflow import Fitted, check_fit, fit_chat, fit_prompt
+from slm.progress import Progress
 from slm.scoring import measure_perplexity, score_pairs
 from slm.session import Session
 from slm.tokenizer import Tokenizer, batch_of, flat_ids, prompt_ids
@@ -65,15 +66,17 @@ class Model:
         self._embeds_only: bool = stats["bidirectional"]
 
     @overload
-    def generate(self, prompt: Prompt, **options: Any) -> Output: ...
+    def generate(self, prompt: Prompt, *, progress: Progress = None, **options: Any) -> Output: ...
     @overload
-    def generate(self, prompt: Sequence[Prompt], **options: Any) -> list[Output]: ...
-    def generate(self, prompt: Any, **options: Any) -> Any:
+    def generate(self, prompt: Sequence[Prompt], *, progress: Progress = None, **options: Any) -> list[Output]: ...
+    def generate(self, prompt: Any, *, progress: Progress = None, **options: Any) -> Any:
         """Continue a prompt. options: the fields of slm.GenerateOptions.
 
         prompt: a str (its text never becomes control tokens) or a flat sequence of token ids. An empty one is the bos token.
             A list of prompts runs as one batch and gives a list of outputs, each the same as when run alone (F32 weights on
             BLIS: where rounding does not tip the choice of a token). With n above 1 there is a list of n outputs for each prompt.
+        progress: of a list: True draws a bar; None: on a terminal or in a notebook, if it takes longer than 2 s; False: never. Or
+            a function that is called with (texts finished, texts in all), in the thread of the call; its exception ends the call.
         Raises ContextLengthError (a prompt is cut only if overflow= says how), ClosedError, TypeError and ValueError naming the
         parameter. An exception that ends the generation, such as a KeyboardInterrupt, has what came so far as its attribute
         `output`: an Output, or a list of them, whose finish_reason is None where there was more to come.
@@ -82,9 +85,12 @@ class Model:
         record = GenerateOptions.of("generate", options)
         batch = batch_of(prompt)
         if batch is None:
+            if progress:
+                raise ValueError("progress is for a list of prompts, and prompt is one")
             return self._answer(self._ids(prompt, record), record, "text_completion")
         prompts = [self._ids(item, record, f"prompt[{i}]") for i, item in enumerate(batch)]
-        return run_batch(self._open_core(), self.tokenizer, self.end_ids, prompts, record, self.threads)
+        core = self._open_core()
+        return run_batch(core, self.tokenizer, self.end_ids, prompts, record, self.threads, progress=progress)
 
     def stream(self, prompt: Prompt, **options: Any) -> Stream:
         """generate() as an iterator of Chunk: pieces of text as they are made. Closing it cancels what is left."""
@@ -181,7 +187,7 @@ class Model:
         check_fit("tokens", len(ids), self.context, 0)
         return Forward(core.session().forward(ids, logits, self.threads))
 
-    def score(self, pairs: Iterable[tuple[Prompt, Prompt]]) -> list[Score]:
+    def score(self, pairs: Iterable[tuple[Prompt, Prompt]], *, progress: Progress = None) -> list[Score]:
         """How likely continuations are: the Score of each (context, continuation), in their order.
 
         Both are str: they are encoded as one text, as in lm-evaluation-harness: white space that ends the context counts to the
@@ -191,12 +197,13 @@ class Model:
         tokens that the vocabulary puts in front of a text; one without any tokens is the bos token.
         All pairs run together, and what they begin with in common runs once: a score is the same for any order, threads, or
         other pairs beside it, bit for bit (F32 weights on BLIS: for any number of threads).
+        progress: as in generate(), of pairs.
         Raises ContextLengthError (nothing is ever cut), NumericsError, ClosedError, and TypeError and ValueError that name the
         pair.
         """
         self._refuse_embedder("score")
         core = self._open_core()
-        return score_pairs(core, self.tokenizer, self.vocab_size, self.context, pairs, self.threads)
+        return score_pairs(core, self.tokenizer, self.vocab_size, self.context, pairs, self.threads, progress)
 
     def logprobs(self, tokens: Iterable[int]) -> NDArray[np.float64]:
         """ln of the probability of each of a flat sequence of token ids but the first, given those before it: [n_tokens - 1]."""
@@ -208,7 +215,7 @@ class Model:
         check_fit("tokens without the last", len(ids) - 1, self.context, 0)
         return np.array(core.score([ids], [len(ids) - 1], self.threads)[0][0] if len(ids) > 1 else ())
 
-    def perplexity(self, text: Prompt, *, stride: int | None = None) -> Perplexity:
+    def perplexity(self, text: Prompt, *, stride: int | None = None, progress: Progress = None) -> Perplexity:
         """How well the model predicts a text: a str or a flat sequence of token ids, of any length.
 
         A text longer than the context is read in windows that fill it, each beginning `stride` tokens behind the one before,
@@ -216,11 +223,12 @@ class Model:
         window. A small stride is exact and slow.
         The first token is scored only where the vocabulary puts a special token in front of a text (and then of every window);
         else, and of token ids, it is only what the others stand behind.
+        progress: as in generate(), of windows.
         Raises NumericsError, ClosedError, TypeError and ValueError.
         """
         self._refuse_embedder("perplexity")
         core = self._open_core()
-        return measure_perplexity(core, self.tokenizer, self.vocab_size, self.context, text, stride, self.threads)
+        return measure_perplexity(core, self.tokenizer, self.vocab_size, self.context, text, stride, self.threads, progress)
 
     def embed(
         self,

@@ -29,7 +29,7 @@ OVERFLOW = ("error", "oldest", "middle")
 DRAFTS = ("lookup",)
 
 # Part of the API's plan, not of this version.
-LATER_GENERATE = frozenset(("edit", "progress"))
+LATER_GENERATE = frozenset(("edit",))
 LATER_LOAD = frozenset(("adapter",))
 
 ONE_TEXT = ("stream", "send")  # functions that give no more than one

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from slm.options import check_ids, check_int, refuse_type
 from slm.output import Perplexity, Score
 from slm.overflow import check_fit
+from slm.progress import Progress, counted_from, reported
 from slm.tokenizer import Tokenizer, check_length, flat_ids
 
 if TYPE_CHECKING:
@@ -17,15 +18,23 @@ MOST_TOKENS = 1 << 20  # of windows that are there at once: with a small stride 
 
 
 def score_pairs(
-    core: "_core.Model", tokenizer: Tokenizer | None, vocab_size: int, context: int, pairs: Iterable[Any], threads: int
+    core: "_core.Model",
+    tokenizer: Tokenizer | None,
+    vocab_size: int,
+    context: int,
+    pairs: Iterable[Any],
+    threads: int,
+    progress: Progress,
 ) -> list[Score]:
     texts, counts = [], []
     for i, (before, behind) in enumerate(encode_pairs(tokenizer, vocab_size, checked_pairs(pairs))):
         check_fit(f"pairs[{i}] without its last token", len(before) + len(behind) - 1, context, 0)
         texts.append(before + behind)
         counts.append(len(behind))
+    with reported(progress, len(texts), " pairs") as report:
+        found = core.score(texts, counts, threads, progress=report)
     scores = []
-    for text, count, (logprobs, is_greedy) in zip(texts, counts, core.score(texts, counts, threads), strict=True):
+    for text, count, (logprobs, is_greedy) in zip(texts, counts, found, strict=True):
         ids = text[-count:]
         pieces = [] if tokenizer is None else [tokenizer.token_bytes(id).decode("utf-8", "replace") for id in ids]
         scores.append(Score(fsum(logprobs), is_greedy, logprobs, ids, pieces))
@@ -108,6 +117,7 @@ def measure_perplexity(
     text: Any,
     stride: int | None,
     threads: int,
+    progress: Progress,
 ) -> Perplexity:
     prefix: list[int] = []
     if not isinstance(text, str):
@@ -125,10 +135,13 @@ def measure_perplexity(
     stride = max(1, length // 2) if stride is None else check_int("stride", stride, 1, max(1, length - 1))
     found: list[float] = []
     cut, step = windows(len(ids), length, stride), max(1, MOST_TOKENS // context)
-    for part in (cut[i : i + step] for i in range(0, len(cut), step)):
-        texts = [prefix + ids[begin:end] for begin, end, _ in part]
-        counts = [n_scored + (begin == 0 and bool(prefix)) for begin, _, n_scored in part]
-        found += (-logprob for logprobs, _ in core.score(texts, counts, threads) for logprob in logprobs)
+    with reported(progress, len(cut), " windows") as report:
+        for first in range(0, len(cut), step):
+            part = cut[first : first + step]
+            texts = [prefix + ids[begin:end] for begin, end, _ in part]
+            counts = [n_scored + (begin == 0 and bool(prefix)) for begin, _, n_scored in part]
+            scored = core.score(texts, counts, threads, progress=counted_from(first, len(cut), report))
+            found += (-logprob for logprobs, _ in scored for logprob in logprobs)
     n = len(found)
     nll = fsum(found) / n
     deviation = sqrt(fsum((x - nll) ** 2 for x in found) / (n - 1)) if n > 1 else float("nan")
