@@ -31,7 +31,7 @@ from slm.errors import (
 )
 from slm.model import Model, inspect, load, load_tokenizer
 from slm.options import GenerateOptions
-from slm.output import Chunk, Forward, Logprob, Output, Perplexity, Score
+from slm.output import Chunk, Forward, Logprob, Output, Perplexity, Score, ToolCall
 from slm.session import Session
 from slm.tokenizer import Tokenizer
 
@@ -57,6 +57,7 @@ __all__ = [
     "Session",
     "TemplateError",
     "Tokenizer",
+    "ToolCall",
     "UnsupportedError",
     "choice",
     "cpu_info",

@@ -89,7 +89,7 @@ class ChatTemplate:
 
         if len(source) > MAX_SOURCE:
             raise TemplateError(f"the chat template has {len(source)} characters; at most {MAX_SOURCE} are accepted")
-        self._source = source
+        self.source = source
         self._variables = dict(variables)
         self._control = ControlTokens(control)
         self._environment = TemplateEnvironment()
@@ -123,7 +123,7 @@ class ChatTemplate:
         size, now = sum(map(len, known)), datetime.now()
         end = ""
         if continue_final_message is not False:
-            end = nonce_for(self._source, *known)
+            end = nonce_for(self.source, *known)
             field = "content" if continue_final_message is True else check_text("continue_final_message", continue_final_message)
             final = open_end(conversation[-1], field, end)
 
@@ -137,7 +137,7 @@ class ChatTemplate:
         text = rendered(given)
         if end and final.strip() not in text:
             raise TemplateError("the chat template rewrites the final message, so it cannot be continued")
-        nonce = nonce_for(self._source, text, end, *known)
+        nonce = nonce_for(self.source, text, end, *known)
         control = self._control
 
         def marked_by(rule: Callable[[str, str, bool], str]) -> dict[str, Any]:

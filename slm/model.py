@@ -4,6 +4,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
@@ -14,6 +15,7 @@ from slm import _core
 from slm.chat import Documents, Messages, Tools, template_keywords
 from slm.errors import ClosedError, TemplateError, UnsupportedError
 from slm.families.downloads import DEFAULT_MODEL
+from slm.families.tool_calls import Style, style_of
 from slm.generation import Run, Stream, echo_of, run_batch
 from slm.html import table
 from slm.options import (
@@ -28,7 +30,7 @@ from slm.options import (
     refuse_type,
     shown,
 )
-from slm.output import Forward, Kind, Output, Perplexity, Score
+from slm.output import Forward, Kind, Output, Perplexity, Score, ToolCall
 from slm.overflow import Fitted, check_fit, fit_chat, fit_prompt
 from slm.progress import Progress
 from slm.scoring import measure_perplexity, score_pairs
@@ -114,7 +116,8 @@ class Model:
         """Answer a conversation: mappings with role and content, or one question as a str. options: those of GenerateOptions.
 
         tools, documents, chat_template, continue_final_message: as in Tokenizer.apply_chat_template; chat_template_kwargs: what
-            else the template reads, such as {"enable_thinking": False}. A call of a tool comes back as the text of the answer.
+            else the template reads, such as {"enable_thinking": False}. With tools, calls in the answer are Output.tool_calls,
+            if the template shows them in a style that slm knows; Output.message and messages with the role "tool" go on.
         Text in messages, tools and documents never becomes control tokens. Raises TemplateError when the model has no chat
         template or it refuses the conversation, and what generate() raises.
         """
@@ -130,7 +133,17 @@ class Model:
             return tokenizer.apply_chat_template(messages, **keywords)
 
         fitted = fit_chat(render, messages, self.context, record, tokenizer.bos_id)
-        return self._answer(fitted, record, "chat.completion")
+        answer: Any = self._answer(fitted, record, "chat.completion")
+        if tools is None or record.echo:
+            return answer
+        style = style_of(tokenizer._template(chat_template, tools).source)
+        if style is None:
+            return answer
+        if isinstance(answer, list):
+            answer = [with_calls(each, tokenizer, style) for each in answer]
+        else:
+            answer = with_calls(answer, tokenizer, style)
+        return answer
 
     # asyncio is imported with the first of these calls, not with slm.
     @overload
@@ -167,7 +180,8 @@ class Model:
         chat_template: str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Session:
-        """A conversation that keeps its KV state between turns. system: its system message; the others: as in chat()."""
+        """A conversation that keeps its KV state between turns. system: its system message; the others: as in chat(),
+        but a call of a tool comes back as the text of the answer."""
         self._refuse_embedder("session")
         return Session(self, system, template_keywords(tools, documents, chat_template, chat_template_kwargs))
 
@@ -328,6 +342,13 @@ class Model:
         echo = echo_of(core, self.tokenizer, prompt.ids, options, self.threads)
         start = (core.session(), self.tokenizer, self.end_ids, prompt.ids, options)
         return Run(*start, threads=self.threads, kind=kind, n_cut=prompt.n_cut, echo=echo)
+
+
+def with_calls(output: Output, tokenizer: Tokenizer, style: Style) -> Output:
+    """The output with the calls in its text as its tool_calls."""
+    text = output.text if style.mark in output.text else tokenizer.decode(output.tokens)  # the mark can be a control token
+    content, calls = style.read(text)
+    return replace(output, text=content, tool_calls=[ToolCall(*call) for call in calls]) if calls else output
 
 
 def load(

@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass, field
 from html import escape
 from itertools import accumulate
+from json import dumps
 from time import time
 from typing import Any, Literal
 
@@ -88,6 +89,15 @@ class Logprob:
         return self.bytes.decode("utf-8", "replace")
 
 
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool that the model wants called. id: what the message with its result names as "tool_call_id"; drawn by chance."""
+
+    name: str
+    arguments: dict[str, Any]
+    id: str = field(default_factory=lambda: os.urandom(5).hex()[:9], compare=False)
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Output:
     """One finished generation; str() is its text.
@@ -99,6 +109,7 @@ class Output:
                    exception, whose attribute `output` this then is, came before the end
     seed:          what to pass to get the same text again; of n answers, with n, in the same place
     kind:          "chat.completion", the answer of a conversation, or "text_completion"
+    tool_calls:    of chat() with tools: what the answer calls, taken out of the text; what is no whole call stays there
     """
 
     text: str
@@ -109,6 +120,19 @@ class Output:
     timings: Timings = field(kw_only=True)
     seed: int = field(kw_only=True)
     kind: Kind = field(default="text_completion", kw_only=True)
+    tool_calls: list[ToolCall] = field(default_factory=list, kw_only=True)
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """The answer as a message of the conversation that goes on. Results of tools follow it, each a message with the role
+        "tool", the call's id as "tool_call_id", and "content"."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.text}
+        if self.tool_calls:
+            message["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in self.tool_calls
+            ]
+        return message
 
     def to_openai(self, *, model: str = "slm") -> dict[str, Any]:
         """As the OpenAI client's model_dump() gives an answer, without the fields that would be None for every answer of slm, but
@@ -117,13 +141,19 @@ class Output:
         prompt_tokens_details.cached_tokens counts what a session, or another prompt of the batch, had already computed.
         """
         chat = self.kind == "chat.completion"
-        said = {"message": {"role": "assistant", "content": self.text, "refusal": None}} if chat else {"text": self.text}
+        said: dict[str, Any] = {"message": self.message | {"refusal": None}} if chat else {"text": self.text}
+        finish_reason: str | None = self.finish_reason
+        if self.tool_calls:
+            said["message"]["content"] = self.text or None
+            for call in said["message"]["tool_calls"]:
+                call["function"]["arguments"] = dumps(call["function"]["arguments"], ensure_ascii=False)
+            finish_reason = "tool_calls" if finish_reason == "stop" else finish_reason
         return {
             "id": f"{'chatcmpl' if chat else 'cmpl'}-{os.urandom(16).hex()}",
             "object": self.kind,
             "created": int(time()),
             "model": model,
-            "choices": [{"index": 0, **said, "logprobs": self._openai_logprobs(), "finish_reason": self.finish_reason}],
+            "choices": [{"index": 0, **said, "logprobs": self._openai_logprobs(), "finish_reason": finish_reason}],
             "usage": {
                 "prompt_tokens": self.usage.prompt_tokens,
                 "completion_tokens": self.usage.completion_tokens,
@@ -161,7 +191,8 @@ class Output:
         return f"{len(self.tokens)} tokens{cut}, finish_reason={self.finish_reason!r}, seed={self.seed}, {rate:.1f} tokens/s"
 
     def __repr__(self) -> str:
-        return f"Output({start_of(self.text)!r}, {self._summary()})"
+        calls = "".join(f", calls {call.name}" for call in self.tool_calls)
+        return f"Output({start_of(self.text)!r}{calls}, {self._summary()})"
 
     def _repr_html_(self) -> str:
         if self.logprobs and self.logprobs[-1].bytes:

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calls of tools in answers: each style read as published templates write it, what is no call left alone, a whole round."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import slm
+from slm.families.tool_calls import STYLES, style_of
+
+CHAT = Path(__file__).parent / "data" / "chat"
+SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
+CALLS = [("weather", {"city": "Århus", "days": 3, "more": {"a": [1, None, "}"]}}), ("nothing", {})]
+
+
+def written(template, calls):
+    """The answer that a template writes of calls: what stands between the prompt and the end of the turn."""
+    from slm.chat import ChatTemplate
+
+    tool_calls = [{"id": "123456789", "type": "function", "function": {"name": n, "arguments": a}} for n, a in calls]
+    question = [{"role": "user", "content": "x"}]
+    chat = ChatTemplate(template, SPECIAL, [])
+    prompt, _ = chat.render(question, True)
+    whole, _ = chat.render([*question, {"role": "assistant", "content": "", "tool_calls": tool_calls}], False)
+    assert whole.startswith(prompt.removesuffix("<think>\n"))
+    return whole[len(prompt.removesuffix("<think>\n")) :]
+
+
+@pytest.mark.parametrize(
+    ("name", "n_calls", "ends"),
+    [("thinking", 2, "<|im_end|>\n"), ("inst", 2, "</s>"), ("header_ids", 1, "<|eot_id|>")],
+)
+def test_what_templates_write_is_read_back(name, n_calls, ends):
+    template = (CHAT / f"{name}.jinja").read_text()
+    answer = written(template, CALLS[:n_calls])
+    text, calls = style_of(template).read(answer[: answer.rindex(ends)])
+    assert (text.replace("<think>\n\n</think>", "").strip(), calls) == ("", CALLS[:n_calls])
+
+
+def test_templates_without_a_known_style_have_none():
+    for name in ("turns", "plain_roles", "documents"):
+        assert style_of((CHAT / f"{name}.jinja").read_text()) is None
+
+
+CALL = '{"name": "f", "arguments": {}}'
+TAGGED, LIST, BARE = (style.read for style in STYLES)
+
+
+@pytest.mark.parametrize(
+    ("read", "answer", "text", "calls"),
+    [
+        (TAGGED, 'Let me see. <tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call> ', "Let me see.", [("f", {"a": 1})]),
+        (TAGGED, '<tool_call>\n{"name": "f", "arguments": "{\\"a\\": 1}"}', "", [("f", {"a": 1})]),  # cut before its end
+        (TAGGED, f"<tool_call>{CALL}</tool_call><tool_call>{{</tool_call>", "<tool_call>{</tool_call>", [("f", {})]),
+        (LIST, '[TOOL_CALLS][{"name": "f", "arguments": {}}]', "", [("f", {})]),
+        (BARE, '<|python_tag|>{"name": "f", "parameters": {"a": "b"}}', "", [("f", {"a": "b"})]),
+    ],
+)
+def test_variants(read, answer, text, calls):
+    assert read(answer) == (text, calls)
+
+
+BROKEN = [
+    "", "Hello", "{", "[]", "null", "<tool_call>", "</tool_call>", "<tool_call></tool_call>", "[TOOL_CALLS]", "[TOOL_CALLS] [1]",
+    '{"name": "Ada", "age": 36}', '{"name": 1, "parameters": {}}', '{"name": "f", "parameters": [1]}', '[{"name": "f"}]',
+    '<tool_call>{"name": "f", "arguments": 1}',
+    '[TOOL_CALLS] [{"name": "f", "arguments": {}}, 3]', '{"name": "f", "parameters": ' + "9" * 5000 + "}",
+    "[TOOL_CALLS]" + "[" * 100_000, "<tool_call>" + '{"a":' * 100_000, "{" * 100_000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_what_is_no_call_stays_text(style):
+    for answer in BROKEN:
+        assert style.read(answer) == (answer, [])
+
+
+PIECES = ["<tool_call>", "</tool_call>", "[TOOL_CALLS]", '{"name": "f"', ', "arguments": {}}', "[", "]", "x"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(PIECES)))
+def test_nothing_raises(pieces):
+    for style in STYLES:
+        text, calls = style.read("".join(pieces))
+        assert isinstance(text, str)
+        assert all(isinstance(name, str) and isinstance(arguments, dict) for name, arguments in calls)
+
+
+def weather(city: str) -> str:
+    """Get the weather.
+
+    Args:
+        city: The city
+    """
+    return f"rain in {city}"
+
+
+def test_a_round_with_a_tool(smollm2):
+    template = (CHAT / "thinking.jinja").read_text()
+    messages = [{"role": "user", "content": "What is the weather in Oslo?"}]
+    call = '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
+    options = {"tools": [weather], "chat_template": template, "constrain": slm.choice([call])}
+    output = smollm2.chat(messages, **options)
+    assert (output.text, output.tool_calls) == ("", [slm.ToolCall("weather", {"city": "Oslo"})])
+    assert "calls weather" in repr(output)
+    choice = output.to_openai()["choices"][0]
+    assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", None)
+    assert json.loads(choice["message"]["tool_calls"][0]["function"]["arguments"]) == {"city": "Oslo"}
+    result = {"role": "tool", "tool_call_id": output.tool_calls[0].id, "content": weather(**output.tool_calls[0].arguments)}
+    text = smollm2.tokenizer.apply_chat_template([*messages, output.message, result], chat_template=template, tokenize=False)
+    assert text.index(call) < text.index("rain in Oslo")
+    outputs = smollm2.chat(messages, n=2, temperature=1.0, **options)
+    assert [each.tool_calls for each in outputs] == [output.tool_calls] * 2
+    del options["tools"]
+    assert smollm2.chat(messages, **options).text == call
