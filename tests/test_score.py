@@ -231,12 +231,12 @@ def test_windows_come_in_parts(tmp_path, monkeypatch):
     whole, lengths = model.perplexity(ids, stride=7), []
     core = model._core
 
-    def score(texts, counts, threads):
+    def score(texts, counts, threads, **options):
         lengths.append(len(texts))
-        return core.score(texts, counts, threads)
+        return core.score(texts, counts, threads, **options)
 
     monkeypatch.setattr(scoring, "MOST_TOKENS", 160)
-    found = scoring.measure_perplexity(SimpleNamespace(score=score), None, model.vocab_size, 40, ids, 7, model.threads)
+    found = scoring.measure_perplexity(SimpleNamespace(score=score), None, model.vocab_size, 40, ids, 7, model.threads, False)
     assert (found, lengths) == (whole, [4, 4, 2])
 
 
