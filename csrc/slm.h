@@ -667,6 +667,8 @@ slm_status slm_generation_create(slm_session *session, slm_tokenizer *tokenizer,
                                  slm_error *error);
 /* Runs until there is text to show (whole: until the end). Cancelled: what was generated stays and a later call goes on. */
 slm_status slm_generation_next(slm_generation *generation, bool whole, const slm_call *call, slm_chunk *chunk, slm_error *error);
+/* What has come since the last chunk, without running: also behind a call that was cancelled or failed. */
+void slm_generation_chunk(slm_generation *generation, slm_chunk *chunk);
 void slm_generation_release(slm_generation *generation); /* NULL is fine */
 
 /* Many prompts at once: the next tokens of up to SLM_BATCH_MOST texts are the columns of the same linears. What prompts have in

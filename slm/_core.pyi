@@ -223,6 +223,9 @@ class Generation:
         After a KeyboardInterrupt, or an exception of a processor, what was generated so far stays and the next call goes on.
         """
 
+    def so_far(self) -> Chunk:
+        """The next piece, as far as it has come: where an exception has ended next(), what that leaves."""
+
     def close(self) -> None: ...
 
 class Tokenizer:

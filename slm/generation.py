@@ -127,7 +127,8 @@ class Result:
         self.seconds = prefill, decode
         logprobs = None if rows is None else [logprob_of(self.tokenizer, *row) for row in rows]
         if logprobs is not None:
-            self.logprobs = (self.logprobs or []) + logprobs
+            self.logprobs = self.logprobs or []
+            self.logprobs += logprobs
         if self.echo is not None and not self.began:
             text, tokens = self.echo.text + text, self.echo.tokens + tokens
             logprobs = None if logprobs is None else (self.echo.logprobs or []) + logprobs
@@ -143,7 +144,8 @@ class Result:
         return Usage(self.n_prompt, len(self.tokens), self.n_cut, self.n_drafted, self.n_accepted)
 
     def output(self, seed: int, kind: Kind) -> Output:
-        text, tokens, logprobs = "".join(self.texts), self.tokens, self.logprobs
+        text, tokens = "".join(self.texts), list(self.tokens)
+        logprobs = None if self.logprobs is None else list(self.logprobs)
         if self.echo is not None:
             text, tokens = self.echo.text + text, self.echo.tokens + tokens
             logprobs = None if logprobs is None else (self.echo.logprobs or []) + logprobs
@@ -188,7 +190,10 @@ class Run:
 
     def advance(self) -> Chunk:
         """Run to the next piece of text."""
-        return self._result.add(self._generation.next(False, self._threads, 0, self._processors))
+        return self._run(False)
+
+    def _run(self, whole: bool) -> Chunk:
+        return self._result.add(self._generation.next(whole, self._threads, 0, self._processors))
 
     def close(self) -> None:
         self._generation.close()
@@ -219,11 +224,11 @@ class Run:
         return self._result.output(self._seed, self._kind)
 
     def finish(self) -> Output:
-        """Run to the end, piece by piece so that an exception finds those before it, and free the session."""
+        """Run to the end and free the session; an exception has what came before it."""
         try:
-            while self.finish_reason is None:
-                self.advance()
+            self._run(True)
         except BaseException as error:
+            self._result.add(self._generation.so_far())
             error.output = self.output  # type: ignore[attr-defined]
             raise
         finally:

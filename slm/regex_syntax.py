@@ -105,8 +105,8 @@ class Reader:
         match = REPEAT.match(self.pattern, self.at)
         if match is None or match[0] == "{}":
             return None
-        least = int(match[1] or 0)
-        most = int(match[3]) if match[3] else None if match[2] else least
+        least = bound(match[1] or "0")
+        most = bound(match[3]) if match[3] else None if match[2] else least
         if max(least, most or 0) > MOST_REPEATS or (most is not None and most < least):
             self.refuse(f"a repetition must be from m to n, 0 <= m <= n <= {MOST_REPEATS}")
         self.at = match.end()
@@ -181,3 +181,8 @@ class Reader:
     def member(self) -> Ranges:
         start, sign = self.at, self.next()
         return self.escape(start, in_set=True) if sign == "\\" else [(ord(sign), ord(sign))]
+
+
+def bound(digits: str) -> int:
+    """Of a repetition: nine digits tell one that is too large as well as thousands, which int() does not take."""
+    return int(digits.lstrip("0")[:9] or 0)

@@ -227,3 +227,14 @@ def test_a_processor_that_raises_keeps_the_output(smollm2):
     with pytest.raises(LookupError) as caught:
         smollm2.generate(["Once", "Once upon"], processors=limit)
     assert all(output.tokens for output in caught.value.output)
+
+
+def test_what_a_stream_gave_stays_as_it_was(smollm2, story):
+    with smollm2.stream("Once", max_tokens=30, ignore_eos=True, logprobs=1) as stream:
+        next(stream)
+        first = stream.output
+        n = len(first.tokens)
+        list(stream)
+        assert (len(first.tokens), len(first.logprobs)) == (n, n)
+        assert stream.output.tokens == story.tokens
+        assert [item.token for item in stream.output.logprobs] == story.tokens

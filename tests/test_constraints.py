@@ -110,6 +110,7 @@ def test_time_is_linear() -> None:
         (r"[\d-z]", 1),
         (r"a{3,2}", 1),
         (r"a{100001}", 1),
+        pytest.param("a{" + "9" * 5000 + "}", 1, id="digits"),
         (r"\p{L}", 0),
         (r"\u12", 0),
         ("a\\", 2),

@@ -74,6 +74,12 @@ static slm_status advance(slm_generation *g, const slm_call *call, slm_clock *cl
     return status ? status : slm_sequence_accept(s, rules, g->session, 0, clock, error);
 }
 
+void slm_generation_chunk(slm_generation *g, slm_chunk *chunk) {
+    slm_sequence_chunk(&g->sequence, &g->rules, chunk);
+    chunk->prefill_seconds = g->prefill_seconds;
+    chunk->decode_seconds = g->decode_seconds;
+}
+
 slm_status slm_generation_next(slm_generation *g, bool whole, const slm_call *call, slm_chunk *chunk, slm_error *error) {
     slm_sequence *s = &g->sequence;
     if (s->broken) return slm_fail(error, s->broken, -1, "an earlier failure lost text of this generation");
@@ -88,9 +94,6 @@ slm_status slm_generation_next(slm_generation *g, bool whole, const slm_call *ca
         *(prefill ? &g->prefill_seconds : &g->decode_seconds) += now - start;
         start = now;
     }
-    if (status) return status;
-    slm_sequence_chunk(s, &g->rules, chunk);
-    chunk->prefill_seconds = g->prefill_seconds;
-    chunk->decode_seconds = g->decode_seconds;
-    return SLM_OK;
+    if (!status) slm_generation_chunk(g, chunk);
+    return status;
 }

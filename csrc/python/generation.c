@@ -284,6 +284,17 @@ static PyObject *generation_next(PyObject *object, PyObject *args, PyObject *kwa
     return result;
 }
 
+static PyObject *generation_so_far(PyObject *object, PyObject *unused) {
+    (void)unused;
+    slm_py_generation *self = (slm_py_generation *)object;
+    slm_py_state *state = slm_py_state_of(Py_TYPE(object));
+    slm_chunk chunk;
+    if (self->running) return PyErr_Format(state->BusyError, "the generation is running in another thread");
+    if (!self->generation) return PyErr_Format(state->ClosedError, "the generation is closed");
+    slm_generation_chunk(self->generation, &chunk);
+    return chunk_object(&chunk, self->n_logprobs);
+}
+
 static PyObject *generation_close(PyObject *object, PyObject *unused) {
     (void)unused;
     slm_py_generation *self = (slm_py_generation *)object;
@@ -395,9 +406,10 @@ end:
 static PyMethodDef methods[] = {
     {"next", (PyCFunction)(void (*)(void))generation_next, METH_VARARGS | METH_KEYWORDS,
      "next(whole, threads=0, prefill_chunk=0, processors=())\n--\n\nText, token ids, finish reason; prefill and decode seconds, "
-     "prompt tokens "
-     "that "
-     "others have run, drafted tokens and those of them that were drawn, all so far; log-probabilities of the new tokens."},
+     "prompt tokens that others have run, drafted tokens and those of them that were drawn, all so far; log-probabilities of the "
+     "new tokens."},
+    {"so_far", generation_so_far, METH_NOARGS,
+     "so_far()\n--\n\nThe next piece, as far as it has come: where an exception has ended next(), what that leaves."},
     {"close", generation_close, METH_NOARGS, "close()\n--\n\nStop here; the session is free again."},
     {NULL, NULL, 0, NULL},
 };
