@@ -75,7 +75,8 @@ static void wait_while(atomic_uint *word, unsigned value) {
     pthread_mutex_unlock(&pool.lock);
 }
 
-/* After a sequentially consistent store to a word: either the sleeper sees the store, or we see the sleeper. */
+/* After a sequentially consistent exchange of a word: either the sleeper sees the new value, or we see the sleeper. A store would
+ * do by the language's rules, but qemu gives aarch64's store-release and the load-acquire behind it no order. */
 static void wake_sleepers(void) {
     if (!atomic_load(&pool.parked)) return;
     pthread_mutex_lock(&pool.lock);
@@ -94,7 +95,7 @@ void slm_team_barrier(slm_team *team) {
     if (atomic_fetch_add_explicit(&shared->arrived, 1, memory_order_acq_rel) + 1 == count) {
         atomic_store_explicit(&shared->arrived, 0, memory_order_relaxed);
         atomic_store_explicit(&shared->next, 0, memory_order_relaxed);
-        atomic_store(&shared->phase, phase + 1);
+        atomic_exchange(&shared->phase, phase + 1);
         wake_sleepers();
     } else {
         wait_while(&shared->phase, phase);
