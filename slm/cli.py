@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, fields
@@ -20,13 +21,23 @@ from slm.errors import quoted
 from slm.families.downloads import DEFAULT_MODEL
 from slm.generation import Stream
 from slm.options import DRAFTS, MAX_TEMPERATURE, OVERFLOW
+from slm.output import Output, Usage
 
 BAR_DELAY = 0.7  # seconds a load may take before it shows a bar
 SOURCES = "a path, a name that `slm models` lists, or a name on the Hugging Face Hub: org/name, org/name:file.gguf"
 LOAD_OPTIONS = ("context", "kv", "precision", "quantize", "threads", "revision", "offline")
 TEMPLATE_OPTIONS = ("system", "tools", "chat_template_kwargs")
-NOT_OPTIONS = ("n", "logprobs", "echo", "processors", "constrain")  # of the API alone: an answer on stdout is one text
+NOT_OPTIONS = ("constrain", "processors")  # for the first stand --choice, --regex and --json-schema; the others are functions
 GENERATE_OPTIONS = tuple(field.name for field in fields(slm.GenerateOptions) if field.name not in NOT_OPTIONS)
+UNDO_DEPTH = 8  # turns that /undo can take back: each keeps up to 64 positions of the cache for itself
+CHAT_COMMANDS = {
+    "/undo": "take the last message and its answer back",
+    "/reset": "begin again",
+    "/save FILE": "write the conversation to a file",
+    "/load FILE": "go on with the conversation in a file, by the same model",
+    "/help": "show this list",
+    "/exit": "end, as Ctrl-D does",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -131,21 +142,42 @@ def build_parser() -> Parser:
         choices=OVERFLOW,
         help="what to leave out of a prompt that does not fit the context (default error: nothing, it is refused)",
     )
+    group = running.add_argument_group("form of the answer", "any, unless one of these is given")
+    group.add_argument("--choice", action="append", metavar="TEXT", help="one of these texts; give it several times")
+    group.add_argument("--regex", metavar="PATTERN", help="what a regular expression matches")
+    group.add_argument("--json-schema", metavar="FILE", help="JSON as the JSON Schema in a file describes it")
     group = running.add_argument_group("chat template")
     group.add_argument("--system", metavar="TEXT", help="the system message (default: the model's own)")
     group.add_argument(
-        "--tools", metavar="FILE", help="a JSON file with a list of tools, as their schemas; calls are shown as text"
+        "--tools",
+        metavar="FILE",
+        help="a JSON file with a list of tools, as their schemas; without --json calls are shown as text",
     )
     group.add_argument(
         "--chat-template-kwargs", metavar="JSON", help="""what else the template reads: '{"enable_thinking": false}'"""
     )
 
+    group = running.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help="print every field of an answer, as a line of JSON, once it is whole")
+    group.add_argument(
+        "--logprobs", type=int, metavar="K", help="with --json: how likely each token was, and the K likeliest in its place"
+    )
+
     command = commands.add_parser("run", parents=[running], help="answer a prompt", description="Answer a prompt, on stdout.")
     command.add_argument("--raw", action="store_true", help="continue the text as it is, without the model's chat template")
-    command.add_argument("prompt", nargs="?", metavar="PROMPT", help="the prompt; - or none at all reads it from stdin")
+    command.add_argument("--echo", action="store_true", default=None, help="begin with the prompt")
+    command.add_argument("--n", type=int, metavar="N", help="N answers, with an empty line between them (default 1)")
+    add_text(command, "prompt")
     command.set_defaults(function=run)
 
-    command = commands.add_parser("chat", parents=[running], help="hold a conversation", description="Hold a conversation.")
+    command = commands.add_parser(
+        "chat",
+        parents=[running],
+        help="hold a conversation",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Hold a conversation: each line is a message. Piped in, they are answered one after another.",
+        epilog=f"commands at a terminal (a message that begins with / has a space before it):\n{chat_commands()}",
+    )
     command.set_defaults(function=chat)
 
     command = commands.add_parser("models", help="list the known models", description="List the models that slm knows by name.")
@@ -181,55 +213,151 @@ def build_parser() -> Parser:
     form.add_argument("--ids", action="store_true", help="print the ids alone, on one line")
     form.add_argument("--json", action="store_true", help="print id, piece and place in the text of each, as a line of JSON")
     form.add_argument("--decode", action="store_true", help="the other way: TEXT holds ids, print their text")
-    command.add_argument("text", nargs="?", metavar="TEXT", help="the text; - or none at all reads it from stdin")
+    add_text(command, "text")
     command.set_defaults(function=tokenize)
     return parser
 
 
+def add_text(command: argparse.ArgumentParser, what: str) -> None:
+    group = command.add_mutually_exclusive_group()
+    group.add_argument("-f", "--file", metavar="FILE", help=f"read the {what} from a file")
+    group.add_argument(what, nargs="?", metavar=what.upper(), help=f"the {what}; - or none at all reads it from stdin")
+
+
+def chat_commands() -> str:
+    return "\n".join(f"  {name:<12}{what}" for name, what in CHAT_COMMANDS.items())
+
+
 def run(args: argparse.Namespace) -> None:
-    prompt = given_text(args.prompt, "prompt")
+    prompt = given_text(args.prompt, "prompt", args.file)
     refuse_model(args.prompt)
+    options = generate_options(args)
     with open_model(args) as model:
-        tokenizer = model.tokenizer
-        templated = not args.raw and tokenizer is not None and bool(tokenizer.chat_templates)
+        templated = not args.raw and has_template(model)
         for option in TEMPLATE_OPTIONS:
             if getattr(args, option) is not None and not templated:
                 raise ValueError(f"--{option.replace('_', '-')} needs a model with a chat template, and no --raw")
         if not args.raw and not templated:
             note("the model has no chat template; it continues the text")
-        if templated and tokenizer is not None:
-            system = [] if args.system is None else [{"role": "system", "content": args.system}]
-            messages = [*system, {"role": "user", "content": prompt}]
-            options = template_options(args)
-            keywords = template_keywords(options["tools"], None, None, options["chat_template_kwargs"])
-            prompt = tokenizer.apply_chat_template(messages, **keywords)
-        show(model.stream(prompt, **generate_options(args)))
+        messages = [] if args.system is None else [{"role": "system", "content": args.system}]
+        messages.append({"role": "user", "content": prompt})
+        template = template_options(args)
+        if args.json or args.n is not None:
+            answer: Any = model.chat(messages, **template, **options) if templated else model.generate(prompt, **options)
+            show_whole(answer if isinstance(answer, list) else [answer], args.json)
+            return
+        if templated and model.tokenizer is not None:
+            keywords = template_keywords(template["tools"], None, None, template["chat_template_kwargs"])
+            show(model.stream(model.tokenizer.apply_chat_template(messages, **keywords), **options), model)
+        else:
+            show(model.stream(prompt, **options), model)
 
 
 def chat(args: argparse.Namespace) -> None:
     talking = sys.stdin.isatty()
     with open_model(args) as model:
-        session = model.session(args.system, **template_options(args))
+        talk = Talk(model, args)
         if talking:
-            with suppress(ImportError):  # gives input() editing and history; not every Python is built with it
+            # Gives input() editing, and the lines typed before; not every Python is built with it. They are in no file: what is
+            # said to a model on one's own computer is written down when /save says so.
+            with suppress(ImportError):
                 import readline  # noqa: F401
 
-            note(f"{quoted(model.info.name)}: Ctrl-C ends an answer, Ctrl-D the conversation")
+            note(f"{quoted(model.info.name)}: Ctrl-C ends an answer, Ctrl-D the conversation, /help lists commands")
+        leaving = False
         while True:
             try:
-                text = input("> " if talking else "")
+                text = ask() if talking else input()
             except EOFError:
+                if talking:
+                    print(file=sys.stderr)
                 return
-            if not text.strip():
+            except KeyboardInterrupt:
+                if leaving or not talking:
+                    raise
+                leaving = True
+                print(file=sys.stderr)
+                note("Ctrl-C once more ends the conversation, as Ctrl-D does")
                 continue
-            stream = session.stream(text, **generate_options(args))
+            leaving = False
             try:
-                show(stream)
+                if talking and re.match(r"/[a-z]+(\s|$)", text):
+                    if text.strip() == "/exit":
+                        return
+                    talk.obey(text.strip())
+                elif text.strip():
+                    talk.say(text)
             except KeyboardInterrupt:
                 if not talking:
                     raise
-                stream.close()
                 print(flush=True)
+            except (slm.Error, OSError, ValueError) as error:
+                if not talking:
+                    raise
+                note(sentence(error))
+
+
+class Talk:
+    """What `slm chat` holds: a session, and what it was before its last turns. Without a chat template there is no conversation,
+    and the model continues each text by itself."""
+
+    def __init__(self, model: slm.Model, args: argparse.Namespace) -> None:
+        self.model, self.args = model, args
+        self.options = generate_options(args)
+        self.earlier: deque[slm.Session] = deque(maxlen=UNDO_DEPTH)
+        self.session = self.new_session() if has_template(model) else None
+        if self.session is None:
+            for option in TEMPLATE_OPTIONS:
+                if getattr(args, option) is not None:
+                    raise ValueError(f"--{option.replace('_', '-')} needs a model with a chat template")
+            note("the model has no chat template; it continues each text by itself")
+
+    def new_session(self) -> slm.Session:
+        return self.model.session(self.args.system, **template_options(self.args))
+
+    def say(self, text: str) -> None:
+        """A message and its answer, of which an exception leaves what was shown in the conversation."""
+        if self.session is None:
+            self.answer(self.model, text)
+            return
+        before = self.session.fork()
+        try:
+            self.answer(self.session, text)
+        finally:
+            if len(self.session.messages) > len(before.messages):
+                self.earlier.append(before)
+
+    def answer(self, speaker: slm.Model | slm.Session, text: str) -> None:
+        if not self.args.json:
+            show(speaker.stream(text, **self.options), self.model)
+        elif isinstance(speaker, slm.Session):
+            show_whole([speaker.send(text, **self.options)], True)
+        else:
+            show_whole([speaker.generate(text, **self.options)], True)
+
+    def obey(self, command: str) -> None:
+        name, _, path = command.partition(" ")
+        path = os.path.expanduser(path.strip())
+        if command == "/help":
+            print(chat_commands(), file=sys.stderr)
+            return
+        if self.session is None:
+            raise ValueError(f"{name} is for a conversation, which takes a model with a chat template")
+        if command == "/reset":
+            self.session = self.new_session()
+            self.earlier.clear()
+        elif command == "/undo":
+            if not self.earlier:
+                raise ValueError(f"no turn is left to take back; /undo knows the last {UNDO_DEPTH} since /load or /reset")
+            self.session = self.earlier.pop()
+        elif name == "/save" and path:
+            self.session.save(path)
+        elif name == "/load" and path:
+            self.session = slm.Session.open(self.model, path)
+            self.earlier.clear()
+        else:
+            raise ValueError(f"{quoted(command)} is no command; the commands are {', '.join(CHAT_COMMANDS)}")
+        note(f"the conversation has {len(self.session.messages)} messages", faint=True)
 
 
 def models(args: argparse.Namespace) -> None:
@@ -282,7 +410,7 @@ def read_pair(line: str, number: int) -> tuple[Any, Any]:
 
 
 def tokenize(args: argparse.Namespace) -> None:
-    text = given_text(args.text, "text")
+    text = given_text(args.text, "text", args.file)
     refuse_model(args.text)
     tokenizer = slm.load_tokenizer(args.model, revision=args.revision, offline=args.offline)
     if args.decode:
@@ -322,10 +450,29 @@ def open_model(args: argparse.Namespace) -> Iterator[slm.Model]:
 
 
 def generate_options(args: argparse.Namespace) -> dict[str, Any]:
-    options = {name: value for name in GENERATE_OPTIONS if (value := getattr(args, name)) is not None}
+    """As Model.generate() takes them; chat has all but n and echo."""
+    options = {name: value for name in GENERATE_OPTIONS if (value := getattr(args, name, None)) is not None}
     if "logit_bias" in options:
         options["logit_bias"] = dict(options["logit_bias"])
+    if "logprobs" in options and not args.json:
+        raise ValueError("--logprobs is shown with --json")
+    forms = [f"--{name.replace('_', '-')}" for name in ("choice", "regex", "json_schema") if getattr(args, name) is not None]
+    if len(forms) > 1:
+        raise ValueError(f"{' and '.join(forms)}: an answer has one form")
+    if args.choice is not None:
+        options["constrain"] = slm.choice(args.choice)
+    elif args.regex is not None:
+        options["constrain"] = slm.regex(args.regex)
+    elif args.json_schema is not None:
+        schema = json_file(args.json_schema, "--json-schema")
+        if not isinstance(schema, dict):
+            raise ValueError(f"--json-schema {args.json_schema} must hold a JSON object, the schema")
+        options["constrain"] = slm.json(schema)
     return options
+
+
+def has_template(model: slm.Model) -> bool:
+    return model.tokenizer is not None and bool(model.tokenizer.chat_templates)
 
 
 def id_and_bias(text: str) -> tuple[int, float]:
@@ -340,8 +487,7 @@ def template_options(args: argparse.Namespace) -> dict[str, Any]:
     """Of the chat template, as Model.session() takes them."""
     tools = more = None
     if args.tools is not None:
-        with open(args.tools, encoding="utf-8") as file:
-            tools = from_json(file.read(), f"--tools {args.tools}")
+        tools = json_file(args.tools, "--tools")
         if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
             raise ValueError(f"--tools {args.tools} must hold a JSON array of objects, each the schema of a tool")
     if args.chat_template_kwargs is not None:
@@ -351,6 +497,11 @@ def template_options(args: argparse.Namespace) -> dict[str, Any]:
     return {"tools": tools, "chat_template_kwargs": more}
 
 
+def json_file(path: str, option: str) -> Any:
+    with open(path, encoding="utf-8") as file:
+        return from_json(file.read(), f"{option} {path}")
+
+
 def from_json(text: str, what: str) -> Any:
     try:
         return json.loads(text)
@@ -358,10 +509,9 @@ def from_json(text: str, what: str) -> Any:
         raise ValueError(f"{what} is not JSON: {error}") from error
 
 
-def show(stream: Stream) -> None:
+def show(stream: Stream, model: slm.Model) -> None:
     """Print an answer as it is made, its timings where someone looks, and to everyone that the prompt was cut."""
-    if stream.usage.cut_tokens:
-        note(f"the prompt did not fit: {stream.usage.cut_tokens} of its tokens are left out")
+    note_cut(stream.usage)
     last = ""
     with stream:
         for chunk in stream:
@@ -372,7 +522,29 @@ def show(stream: Stream) -> None:
         print(flush=True)
     if sys.stderr.isatty():
         why = "; cut at its length" if chunk.finish_reason == "length" else ""
-        note(f"{stream.timings}{why}")
+        note(f"{stream.timings}; {stream.usage.total_tokens} of {model.context} positions{why}", faint=True)
+
+
+def show_whole(answers: Sequence[Output], as_json: bool) -> None:
+    note_cut(answers[0].usage)
+    for i, answer in enumerate(answers):
+        if as_json:
+            print(json.dumps(asdict(answer), default=list), flush=True)  # bytes as OpenAI's dictionaries have them
+        else:
+            print("\n" * (i > 0) + printable(answer.text).removesuffix("\n"))
+
+
+def note_cut(usage: Usage) -> None:
+    if usage.cut_tokens:
+        note(f"the prompt did not fit: {usage.cut_tokens} of its tokens are left out")
+
+
+def ask() -> str:
+    """A line that is typed; stdout may be a file, which takes the answers alone."""
+    if sys.stdout.isatty():
+        return input("> ")
+    print("> ", end="", file=sys.stderr, flush=True)
+    return input()
 
 
 def printable(text: str) -> str:
@@ -380,15 +552,20 @@ def printable(text: str) -> str:
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text) if sys.stdout.isatty() else text
 
 
-def given_text(argument: str | None, what: str) -> str:
-    """An argument, or for "-" and for none at all what is piped in."""
+def given_text(argument: str | None, what: str, path: str | None = None) -> str:
+    """An argument, what a file holds, or for "-" and for none at all what is piped in."""
     if argument not in (None, "-"):
         return argument
-    if argument is None and sys.stdin.isatty():
-        raise ValueError(f"no {what} is given: pass it as an argument, or pipe it in")
-    text = sys.stdin.buffer.read().decode().removesuffix("\n")
+    if path is not None:
+        with open(path, "rb") as file:
+            data = file.read()
+    else:
+        if argument is None and sys.stdin.isatty():
+            raise ValueError(f"no {what} is given: pass it as an argument, or pipe it in")
+        data = sys.stdin.buffer.read()
+    text = data.decode().removesuffix("\n")
     if not text:
-        raise ValueError(f"the {what} from stdin is empty")
+        raise ValueError(f"the {what} from {path or 'stdin'} is empty")
     return text
 
 
@@ -420,8 +597,15 @@ def bar() -> Iterator[Callable[[int, int], None] | None]:
         yield progress
 
 
-def note(text: str) -> None:
-    print(f"slm: {text}", file=sys.stderr, flush=True)
+def note(text: str, faint: bool = False) -> None:
+    line = f"slm: {text}"
+    if faint and sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR"):
+        line = f"\x1b[2m{line}\x1b[0m"
+    print(line, file=sys.stderr, flush=True)
+
+
+def sentence(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -448,5 +632,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more at exit
         return 128 + signal.SIGPIPE
     except (slm.Error, OSError, ValueError, MemoryError) as error:
-        note(" ".join(str(error).split()) or type(error).__name__)
+        note(sentence(error))
         return 2

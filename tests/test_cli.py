@@ -68,10 +68,10 @@ def test_run_answers_on_stdout_and_says_nothing_else(smollm2, smollm2_path):
 
 
 def test_run_and_chat_have_every_option_of_generate():
-    for command in ("run", "chat"):
+    for command, missing in (("run", set()), ("chat", {"--n", "--echo"})):
         described = cli(command, "--help").stdout
         options = re.findall(r"--[a-z-]+", described)
-        assert {f"--{name.replace('_', '-')}" for name in GENERATE_OPTIONS} <= set(options)
+        assert {f"--{name.replace('_', '-')}" for name in GENERATE_OPTIONS} - set(options) == missing
 
 
 def test_run_takes_every_option(smollm2, smollm2_path):
@@ -118,6 +118,41 @@ def test_run_takes_every_option(smollm2, smollm2_path):
     ).text
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.removesuffix("\n") == expected.removesuffix("\n")
+
+
+def plain(output):
+    """An output as a line of JSON has it, without what differs from run to run."""
+    record = json.loads(json.dumps(dataclasses.asdict(output), default=list))
+    return {name: value for name, value in record.items() if name not in ("timings", "seed")}
+
+
+def read_back(lines):
+    records = [json.loads(line) for line in lines.splitlines()]
+    assert all(record.pop("timings")["prefill_seconds"] > 0 and record.pop("seed") >= 0 for record in records)
+    return records
+
+
+def test_several_answers_with_all_that_is_known_of_them(smollm2, smollm2_path, tmp_path):
+    (tmp_path / "question").write_text(QUESTION + "\n")
+    sampled = {"n": 2, "temperature": 1.0, "seed": 3, "max_tokens": 6}
+    options = ["--n", 2, "--temperature", 1, "--seed", 3, "--max-tokens", 6, "-f", tmp_path / "question"]
+    done = cli("run", "-m", smollm2_path, "--json", "--logprobs", 2, "--echo", *options)
+    expected = smollm2.chat(QUESTION, logprobs=2, echo=True, **sampled)
+    assert (read_back(done.stdout), done.stderr) == ([plain(output) for output in expected], "")
+    first, second = [output.text.removesuffix("\n") for output in smollm2.chat(QUESTION, **sampled)]
+    assert cli("run", "-m", smollm2_path, *options).stdout == f"{first}\n\n{second}\n"
+
+
+def test_the_form_of_an_answer(smollm2, smollm2_path, tmp_path):
+    schema = {"type": "object", "properties": {"city": {"enum": ["Rome", "Paris"]}}, "required": ["city"]}
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    for options, constrain in (
+        (("--choice", "Rome", "--choice", "Paris"), slm.choice(["Rome", "Paris"])),
+        (("--regex", "[A-Z]{3}"), slm.regex("[A-Z]{3}")),
+        (("--json-schema", tmp_path / "schema.json"), slm.json(schema)),
+    ):
+        done = cli("run", "-m", smollm2_path, *options, QUESTION)
+        assert (done.stdout, done.stderr) == (smollm2.chat(QUESTION, constrain=constrain).text + "\n", "")
 
 
 def test_run_refuses_what_is_no_bias():
@@ -228,6 +263,12 @@ ERRORS = [
     (["run", "@"], "stands where a text is expected, and is a model here; name it by -m"),
     (["tokenize", "@"], "stands where a text is expected, and is a model here; name it by -m"),
     (["inspect", "org/none.gguf"], "No such file or directory: 'org/none.gguf'"),
+    (["run", "-m", "@", "-f", "/dev/null"], "the prompt from /dev/null is empty"),
+    (["run", "-f", "x", "y"], "not allowed with argument -f/--file"),
+    (["run", "--n", "2", "-m", "@", "x"], "give a temperature"),
+    (["chat", "--logprobs", "2", "-m", "@"], "--logprobs is shown with --json"),
+    (["run", "--choice", "a", "--regex", "b", "x"], "--choice and --regex: an answer has one form"),
+    (["run", "--json-schema", __file__, "x"], "is not JSON"),
     (["walk"], "invalid choice"),
     (["inspect", __file__], "GGUF"),
     (["inspect"], "SOURCE"),
@@ -310,6 +351,49 @@ def test_chat_through_a_pipe(smollm2, smollm2_path):
     session = smollm2.session()
     expected = [session.send(text, max_tokens=8).text for text in ("My name is Ada.", "What is my name?")]
     assert (done.returncode, done.stdout, done.stderr) == (0, "".join(text.removesuffix("\n") + "\n" for text in expected), "")
+
+
+def test_chat_as_lines_of_json(smollm2, smollm2_path):
+    done = cli("chat", "-m", smollm2_path, "--max-tokens", 8, "--json", input="/undo\nWhat?\n")  # piped lines are no commands
+    session = smollm2.session()
+    expected = [plain(session.send(text, max_tokens=8)) for text in ("/undo", "What?")]
+    assert (read_back(done.stdout), done.stderr) == (expected, "")
+
+
+def test_a_model_without_template_continues_each_line(tmp_path):
+    path = tmp_path / "base.gguf"
+    gguf_writer.write_gguf(path, *gguf_writer.tiny_llama())
+    with slm.load(path) as model:
+        expected = [model.generate(text, max_tokens=5) for text in ("Hi there", "And so")]
+    done = cli("chat", "-m", path, "--max-tokens", 5, "--json", input="Hi there\nAnd so\n")
+    assert read_back(done.stdout) == [plain(output) for output in expected]
+    assert done.stderr == "slm: the model has no chat template; it continues each text by itself\n"
+    refused = cli("chat", "-m", path, "--system", "Be brief.", input="Hi\n")
+    assert (refused.returncode, refused.stderr) == (2, "slm: --system needs a model with a chat template\n")
+
+
+def test_commands_of_a_conversation(smollm2, smollm2_path, tmp_path):
+    path = tmp_path / "talk.session"
+    lines = ["My name is Ada.", "My name is Bob.", "/undo", f"/save {path}", "/undo", "/undo", f"/load {path}", "/walk"]
+    lines += ["What is my name?", f"/save {path}", "/exit"]
+    send = [(b"> ", line.encode() + b"\n") for line in lines]
+    shown, status = on_a_terminal("chat", "-m", smollm2_path, "--max-tokens", 9, send=send)
+    assert status == 0
+    session = smollm2.session()
+    usages = [session.send(text, max_tokens=9).usage for text in ("My name is Ada.", "What is my name?")]
+    saved = slm.Session.open(smollm2, path)
+    assert (saved.messages, saved.tokens) == (session.messages, session.tokens)
+    for usage in usages:
+        assert f"tokens/s); {usage.total_tokens} of {smollm2.context} positions" in shown
+    assert re.findall(r"the conversation has (\d+) messages", shown) == ["2", "2", "0", "2", "4"]
+    assert shown.count("no turn is left to take back") == 1
+    assert "'/walk' is no command; the commands are /undo, /reset, /save FILE" in shown
+
+
+def test_ctrl_c_at_the_prompt_ends_a_conversation_the_second_time(smollm2_path):
+    send = [(b"> ", b"\x03"), (b"once more[^>]*> ", b"Hi\n"), (b"> ", b"\x03"), (b"once more[^>]*> ", b"\x03")]
+    shown, status = on_a_terminal("chat", "-m", smollm2_path, "--max-tokens", 2, send=send)
+    assert (status, shown.count("once more")) == (130, 2)
 
 
 def test_chat_on_a_terminal(smollm2_path):
