@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from slm.chat import plain
+from slm.families.tool_calls import Style
 from slm.options import GenerateOptions
-from slm.output import Chunk, FinishReason, Kind, Logprob, Output, Timings, Usage
+from slm.output import Chunk, FinishReason, Kind, Logprob, Output, Timings, ToolCall, Usage
 from slm.overflow import Fitted
 from slm.progress import Progress, reported
 from slm.tokenizer import Tokenizer
@@ -16,6 +18,7 @@ from slm.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from slm import _core
 
+CALLS_DEPTH = 8  # arguments of calls lie no deeper than so in a saved session
 MOST_LOGITS = 16 << 20  # of a step over a prompt
 
 
@@ -107,10 +110,16 @@ def logprob_of(tokenizer: Tokenizer | None, token: tuple[int, float | None], *li
 
 
 class Result:
-    """What has come of one prompt so far: of n_prompt tokens, n_cached of which need not run; n_cut others were left out."""
+    """What has come of one prompt so far: of n_prompt tokens, n_cached of which need not run; n_cut others were left out.
 
-    def __init__(self, tokenizer: Tokenizer | None, n_prompt: int, n_cached: int, n_cut: int, echo: Echo | None) -> None:
-        self.tokenizer, self.echo = tokenizer, echo
+    style: how a whole answer may call tools; None where it has none to call.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer | None, n_prompt: int, n_cached: int, n_cut: int, echo: Echo | None, style: Style | None
+    ) -> None:
+        self.tokenizer, self.echo, self.style = tokenizer, echo, style
+        self.called: tuple[str, list[ToolCall]] | None = None
         self.n_prompt, self.n_cached, self.n_cut = n_prompt, n_cached, n_cut
         self.logprobs: list[Logprob] | None = None
         self.began = False
@@ -149,6 +158,11 @@ class Result:
         if self.echo is not None:
             text, tokens = self.echo.text + text, self.echo.tokens + tokens
             logprobs = None if logprobs is None else (self.echo.logprobs or []) + logprobs
+        calls: list[ToolCall] = []
+        if self.style is not None and self.tokenizer is not None and self.finish_reason is not None:
+            if self.called is None:  # once: each call has an id of its own, which the conversation goes on with
+                self.called = read_calls(self.style, self.tokenizer, text, tokens)
+            text, calls = self.called
         return Output(
             text,
             tokens,
@@ -158,7 +172,19 @@ class Result:
             timings=self.timings,
             seed=seed,
             kind=kind,
+            tool_calls=list(calls),
         )
+
+
+def read_calls(style: Style, tokenizer: Tokenizer, text: str, tokens: Sequence[int]) -> tuple[str, list[ToolCall]]:
+    """The text of an answer without the calls in it, and those."""
+    whole = text if style.mark in text else tokenizer.decode(tokens)  # the mark can be a control token
+    content, calls = style.read(whole)
+    try:
+        plain([arguments for _, arguments in calls], "calls", CALLS_DEPTH)
+    except ValueError:  # what no conversation can go on with: a lone surrogate, or nested too deep
+        calls = []
+    return (content, [ToolCall(*call) for call in calls]) if calls else (text, [])
 
 
 class Run:
@@ -180,13 +206,14 @@ class Run:
         n_cached: int = 0,
         n_cut: int = 0,
         echo: Echo | None = None,
+        style: Style | None = None,
     ) -> None:
         arguments = core_arguments(tokenizer, end_ids, options)
         self._generation = core.generate(prompt=prompt, n_held=n_cached, **arguments)
         self._threads = threads
         self._seed, self._kind = arguments["seed"], kind
         self._processors = arguments["processors"]
-        self._result = Result(tokenizer, len(prompt), n_cached, n_cut, echo)
+        self._result = Result(tokenizer, len(prompt), n_cached, n_cut, echo, style)
 
     def advance(self) -> Chunk:
         """Run to the next piece of text."""
@@ -197,10 +224,6 @@ class Run:
 
     def close(self) -> None:
         self._generation.close()
-
-    @property
-    def text(self) -> str:
-        return "".join(self._result.texts)
 
     @property
     def tokens(self) -> list[int]:
@@ -245,6 +268,7 @@ def run_batch(
     threads: int,
     kind: Kind = "text_completion",
     progress: Progress = None,
+    style: Style | None = None,
 ) -> list[Any]:
     """All prompts to their ends, together: an output of each, or a list of n, in their order."""
     arguments = core_arguments(tokenizer, end_ids, options)
@@ -255,7 +279,7 @@ def run_batch(
         for prompt, echo in zip(prompts, echoes, strict=True):
             samples = []
             for _ in range(options.n):
-                result = Result(tokenizer, len(prompt.ids), 0, prompt.n_cut, echo)
+                result = Result(tokenizer, len(prompt.ids), 0, prompt.n_cut, echo, style)
                 result.add(next(pieces))
                 samples.append(result.output(arguments["seed"], kind))
             outputs.append(samples if options.n > 1 else samples[0])
@@ -307,7 +331,7 @@ class Stream(Iterator[Chunk]):
 
     @property
     def output(self) -> Output:
-        """What came so far, as generate() would give it."""
+        """What came so far, as generate() would give it; behind the end with the calls of tools, whose text was streamed too."""
         return self._run.output
 
     @property

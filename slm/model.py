@@ -4,7 +4,6 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
@@ -30,7 +29,7 @@ from slm.options import (
     refuse_type,
     shown,
 )
-from slm.output import Forward, Kind, Output, Perplexity, Score, ToolCall
+from slm.output import Forward, Kind, Output, Perplexity, Score
 from slm.overflow import Fitted, check_fit, fit_chat, fit_prompt
 from slm.progress import Progress
 from slm.scoring import measure_perplexity, score_pairs
@@ -133,16 +132,8 @@ class Model:
             return tokenizer.apply_chat_template(messages, **keywords)
 
         fitted = fit_chat(render, messages, self.context, record, tokenizer.bos_id)
-        answer: Any = self._answer(fitted, record, "chat.completion")
-        if tools is None or record.echo:
-            return answer
-        style = style_of(tokenizer._template(chat_template, tools).source)
-        if style is None:
-            return answer
-        if isinstance(answer, list):
-            answer = [with_calls(each, tokenizer, style) for each in answer]
-        else:
-            answer = with_calls(answer, tokenizer, style)
+        style = None if record.echo else self._call_style(tools, chat_template)
+        answer: Output = self._answer(fitted, record, "chat.completion", style)
         return answer
 
     # asyncio is imported with the first of these calls, not with slm.
@@ -180,8 +171,7 @@ class Model:
         chat_template: str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Session:
-        """A conversation that keeps its KV state between turns. system: its system message; the others: as in chat(),
-        but a call of a tool comes back as the text of the answer."""
+        """A conversation that keeps its KV state between turns. system: its system message; the others: as in chat()."""
         self._refuse_embedder("session")
         return Session(self, system, template_keywords(tools, documents, chat_template, chat_template_kwargs))
 
@@ -326,29 +316,27 @@ class Model:
             raise TemplateError("the model has no tokenizer, and so no chat template")
         return self.tokenizer
 
-    def _answer(self, prompt: Fitted, options: GenerateOptions, kind: Kind) -> Any:
+    def _call_style(self, tools: Tools | None, chat_template: str | None) -> Style | None:
+        """How the model calls these tools; None where its template shows no style that is known."""
+        return None if tools is None else style_of(self._chat_tokenizer()._template(chat_template, tools).source)
+
+    def _answer(self, prompt: Fitted, options: GenerateOptions, kind: Kind, style: Style | None = None) -> Any:
         """An Output, or a list of n."""
         if options.n == 1:
-            return self._run(prompt, options, kind).finish()
+            return self._run(prompt, options, kind, style).finish()
         try:
-            return run_batch(self._open_core(), self.tokenizer, self.end_ids, [prompt], options, self.threads, kind)[0]
+            start = (self._open_core(), self.tokenizer, self.end_ids, [prompt], options, self.threads)
+            return run_batch(*start, kind=kind, style=style)[0]
         except BaseException as error:
             if hasattr(error, "output"):
                 error.output = error.output[0]
             raise
 
-    def _run(self, prompt: Fitted, options: GenerateOptions, kind: Kind) -> Run:
+    def _run(self, prompt: Fitted, options: GenerateOptions, kind: Kind, style: Style | None = None) -> Run:
         core = self._open_core()
         echo = echo_of(core, self.tokenizer, prompt.ids, options, self.threads)
         start = (core.session(), self.tokenizer, self.end_ids, prompt.ids, options)
-        return Run(*start, threads=self.threads, kind=kind, n_cut=prompt.n_cut, echo=echo)
-
-
-def with_calls(output: Output, tokenizer: Tokenizer, style: Style) -> Output:
-    """The output with the calls in its text as its tool_calls."""
-    text = output.text if style.mark in output.text else tokenizer.decode(output.tokens)  # the mark can be a control token
-    content, calls = style.read(text)
-    return replace(output, text=content, tool_calls=[ToolCall(*call) for call in calls]) if calls else output
+        return Run(*start, threads=self.threads, kind=kind, n_cut=prompt.n_cut, echo=echo, style=style)
 
 
 def load(

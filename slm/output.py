@@ -109,7 +109,8 @@ class Output:
                    exception, whose attribute `output` this then is, came before the end
     seed:          what to pass to get the same text again; of n answers, with n, in the same place
     kind:          "chat.completion", the answer of a conversation, or "text_completion"
-    tool_calls:    of chat() with tools: what the answer calls, taken out of the text; what is no whole call stays there
+    tool_calls:    of chat() and sessions with tools: what a finished answer calls, taken out of the text; what is no whole call
+                   stays there
     """
 
     text: str

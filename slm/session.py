@@ -6,11 +6,13 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import copy
+from copy import copy, deepcopy
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from slm.chat import template_keywords
+from slm.chat import Messages, plain, template_keywords
 from slm.errors import BusyError, FormatError, TemplateError, quoted
+from slm.families.tool_calls import Style
 from slm.generation import Run, Stream
 from slm.options import GenerateOptions, check_ids, check_int, refuse_type
 from slm.output import Output
@@ -21,6 +23,9 @@ from slm.tools import tool_schemas
 if TYPE_CHECKING:
     from slm.asynchronous import AsyncStream
     from slm.model import Model
+
+Said = str | Mapping[str, Any] | Messages
+SAVED_DEPTH = 3  # of a message in the JSON of a saved session
 
 
 class Session:
@@ -38,12 +43,12 @@ class Session:
         self._tokens: list[int] = []  # of the state: the core holds the first of them, all but for what _return_to() says
         self._messages: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
         self._n_system = len(self._messages)
-        self._turn_ends: list[int] = []  # per finished turn of two messages: length of the state behind it
+        self._turn_ends: list[tuple[int, int]] = []  # per finished turn: how many tokens and messages there are behind it
         # Tokens that stand for the first n messages, however the template would write those
         self._pinned: tuple[list[int], int] = ([], 0)
         self._lock = threading.Lock()
         self._turn: Run | None = None
-        self._turn_start = 0  # how many tokens it found in place
+        self._turn_start = (0, 0)  # how many tokens and messages it found in place
         self._stream: weakref.ref[Stream] | None = None
 
     @property
@@ -62,40 +67,44 @@ class Session:
     def messages(self) -> list[dict[str, Any]]:
         """The conversation so far, as mappings with role and content."""
         with self._exclusive():
-            return [message.copy() for message in self._messages]
+            return deepcopy(self._messages)
 
-    def send(self, text: str, **options: Any) -> Output:
+    def send(self, message: Said, **options: Any) -> Output:
         """Say something and get the whole answer. options: the fields of GenerateOptions.
 
+        message: what the user says, as a str; or a message, or several, as chat() takes them: the results of the tools that the
+        last answer called (its tool_calls; its own message is in the conversation), each {"role": "tool", "tool_call_id": the
+        call's id, "content": a str}.
         Raises TemplateError, ContextLengthError, BusyError, ClosedError. After any exception, a KeyboardInterrupt too, the
         conversation is as it was; what came of the answer is the exception's `output`.
         """
         with self._exclusive():
-            turn = self._begin(text, GenerateOptions.of("send", options))
+            turn = self._begin(message, GenerateOptions.of("send", options))
             try:
                 return turn.finish()
             finally:
                 self._settle()
 
-    def stream(self, text: str, **options: Any) -> Stream:
-        """Say something and get the answer as it is made. Closing the stream early keeps what was said so far."""
+    def stream(self, message: Said, **options: Any) -> Stream:
+        """send() as an iterator of Chunk. Closing it early keeps what was said so far. Calls of tools are part of the text as it
+        comes; at the end they are the stream's output.tool_calls."""
         with self._exclusive():
-            stream = Stream(self._begin(text, GenerateOptions.of("stream", options)))
+            stream = Stream(self._begin(message, GenerateOptions.of("stream", options)))
             self._stream = weakref.ref(stream)
             return stream
 
-    async def asend(self, text: str, **options: Any) -> Output:
+    async def asend(self, message: Said, **options: Any) -> Output:
         """send() for asyncio, as Model.agenerate()."""
         from slm.asynchronous import in_thread
 
-        answer: Output = await in_thread(self.send, text, **options)
+        answer: Output = await in_thread(self.send, message, **options)
         return answer
 
-    def astream(self, text: str, **options: Any) -> "AsyncStream":
+    def astream(self, message: Said, **options: Any) -> "AsyncStream":
         """stream() for `async for`, as Model.astream(). Ending it early keeps what was said so far."""
         from slm.asynchronous import AsyncStream
 
-        return AsyncStream(lambda: self.stream(text, **options))
+        return AsyncStream(lambda: self.stream(message, **options))
 
     def append(self, ids: Iterable[int]) -> None:
         """Put token ids behind the state, exactly as given; the conversation goes on behind them."""
@@ -118,12 +127,12 @@ class Session:
             if n_tokens < self._core.length:
                 self._core.rewind(n_tokens)
             del self._tokens[n_tokens:]
-            self._turn_ends = [end for end in self._turn_ends if end <= n_tokens]
-            n_messages = self._n_system + 2 * len(self._turn_ends)
+            self._turn_ends = [end for end in self._turn_ends if end[0] <= n_tokens]
+            n_kept, n_messages = self._turn_ends[-1] if self._turn_ends else (0, self._n_system)
             del self._messages[n_messages:]
             if n_tokens == 0:
                 self._pinned = ([], 0)
-            elif len(self._pinned[0]) > n_tokens or n_tokens not in self._turn_ends:
+            elif len(self._pinned[0]) > n_tokens or n_tokens != n_kept:
                 self._pinned = (self._tokens.copy(), n_messages)
 
     def fork(self) -> "Session":
@@ -132,7 +141,7 @@ class Session:
             fork = copy(self)
             fork._core = self._core.fork()
             fork._tokens = self._tokens.copy()
-            fork._messages = [message.copy() for message in self._messages]
+            fork._messages = self._messages.copy()  # what is in them never changes
             fork._turn_ends = self._turn_ends.copy()
             fork._lock = threading.Lock()
             return fork
@@ -190,11 +199,20 @@ class Session:
         messages, ends = fields.get_list("messages"), fields.get_list("turn_ends")
         session._tokens, pinned = saved.ids[:n_tokens], saved.ids[n_tokens:]
         session._n_system = fields.get_int("n_system", 0, 1)
-        session._messages, session._turn_ends = messages, ends
+        session._messages, session._turn_ends = messages, [tuple(end) for end in ends if isinstance(end, list)]
         session._pinned = (pinned, fields.get_int("n_pinned_messages", 0, len(messages)))
-        whole = [isinstance(end, int) and not isinstance(end, bool) and 0 <= end <= n_tokens for end in ends]
+        most = (n_tokens, len(messages))
+        whole = [
+            len(end) == 2 and all(type(n) is int and 0 <= n <= m for n, m in zip(end, most, strict=True))
+            for end in session._turn_ends
+        ]
         length, settled = fields.get_int("length", 0, n_tokens), fields.get_int("settled", 0, model.context)
-        if not (all(whole) and len(messages) >= session._n_system and all(isinstance(m, dict) for m in messages)):
+        if not (
+            all(whole)
+            and len(whole) == len(ends)
+            and len(messages) >= session._n_system
+            and all(isinstance(m, dict) for m in messages)
+        ):
             raise report.bad("STATE", None, "messages, turn_ends", "those of a conversation", "others")
         try:
             session._core = core.restore(saved.state, length, settled)
@@ -221,16 +239,18 @@ class Session:
         finally:
             self._lock.release()
 
-    def _begin(self, text: str, options: GenerateOptions) -> Run:
-        """Render the conversation with one more message and start its answer, keeping what the state already holds of it."""
-        if not isinstance(text, str):
-            refuse_type("text", "a str", text)
+    @cached_property
+    def _call_style(self) -> Style | None:
+        return self._model._call_style(self._template_keywords["tools"], self._template_keywords["chat_template"])
+
+    def _begin(self, message: Said, options: GenerateOptions) -> Run:
+        """Render the conversation with what is said now and start its answer, keeping what the state already holds of it."""
+        said = said_messages(message)
         if options.echo:
             raise ValueError("echo is not for a session, whose messages have what was said")
         model = self._model
         tokenizer = model._chat_tokenizer()
-        message = {"role": "user", "content": text}
-        messages = [*self._messages, message]
+        messages = [*self._messages, *said]
 
         def render(messages: Sequence[Mapping[str, Any]]) -> list[int]:
             return tokenizer.apply_chat_template(messages, **self._template_keywords)
@@ -247,7 +267,7 @@ class Session:
             kept += 1
         held = self._return_to(kept)
         del self._tokens[kept:]
-        self._turn_ends = [min(end, kept) for end in self._turn_ends]
+        self._turn_ends = [(min(n_tokens, kept), n_messages) for n_tokens, n_messages in self._turn_ends]
         self._turn = turn = Run(
             self._core,
             tokenizer,
@@ -258,10 +278,11 @@ class Session:
             kind="chat.completion",
             n_cached=held,
             n_cut=n_cut,
+            style=self._call_style,
         )
-        self._turn_start = kept
+        self._turn_start = (kept, len(self._messages))
         self._tokens += ids[kept:]
-        self._messages.append(message)
+        self._messages += said
         return turn
 
     def _behind_pinned(self, messages: list[dict[str, Any]], tokenizer: Tokenizer) -> list[int]:
@@ -284,15 +305,16 @@ class Session:
         turn.close()
         # Interrupted before anybody was told anything: as if never asked
         if turn.finish_reason is None and not (streamed and turn.tokens):
-            self._return_to(self._turn_start)
-            del self._tokens[self._turn_start :]
-            self._messages.pop()
+            n_tokens, n_messages = self._turn_start
+            self._return_to(n_tokens)
+            del self._tokens[n_tokens:]
+            del self._messages[n_messages:]
             return
         # The last token may not have run, and the core may hold tokens whose text was never shown.
         self._tokens = (self._tokens + turn.tokens)[: self._core.length]
         self._return_to(len(self._tokens))
-        self._messages.append({"role": "assistant", "content": turn.text})
-        self._turn_ends.append(len(self._tokens))
+        self._messages.append(turn.output.message)
+        self._turn_ends.append((len(self._tokens), len(self._messages)))
 
     def _return_to(self, n_tokens: int) -> int:
         """Take the core back to the first n_tokens, and say how many it holds.
@@ -303,3 +325,19 @@ class Session:
         if n_tokens < core.length:
             core.rewind(n_tokens if n_tokens >= core.rewind_limit else 0)
         return core.length
+
+
+def said_messages(message: Any) -> list[dict[str, Any]]:
+    """What is said in a turn as messages of our own, which nobody changes."""
+    if isinstance(message, str):
+        return [{"role": "user", "content": message}]
+    several = isinstance(message, Sequence) and not isinstance(message, bytes)
+    messages = list(message) if several else [message]
+    if not messages:
+        raise ValueError("message is an empty sequence; a turn has at least one message")
+    for i, each in enumerate(messages):
+        name = f"message[{i}]" if several else "message"
+        if not isinstance(each, Mapping):
+            refuse_type(name, "a str, a mapping with a role and content, or a sequence of such mappings", each)
+        messages[i] = plain(each, name, SAVED_DEPTH)
+    return messages

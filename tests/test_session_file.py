@@ -13,7 +13,7 @@ from test_batch import CONTEXT, small_model
 from test_families import CASES, write_gguf
 
 import slm
-from slm.formats.session_file import HEAD, MAGIC
+from slm.formats.session_file import HEAD, MAGIC, VERSION
 
 KINDS = [("gemma3", "F16", "int8"), ("gemma2", "F16", "f32"), ("cohere2", "BF16", "bf16"), ("llama_gqa_tied", "Q4_1", "bf16")]
 
@@ -87,7 +87,7 @@ def test_a_conversation_goes_on_in_another_process(smollm2, smollm2_path, tmp_pa
     again = slm.Session.open(smollm2, tmp_path / "talk.session")
     assert (again.tokens, again.messages, again.length) == (saved.tokens, saved.messages, saved.length)
     for one in (again, saved):  # the first turn is still known
-        one.rewind(one._turn_ends[0])
+        one.rewind(one._turn_ends[0][0])
     assert (again.tokens, again.messages) == (saved.tokens, saved.messages)
     assert again.send("Why?", max_tokens=5).tokens == saved.send("Why?", max_tokens=5).tokens
 
@@ -167,13 +167,13 @@ def test_a_damaged_file_is_refused(tiny):
         with pytest.raises((slm.FormatError, slm.LimitError, slm.UnsupportedError), match=r"\[SESSION_"):
             opened(tiny, bytes(flipped))
     with pytest.raises(slm.UnsupportedError, match="SESSION_VERSION"):
-        opened(tiny, good[:8] + struct.pack("<I", 2) + good[12:])
+        opened(tiny, good[:8] + struct.pack("<I", VERSION + 1) + good[12:])
 
 
 def test_huge_counts_are_refused_before_memory_is_taken(tiny):
     for n_json, n_ids, n_state in [(2**32 - 1, 0, 0), (2, 2**64 - 1, 0), (2, 0, 2**64 - 1), (2, 2**62, 2**63), (2, 2**30, 2**40)]:
         with pytest.raises((slm.FormatError, slm.LimitError), match=r"\[SESSION_(SIZE|LIMIT)\]"):
-            opened(tiny, signed(HEAD.pack(MAGIC, 1, n_json, n_ids, n_state) + b"{}"))
+            opened(tiny, signed(HEAD.pack(MAGIC, VERSION, n_json, n_ids, n_state) + b"{}"))
 
 
 def test_fields_that_do_not_fit_are_refused(tiny):
@@ -185,7 +185,7 @@ def test_fields_that_do_not_fit_are_refused(tiny):
 
     def forged(change, body=body, n_ids=n_ids):
         text = json.dumps({key: value for key, value in (fields | change).items() if value is not None}).encode()
-        return signed(HEAD.pack(MAGIC, 1, len(text), n_ids, n_state) + text + body)
+        return signed(HEAD.pack(MAGIC, VERSION, len(text), n_ids, n_state) + text + body)
 
     assert opened(tiny, forged({})).length == 90
     for name in fields:
@@ -202,4 +202,4 @@ def test_fields_that_do_not_fit_are_refused(tiny):
         opened(tiny, forged({}, struct.pack("<i", -1) + body[4:]))
     deep = b'{"model": ' + b"[" * 100 + b"]" * 100 + b"}"
     with pytest.raises(slm.LimitError, match="SESSION_LIMIT"):
-        opened(tiny, signed(HEAD.pack(MAGIC, 1, len(deep), n_ids, n_state) + deep + body))
+        opened(tiny, signed(HEAD.pack(MAGIC, VERSION, len(deep), n_ids, n_state) + deep + body))

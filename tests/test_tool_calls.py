@@ -117,3 +117,83 @@ def test_a_round_with_a_tool(smollm2):
     assert [each.tool_calls for each in outputs] == [output.tool_calls] * 2
     del options["tools"]
     assert smollm2.chat(messages, **options).text == call
+
+
+# ---- sessions --------------------------------------------------------------------------------------------------------
+
+TALK = {"tools": [weather], "chat_template": (CHAT / "thinking.jinja").read_text()}
+ASKED = {"role": "user", "content": "What is the weather in Oslo and Rome?"}
+TWO_CALLS = "\n".join(
+    f'<tool_call>\n{{"name": "weather", "arguments": {{"city": "{city}"}}}}\n</tool_call>' for city in ("Oslo", "Rome")
+)
+CALLING = {"constrain": slm.choice([TWO_CALLS])}
+
+
+def results(output):
+    return [{"role": "tool", "tool_call_id": call.id, "content": weather(**call.arguments)} for call in output.tool_calls]
+
+
+def test_a_session_calls_tools_as_chat_does(smollm2, tmp_path):
+    session = smollm2.session("Be brief.", **TALK)
+    called = session.send(ASKED["content"], **CALLING)
+    assert (called.text, called.tool_calls) == ("", [slm.ToolCall("weather", {"city": city}) for city in ("Oslo", "Rome")])
+    system = {"role": "system", "content": "Be brief."}
+    assert session.messages == [system, ASKED, called.message]
+    length, n_prompt = session.length, called.usage.prompt_tokens
+    before = session.fork()
+    session.save(tmp_path / "talk")
+    answer = session.send(results(called), max_tokens=12)
+    messages = [system, ASKED, called.message, *results(called)]
+    cold = smollm2.chat(messages, max_tokens=12, **TALK)
+    assert answer.tokens == cold.tokens
+    # The calls run again where the template writes them in other tokens than those drawn; what is before them never does.
+    assert answer.timings.prefill_tokens <= cold.timings.prefill_tokens - n_prompt
+    assert session.messages == [*messages, answer.message]
+    again = slm.Session.open(smollm2, tmp_path / "talk")
+    assert again.messages == before.messages
+    assert [other.send(results(called), max_tokens=12).tokens for other in (before, again)] == [answer.tokens] * 2
+    session.rewind(length)  # behind a turn of one message, before one of two
+    assert session.messages == [system, ASKED, called.message]
+
+
+def test_streamed_calls_are_there_at_the_end(smollm2):
+    session = smollm2.session(**TALK)
+    with session.stream([ASKED], **CALLING) as stream:
+        assert "".join(chunk.text for chunk in stream) == TWO_CALLS
+    calls = stream.output.tool_calls
+    assert [call.name for call in calls] == ["weather"] * 2
+    assert [call["id"] for call in session.messages[-1]["tool_calls"]] == [call.id for call in calls]
+    session = smollm2.session(**TALK)
+    stream = session.stream(ASKED, constrain=slm.regex(r'<tool_call>\{"name": "f", "arguments": \{\}\}</tool_call>[a-z]{99}'))
+    while "</tool_call>" not in stream.output.text:
+        next(stream)
+    stream.close()  # an answer that was not finished calls nothing
+    assert stream.output.tool_calls == []
+    assert session.messages == [ASKED, {"role": "assistant", "content": stream.output.text}]
+
+
+def test_what_is_said_is_kept_as_it_was(smollm2):
+    session = smollm2.session(**TALK)
+    said = {"role": "user", "content": "Hi"}
+    session.send(said, max_tokens=2)
+    said["content"] = "Ho"
+    session.messages[0]["content"] = "Ha"
+    assert session.messages[0]["content"] == "Hi"
+    for wrong, exception, part in (
+        (3, TypeError, "message must be a str, a mapping with a role and content, or a sequence"),
+        ([{"role": "user", "content": "x"}, "y"], TypeError, r"message\[1\] must be"),
+        ([], ValueError, "message is an empty sequence"),
+        ({"role": "user", "content": b"x"}, TypeError, r"message\['content'\] must be plain data"),
+        ({"content": "x"}, ValueError, "must have a 'role'"),
+    ):
+        with pytest.raises(exception, match=part):
+            session.send(wrong)
+    assert len(session.messages) == 2
+
+
+@pytest.mark.parametrize("arguments", ['{"a": "\\ud800"}', '{"a": ' + "[" * 70 + "]" * 70 + "}", '{"a": NaN}'])
+def test_a_call_that_no_conversation_can_hold_stays_text(smollm2, arguments):
+    call = f'<tool_call>{{"name": "weather", "arguments": {arguments}}}</tool_call>'
+    session = smollm2.session(**TALK)
+    output = session.send(ASKED, constrain=slm.choice([call]))
+    assert (output.text, output.tool_calls) == (call, [])

@@ -3,7 +3,7 @@
 
 import json
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 Call = tuple[str, dict[str, Any]]  # name and arguments
 Read = tuple[str, list[Call]]  # the text without the calls, and those
@@ -29,8 +29,12 @@ def call_of(value: Any, arguments: str) -> Call | None:
 
 def whole_json(text: str) -> Any:
     """None for what is not JSON, or too deep."""
+
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is not JSON")
+
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError):
         return None
 

@@ -29,7 +29,7 @@ from slm.formats import json_text
 from slm.formats.files import InputFile, atomic_write
 from slm.formats.report import Report
 
-MAGIC, VERSION = b"slm\x93sess", 1
+MAGIC, VERSION = b"slm\x93sess", 2
 HEAD = struct.Struct("<8sIIQQ")
 DIGEST_BYTES = 32
 MAX_JSON = 64 << 20
