@@ -4,6 +4,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from warnings import catch_warnings, simplefilter
 
 from slm.options import refuse_type
 
@@ -24,8 +25,9 @@ def reported(progress: Progress, total: int, unit: str) -> Iterator[Report | Non
     if progress is False or (progress is None and not somebody_looks()):
         yield None
         return
-    from tqdm.auto import tqdm
-
+    with catch_warnings():
+        simplefilter("ignore")  # in a notebook without ipywidgets, where it draws in text, as well
+        from tqdm.auto import tqdm
     with tqdm(total=total, unit=unit, delay=0 if progress else BAR_DELAY, leave=bool(progress)) as bar:
         yield lambda done, _: bar.update(done - bar.n)
 

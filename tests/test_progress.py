@@ -59,6 +59,21 @@ def test_bars_on_request(smollm2, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+NOTEBOOK = """
+import sys, types
+# What tqdm looks at to know a notebook; here it is one without ipywidgets.
+sys.modules["IPython"] = types.SimpleNamespace(get_ipython=lambda: types.SimpleNamespace(config={"IPKernelApp": {}}))
+from slm.progress import reported
+with reported(True, 2, " texts") as report:
+    report(2, 2)
+"""
+
+
+def test_in_a_notebook_without_widgets_it_is_text_and_no_warning():
+    done = subprocess.run([sys.executable, "-c", NOTEBOOK], capture_output=True, text=True, check=True)
+    assert ("2/2" in done.stderr, "Warning" in done.stderr) == (True, False)
+
+
 PROGRAM = """
 import sys, slm, slm.progress
 slm.progress.BAR_DELAY = float(sys.argv[2])
