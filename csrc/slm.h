@@ -40,10 +40,11 @@ typedef struct slm_error {
 /* ---- the one way out: events --------------------------------------------------------------------------------- */
 
 typedef enum slm_event_kind {
-    SLM_EVENT_INTERRUPT, /* at least every 5 ms of work: does the caller want to go on? */
-    SLM_EVENT_PROGRESS,  /* done of total: bytes while loading, tokens while prefilling */
-    SLM_EVENT_ENDED,     /* done of total texts of a batch or a score are finished */
-    SLM_EVENT_LOGITS,    /* before each token of a text that asks for it: its logits may change */
+    SLM_EVENT_INTERRUPT,  /* at least every 5 ms of work: does the caller want to go on? */
+    SLM_EVENT_PROGRESS,   /* done of total: bytes while loading, tokens while prefilling */
+    SLM_EVENT_ENDED,      /* done of total texts of a batch or a score are finished */
+    SLM_EVENT_LOGITS,     /* before each token of a text that asks for it: its logits may change */
+    SLM_EVENT_ACTIVATION, /* at a site that slm_call.taps has edited: rows of one text may change */
 } slm_event_kind;
 
 typedef struct slm_event {
@@ -53,19 +54,46 @@ typedef struct slm_event {
     size_t n_tokens;
     float *logits; /* LOGITS: [n_logits] of all tokens, -infinity for one that may not be drawn */
     size_t n_logits;
+    size_t tap;  /* ACTIVATION: index in slm_call.taps */
+    float *rows; /* ACTIVATION: row i, at rows + i * ld, is [hidden_size], of position first_position + i */
+    int64_t n_rows, hidden_size, ld, first_position;
 } slm_event;
 
-/* Runs on the calling thread only, outside barriers. Nonzero cancels the call, which returns SLM_CANCELLED. */
+/* Runs on the calling thread only, outside barriers. Nonzero cancels the call, which returns SLM_CANCELLED. It may call slm, but
+ * wait for no other thread that does: that one may be waiting for this step to end. */
 typedef int (*slm_event_fn)(void *user, const slm_event *event);
+
+/* Named activations of a step. Of all but weights a token has a row [hidden_size]. */
+typedef enum slm_site {
+    SLM_SITE_EMBED,        /* the residual stream that the first layer reads: embeddings, scaled, normalised, positions added */
+    SLM_SITE_ATTN_IN,      /* what attention reads: the stream behind the norm in front of it */
+    SLM_SITE_ATTN_WEIGHTS, /* probabilities of the positions that a query sees, 0 elsewhere */
+    SLM_SITE_ATTN_OUT,     /* what o_proj gives: before a norm or a factor on its way into the stream */
+    SLM_SITE_MLP_IN,       /* what the MLP reads */
+    SLM_SITE_MLP_OUT,      /* what down_proj gives */
+    SLM_SITE_OUT,          /* the stream behind a layer */
+    SLM_SITE_FINAL_NORM,   /* what lm_head reads */
+} slm_site;
+
+typedef struct slm_tap {
+    slm_site site;
+    int64_t layer; /* 0 where a site is not of a layer */
+    /* Gets [n_tokens, hidden_size] of a call of slm_session_forward, no other; weights: [num_attention_heads, n_tokens, session's
+     * length and n_tokens]. NULL: the site is edited, by SLM_EVENT_ACTIVATION for each text of a step; not weights. */
+    float *rows;
+} slm_tap;
 
 enum { SLM_PREFILL_CHUNK = 256 };
 
-/* How one call runs. Zeroed: no callback, default threads and chunk. */
+/* How one call runs. Zeroed: no callback, default threads and chunk, no taps. */
 typedef struct slm_call {
     slm_event_fn event; /* may be NULL */
     void *user;
     int threads;           /* 0: slm_thread_count() */
-    int64_t prefill_chunk; /* tokens per prefill step; 0: SLM_PREFILL_CHUNK. Never changes a bit of the result */
+    int64_t prefill_chunk; /* tokens per prefill step; 0: SLM_PREFILL_CHUNK. Never changes a bit of the result, but by edits that
+                              do */
+    const slm_tap *taps;   /* [n_taps]; those of one site in their order */
+    size_t n_taps;
 } slm_call;
 
 /* ---- the machine ------------------------------------------------------------------------------------------- */
@@ -263,7 +291,7 @@ typedef struct slm_model_stats {
     size_t weight_bytes; /* held by packed weights */
     size_t token_bytes;  /* of them, read whole for each token */
     size_t kv_bytes;     /* as slm_memory has it */
-    int64_t context, vocab_size, hidden_size;
+    int64_t context, vocab_size, hidden_size, num_hidden_layers, num_attention_heads;
     slm_kv_type kv;
     bool bidirectional;
     slm_precision precision;
@@ -313,6 +341,11 @@ typedef enum slm_output {
  * states only: SLM_UNSUPPORTED for logits. */
 slm_status slm_session_forward(slm_session *session, const int32_t *tokens, int64_t n_tokens, slm_output which, float *output,
                                const slm_call *call, slm_error *error);
+
+/* The logits [n_rows, vocab_size] of rows [n_rows, hidden_size] of the residual stream, by the final norm and lm_head: those of a
+ * step, bit for bit, where rows are what SLM_SITE_OUT of the last layer gave. */
+slm_status slm_model_unembed(slm_model *model, const float *rows, int64_t n_rows, float *logits, const slm_call *call,
+                             slm_error *error);
 
 /* ---- tokenizer: immutable, shareable -------------------------------------------------------------------------------- */
 

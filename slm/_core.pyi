@@ -23,6 +23,11 @@ Tensor = Piece | list[Piece] | None
 # token and, behind it, of the likeliest there
 Chunk = tuple[str, list[int], Literal["stop", "length"] | None, float, float, int, int, int, list[list[tuple[int, float]]] | None]
 Processor = Callable[[NDArray[np.int32], NDArray[np.float32]], None]
+# A site, as slm_site has it in lower case, and its layer; an array that gets it [n_tokens, hidden_size], of attn_weights
+# [num_attention_heads, n_tokens, positions then held]; or a function that gets its rows of one text in one step,
+# [n, hidden_size], and their positions [n], and changes them in place or returns others
+Edit = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.floating[Any]] | None]
+Tap = tuple[str, int, NDArray[np.float32] | Edit]
 Strings = tuple[bytes, NDArray[np.uint64]]  # joined bytes; offsets [count + 1]: string i is bytes[offsets[i]:offsets[i + 1]]
 
 # None, or a function that every call in this context calls at least every 20 ms or so of its work: an exception of it ends the
@@ -46,6 +51,8 @@ class Stats(TypedDict):
     context: int
     vocab_size: int
     hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
     kv: Literal["f32", "bf16", "int8"]
     precision: Literal["default", "high"]
     bidirectional: bool
@@ -133,6 +140,9 @@ class Model:
 
     def stats(self) -> Stats: ...
     def session(self) -> Session: ...
+    def unembed(self, hidden: NDArray[np.float32], threads: int = 0) -> NDArray[np.float32]:
+        """The logits [n, vocab_size] of rows [n, hidden_size] of the residual stream, by the final norm and lm_head."""
+
     def restore(self, state: bytes | memoryview, length: int, settled: int, /) -> Session:
         """The session that Session.save() gave these of, with this model; FormatError where it has no session like that."""
 
@@ -143,6 +153,7 @@ class Model:
         threads: int = 0,
         progress: Callable[[int, int], None] | None = None,  # (texts finished, texts in all)
         so_far: list[Chunk] = ...,  # gets what has come of the prompts where an exception ends the call
+        taps: tuple[Tap, ...] = (),  # functions
         **arguments: Unpack[GenerateArguments],
     ) -> list[Chunk]:
         """All prompts to their ends, together. An error's message names the prompt.
@@ -190,6 +201,7 @@ class Session:
         output: Literal["last", "all", "hidden_last", "hidden_all"] = "last",
         threads: int = 0,
         prefill_chunk: int = 0,
+        taps: tuple[Tap, ...] = (),  # with some, each token runs through all of the model
     ) -> NDArray[np.float32]:
         """Append tokens: their logits ("last" [1, vocab_size], "all" [n_tokens, vocab_size]), what the final norm gives
         ("hidden_last" [1, hidden_size], "hidden_all" [n_tokens, hidden_size]), or None.
@@ -204,6 +216,7 @@ class Session:
         output: Literal["none"],
         threads: int = 0,
         prefill_chunk: int = 0,
+        taps: tuple[Tap, ...] = (),
     ) -> None: ...
     def generate(
         self,
@@ -217,10 +230,18 @@ class Session:
 class Generation:
     """The token loop over one session, which it keeps alive and occupies until it ends or is closed."""
 
-    def next(self, whole: bool, threads: int = 0, prefill_chunk: int = 0, processors: tuple[Processor, ...] = ()) -> Chunk:
+    def next(
+        self,
+        whole: bool,
+        threads: int = 0,
+        prefill_chunk: int = 0,
+        processors: tuple[Processor, ...] = (),
+        taps: tuple[Tap, ...] = (),  # functions
+    ) -> Chunk:
         """Run to the next piece of text (whole: to the end).
 
-        After a KeyboardInterrupt, or an exception of a processor, what was generated so far stays and the next call goes on.
+        After a KeyboardInterrupt, or an exception of a processor or a tap, what was generated so far stays and the next call
+        goes on.
         """
 
     def so_far(self) -> Chunk:

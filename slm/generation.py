@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from slm.activations import edit_taps
 from slm.chat import plain
 from slm.families.tool_calls import Style
 from slm.options import GenerateOptions
@@ -78,12 +79,18 @@ def echo_of(
     if not options.echo:
         return None
     text = "" if tokenizer is None else tokenizer.decode(ids, skip_special_tokens=True)
-    logprobs = prompt_logprobs(core, tokenizer, ids, options.logprobs, threads) if options.logprobs else None
+    taps = edit_taps(options.edit)
+    logprobs = prompt_logprobs(core, tokenizer, ids, options.logprobs, threads, taps) if options.logprobs else None
     return Echo(text, list(ids), logprobs)
 
 
 def prompt_logprobs(
-    core: "_core.Model", tokenizer: Tokenizer | None, ids: Sequence[int], n_likeliest: int, threads: int
+    core: "_core.Model",
+    tokenizer: Tokenizer | None,
+    ids: Sequence[int],
+    n_likeliest: int,
+    threads: int,
+    taps: "tuple[_core.Tap, ...]",
 ) -> list[Logprob]:
     """Of each token of a prompt given those before it, in a pass of its own."""
     session, vocab_size = core.session(), core.stats()["vocab_size"]
@@ -92,7 +99,7 @@ def prompt_logprobs(
     found = [logprob_of(tokenizer, (ids[0], None))]
     for start in range(0, len(ids) - 1, step):
         fed = ids[start : min(start + step, len(ids) - 1)]
-        for row, token in zip(session.forward(fed, "all", threads), ids[start + 1 :], strict=False):
+        for row, token in zip(session.forward(fed, "all", threads, taps=taps), ids[start + 1 :], strict=False):
             exact = row.astype(np.float64)
             p = exact - (exact.max() + np.log(np.exp(exact - exact.max()).sum()))
             n = min(n_likeliest, n_known)
@@ -212,7 +219,7 @@ class Run:
         self._generation = core.generate(prompt=prompt, n_held=n_cached, **arguments)
         self._threads = threads
         self._seed, self._kind = arguments["seed"], kind
-        self._processors = arguments["processors"]
+        self._processors, self._taps = arguments["processors"], edit_taps(options.edit)
         self._result = Result(tokenizer, len(prompt), n_cached, n_cut, echo, style)
 
     def advance(self) -> Chunk:
@@ -220,7 +227,7 @@ class Run:
         return self._run(False)
 
     def _run(self, whole: bool) -> Chunk:
-        return self._result.add(self._generation.next(whole, self._threads, 0, self._processors))
+        return self._result.add(self._generation.next(whole, self._threads, 0, self._processors, self._taps))
 
     def close(self) -> None:
         self._generation.close()
@@ -289,7 +296,9 @@ def run_batch(
     try:
         with reported(progress, len(prompts) * options.n, " texts") as report:
             ids = [prompt.ids for prompt in prompts]
-            chunks = core.generate(prompts=ids, threads=threads, progress=report, so_far=so_far, **arguments)
+            chunks = core.generate(
+                prompts=ids, threads=threads, progress=report, so_far=so_far, taps=edit_taps(options.edit), **arguments
+            )
         return outputs_of(chunks)
     except BaseException as error:
         if so_far:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slm import _core
+from slm.activations import Edit, capture_taps, check_capture, check_edit, edit_taps, new_activations
 from slm.chat import Documents, Messages, Tools, template_keywords
 from slm.errors import ClosedError, TemplateError, UnsupportedError
 from slm.families.downloads import DEFAULT_MODEL
@@ -49,7 +50,8 @@ class Model:
 
     info: what the files say; tokenizer: None when they hold no vocabulary, then prompts are token ids; end_ids: tokens that end
     a text;
-    context: most positions that a prompt and its answer may take; threads: how many threads one call uses.
+    context: most positions that a prompt and its answer may take; threads: how many threads one call uses; vocab_size,
+    hidden_size, num_hidden_layers: of the model.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Model:
         self.context: int = stats["context"]
         self.vocab_size: int = stats["vocab_size"]
         self.hidden_size: int = stats["hidden_size"]
+        self.num_hidden_layers: int = stats["num_hidden_layers"]
         self._embeds_only: bool = stats["bidirectional"]
 
     @overload
@@ -175,21 +178,64 @@ class Model:
         self._refuse_embedder("session")
         return Session(self, system, template_keywords(tools, documents, chat_template, chat_template_kwargs))
 
-    def forward(self, tokens: Iterable[int], *, logits: Literal["all", "last"] = "all") -> Forward:
-        """One pass over a flat sequence of token ids from position 0.
+    def forward(
+        self,
+        tokens: Prompt,
+        *,
+        logits: Literal["all", "last"] = "all",
+        capture: str | Iterable[str] = (),
+        edit: Mapping[str, Edit] | None = None,
+    ) -> Forward:
+        """One pass over a text from position 0: a flat sequence of token ids, or a str, encoded as generate() does.
 
         logits: "all" gives [n_tokens, vocab_size] f32, "last" only the last position's, [1, vocab_size].
-        Raises ContextLengthError, NumericsError (NaN or infinity), ValueError for an empty sequence or an id out of range.
+        capture: names of sites; the result's `activations` has an array of each, of all tokens. It changes no bit of the logits.
+        edit: a mapping of sites to functions f(array): each gets the rows of its site, [n_tokens, hidden_size] f32, and changes
+            them in place and returns None, or returns an array of that shape; the model goes on with those. One with a parameter
+            named `positions` gets that too, int64 [n_tokens]. What is captured at the same site is what f made of it.
+            f runs in the middle of the pass, in the thread of the call. It may use slm, but must not wait for another thread
+            that does; an exception ends the call.
+
+        Sites; all but weights are [n_tokens, hidden_size]:
+        embed                   what the first layer reads: embeddings, scaled and with positions added where the model does so
+        layer.<i>.attn_in       what attention reads: the residual stream behind the norm in front of it, if there is one
+        layer.<i>.attn_weights  probabilities [num_attention_heads, n_tokens, n_tokens] of each query (second axis) over keys,
+                                before they are rounded to the cache's type: as Transformers' `attentions`. Not to be edited
+        layer.<i>.attn_out      what its output projection gives, before a norm or factor on the way into the stream
+        layer.<i>.mlp_in, layer.<i>.mlp_out   the same of the MLP. (In Transformers: inputs and outputs of self_attn and mlp)
+        layer.<i>.out           the residual stream behind the layer: `hidden_states[i + 1]`, but behind the last layer without
+                                the final norm. unembed() makes logits of it
+        final_norm              what the output layer reads
+
+        Raises ContextLengthError, NumericsError (NaN or infinity), UnsupportedError, MemoryError where there is no room for what
+        is to be captured, ValueError for no tokens or an id out of range, and TypeError and ValueError that name a site, also
+        where what f gives has another shape, no floats, NaN or infinity.
         """
         self._refuse_embedder("forward")
         if logits not in ("all", "last"):
             raise ValueError(f"logits must be 'all' or 'last', not {shown(logits)}")
         core = self._open_core()
-        ids = check_ids("tokens", flat_ids("tokens", tokens), self.vocab_size)
-        if not ids:
+        if not isinstance(tokens, str) and not flat_ids("tokens", tokens):
             raise ValueError("tokens is empty; a forward pass takes at least one token")
+        ids = prompt_ids(self.tokenizer, tokens, self.vocab_size, "tokens")
         check_fit("tokens", len(ids), self.context, 0)
-        return Forward(core.session().forward(ids, logits, self.threads))
+        edits = edit_taps(check_edit(edit))
+        activations = new_activations(check_capture(capture), len(ids), core.stats())
+        step = len(ids) if edits else 0  # so that functions see all rows
+        taps = edits + capture_taps(activations)
+        return Forward(core.session().forward(ids, logits, self.threads, step, taps), activations)
+
+    def unembed(self, hidden: NDArray[np.floating]) -> NDArray[np.float32]:
+        """The logits [n, vocab_size] f32 of rows [n, hidden_size] of the residual stream, such as layer.<i>.out: by the final
+        norm and the output layer. Of layer.<last>.out they are those of the pass, bit for bit.
+
+        Raises NumericsError (NaN or infinity), UnsupportedError, ValueError for another shape, TypeError for what is no floats.
+        """
+        self._refuse_embedder("unembed")
+        rows = np.asarray(hidden)
+        if rows.dtype.kind != "f":
+            raise TypeError(f"hidden must be an array of floats, not of {rows.dtype}")
+        return self._open_core().unembed(rows.astype(np.float32, copy=False), self.threads)
 
     def score(self, pairs: Iterable[tuple[Prompt, Prompt]], *, progress: Progress = None) -> list[Score]:
         """How likely continuations are: the Score of each (context, continuation), in their order.

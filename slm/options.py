@@ -16,6 +16,7 @@ from slm.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from slm._core import Processor
+    from slm.activations import Edit
     from slm.constraints import Constraint
 
 MAX_INT32 = 2**31 - 1
@@ -29,7 +30,6 @@ OVERFLOW = ("error", "oldest", "middle")
 DRAFTS = ("lookup",)
 
 # Part of the API's plan, not of this version.
-LATER_GENERATE = frozenset(("edit",))
 LATER_LOAD = frozenset(("adapter",))
 
 ONE_TEXT = ("stream", "send")  # functions that give no more than one
@@ -227,6 +227,12 @@ class GenerateOptions:
     draft:       "lookup" guesses several tokens at a time, from what followed the same tokens earlier in the text, and checks
                  them in one step: faster where text repeats itself, and the very same tokens everywhere. The Output's usage
                  says how many were guessed and how many were right. Not with constrain=
+    edit:        a mapping of sites to functions f(array): what they make of activations is what the model goes on with. Sites and
+                 functions: Model.forward. Here f gets the rows of one text that run in one step: the prompt in pieces, then a
+                 token at a time, or with draft= several of which some may be dropped; of prompts that begin alike the common part
+                 once. So a row should change by what it is and its position, not by what stands beside it or ran before: the
+                 outputs are then those of each prompt alone. In a session it is of this turn: the cache keeps what was made of
+                 its tokens, and turns before it stay as they were
     overflow:    when the prompt does not fit the context: "error" raises ContextLengthError; "oldest" leaves the oldest turns or
                  tokens out, but the system message or bos token, "middle" those in the middle; both until max_tokens, but at
                  most half of the context, fit behind it. The Output's usage.cut_tokens says how many tokens were left out
@@ -260,10 +266,12 @@ class GenerateOptions:
     stop: str | Sequence[str] = ()
     constrain: "Constraint | None" = None
     draft: Literal["lookup"] | None = None
+    edit: "Mapping[str, Edit] | None" = None
     overflow: Literal["error", "oldest", "middle"] = "error"
 
     def __post_init__(self) -> None:
-        from slm.constraints import check_constraint  # which needs the checks above
+        from slm.activations import check_edit  # which need the checks above
+        from slm.constraints import check_constraint
 
         seed = secrets.randbits(32) if self.seed is None else check_int("seed", self.seed, 0, MAX_SEED)
         checked = {
@@ -288,6 +296,7 @@ class GenerateOptions:
             "stop": check_stop(self.stop),
             "constrain": check_constraint(self.constrain),
             "draft": None if self.draft is None else check_choice("draft", self.draft, DRAFTS),
+            "edit": check_edit(self.edit),
             "overflow": check_choice("overflow", self.overflow, OVERFLOW),
         }
         if checked["constrain"] is not None and checked["draft"] is not None:
@@ -299,9 +308,9 @@ class GenerateOptions:
 
     @classmethod
     def of(cls, function: str, keywords: Mapping[str, Any]) -> Self:
-        """The options of a call of `function`; unknown keywords raise TypeError, planned ones UnsupportedError."""
+        """The options of a call of `function`; unknown keywords raise TypeError."""
         known = [field.name for field in fields(cls)]
-        refuse_keywords(function, [name for name in keywords if name not in known], known, LATER_GENERATE)
+        refuse_keywords(function, [name for name in keywords if name not in known], known, ())
         options = cls(**keywords)
         if options.n > 1 and function in ONE_TEXT:
             raise ValueError(f"n must be 1 for {function}(), which gives one answer, not {options.n}")

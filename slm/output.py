@@ -224,12 +224,15 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Forward:
-    """What one forward pass computed. logits: [n_tokens, vocab_size] f32, or [1, vocab_size] when only the last was asked for."""
+    """What one forward pass computed. logits: [n_tokens, vocab_size] f32, or [1, vocab_size] when only the last was asked for.
+    activations: what was captured, by the names of the sites."""
 
     logits: NDArray[np.float32]
+    activations: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        return f"Forward(logits={self.logits.dtype}{list(self.logits.shape)})"
+        arrays = {"logits": self.logits} | self.activations
+        return f"Forward({', '.join(f'{name}={array.dtype}{list(array.shape)}' for name, array in arrays.items())})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -193,12 +193,10 @@ def test_top_k_one_and_tiny_top_p_are_greedy(smollm2):
         assert smollm2.generate(PROMPT, max_tokens=5, **{"temperature": 1.0, **options}, seed=3).tokens == greedy
 
 
-def test_unknown_and_planned_options(smollm2):
+def test_unknown_options(smollm2):
     for call in (smollm2.generate, smollm2.stream, smollm2.chat, smollm2.session().send):
         with pytest.raises(TypeError, match="did you mean 'max_tokens'"):
             call("x", max_new_tokens=3)
-        with pytest.raises(slm.UnsupportedError, match="'edit'"):
-            call("x", edit={})
 
 
 # ---- context ---------------------------------------------------------------------------------------------------------
@@ -246,6 +244,7 @@ def test_forward(smollm2):
     assert everything.logits.shape == (len(ids), smollm2.vocab_size)
     assert everything.logits.dtype == np.float32
     assert np.array_equal(everything.logits[-1:], last.logits)
+    assert np.array_equal(smollm2.forward(PROMPT).logits, smollm2.forward(smollm2.tokenizer.encode(PROMPT)).logits)
     assert int(last.logits.argmax()) == smollm2.generate(ids, max_tokens=1, ignore_eos=True).tokens[0]
     assert repr(last) == "Forward(logits=float32[1, 49152])"
 
@@ -254,7 +253,7 @@ def test_forward(smollm2):
     ("tokens", "options", "exception", "part"),
     [
         ([], {}, ValueError, "tokens is empty"),
-        ("text", {}, TypeError, "tokens must be a sequence of token ids"),
+        (b"text", {}, TypeError, "tokens must be a sequence of token ids"),
         ([[1]], {}, TypeError, r"tokens\[0\] must be a token id"),
         ([1, 99999], {}, ValueError, r"tokens\[1\] must be a token id from 0 to 49151"),
         ([1], {"logits": "none"}, ValueError, "logits must be 'all' or 'last', not 'none'"),

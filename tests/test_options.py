@@ -167,15 +167,6 @@ def test_one_answer_where_there_is_room_for_one(function):
     assert GenerateOptions.of("generate", {"n": 3, "temperature": 1.0}).n == 3
 
 
-LATER = ["edit"]
-
-
-@pytest.mark.parametrize("option", LATER)
-def test_planned_options_are_refused_by_name(option):
-    with pytest.raises(slm.UnsupportedError, match=f"'{option}'"):
-        GenerateOptions.of("generate", {option: None})
-
-
 LOAD = [
     ({"context": 0}, ValueError, ["context", "from 1", "0"]),
     ({"context": True}, TypeError, ["context", "bool True"]),

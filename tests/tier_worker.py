@@ -7,11 +7,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import kl
 import numpy as np
 import reference
 import tiny_models
+
+from slm.activations import LAYER_SITES
 
 HASH_CASES = [
     (name, *form)
@@ -76,6 +79,48 @@ def hash_logits(folder: str) -> None:
         print(*case, hashlib.sha256(logits.tobytes()).hexdigest() if np.isfinite(logits).all() else "not finite")
 
 
+ACTIVATION_CASES = [("llama_gqa_tied", "Q4_1", "bf16"), ("llama_mqa_wide_heads", "Q8_0", "int8")]
+
+
+def hash_activations(folder: str) -> None:
+    """One line per case: its name and a hash of all that a pass and a step behind it capture. Neither that nor edits that change
+    nothing may change a bit of the logits, and neither threads nor chunks one of what is captured."""
+    for name, *form in ACTIVATION_CASES:
+        model = long_model(name)
+        ids, more = model.ids[:260], model.ids[260:261]
+        core = tiny_models.core_model(model, Path(folder) / "weights", *form)
+        session = core.session()
+        expected = [session.forward(ids, "all"), session.fork().forward(more)]
+        hashes = []
+        for threads, chunk in ((1, 0), (2, 7)):
+            again, arrays = core.session(), []
+            for tokens, logits in zip((ids, more), expected, strict=True):
+                taps = all_taps(core, len(tokens), again.length + len(tokens))
+                found = again.forward(tokens, "all", threads, chunk, taps)
+                np.testing.assert_array_equal(found.view(np.uint32), logits.view(np.uint32))
+                arrays += [target for _, _, target in taps if isinstance(target, np.ndarray)]
+            hashes.append(hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest())
+        assert len({*hashes}) == 1
+        last = core.session().forward(ids, "last", 2, 0, all_taps(core, len(ids), len(ids)))
+        np.testing.assert_array_equal(last, expected[0][-1:])
+        print(name, *form, hashes[0])
+
+
+def all_taps(core: Any, n_tokens: int, n_keys: int) -> tuple[tuple[str, int, Any], ...]:
+    """Each site captured, and edited but for attention weights by a function that gives its rows back."""
+    stats = core.stats()
+    rows = (n_tokens, stats["hidden_size"])
+    layers = [(site, i) for i in range(stats["num_hidden_layers"]) for site in LAYER_SITES]
+    taps: list[tuple[str, int, Any]] = []
+    for site, layer in [("embed", 0), *layers, ("final_norm", 0)]:
+        weights = site == "attn_weights"
+        if not weights:
+            taps.append((site, layer, lambda rows, positions: rows.copy()))
+        shape = (stats["num_attention_heads"], n_tokens, n_keys) if weights else rows
+        taps.append((site, layer, np.full(shape, np.nan, np.float32)))
+    return tuple(taps)
+
+
 def wide_f32_error(folder: str) -> None:
     """BLIS's configuration, then the largest errors of a prefill and of single steps, as shares of the largest logit."""
     from slm import _core
@@ -99,7 +144,13 @@ def teacher_forced(path: str, name: str, precision: str, out: str, *ids: str) ->
 
 
 def main(command: str, *arguments: str) -> None:
-    {"hash": hash_logits, "wide-f32": wide_f32_error, "teacher-forced": teacher_forced}[command](*arguments)
+    commands = {
+        "hash": hash_logits,
+        "activations": hash_activations,
+        "wide-f32": wide_f32_error,
+        "teacher-forced": teacher_forced,
+    }
+    commands[command](*arguments)
 
 
 if __name__ == "__main__":

@@ -41,3 +41,15 @@ bool slm_clock_logits(slm_clock *clock, const int32_t *tokens, size_t n_tokens, 
     slm_event event = {.kind = SLM_EVENT_LOGITS, .tokens = tokens, .n_tokens = n_tokens, .logits = logits, .n_logits = n_logits};
     return raise(clock, event, true);
 }
+
+bool slm_clock_activation(slm_clock *clock, size_t tap, float *rows, int64_t n_rows, int64_t hidden_size, int64_t ld,
+                          int64_t first_position) {
+    slm_event event = {.kind = SLM_EVENT_ACTIVATION,
+                       .tap = tap,
+                       .rows = rows,
+                       .n_rows = n_rows,
+                       .hidden_size = hidden_size,
+                       .ld = ld,
+                       .first_position = first_position};
+    return raise(clock, event, true);
+}

@@ -22,5 +22,8 @@ bool slm_clock_progress(slm_clock *clock, uint64_t done, uint64_t total);
 bool slm_clock_ended(slm_clock *clock, uint64_t done, uint64_t total);
 /* Has logits [n_logits] of what follows these tokens changed at once; true: cancelled. */
 bool slm_clock_logits(slm_clock *clock, const int32_t *tokens, size_t n_tokens, float *logits, size_t n_logits);
+/* Has rows [n_rows, hidden_size], ld apart, that a tap is for changed at once; true: cancelled. */
+bool slm_clock_activation(slm_clock *clock, size_t tap, float *rows, int64_t n_rows, int64_t hidden_size, int64_t ld,
+                          int64_t first_position);
 
 #endif

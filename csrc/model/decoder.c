@@ -4,7 +4,7 @@
  * their names. Cancelled, an op skips its work, but all threads still meet at every barrier.
  *
  * The residual stream is split by tokens: a thread computes that of its own ones. A single token's is computed by every thread
- * for itself, which takes less time than to wait for the one that has it. */
+ * for itself, which takes less time than to wait for the one that has it; unless somebody visits it, who is to find one. */
 #include "model/decoder.h"
 
 #include <string.h>
@@ -30,7 +30,7 @@ static int64_t token_at(const row_set *rows, int64_t i) {
 }
 
 static bool is_single(const slm_step *step) {
-    return step->n_tokens == 1;
+    return step->n_tokens == 1 && !step->n_taps;
 }
 
 static const slm_stream *stream_of(const slm_step *step, const slm_team *team) {
@@ -96,6 +96,52 @@ static float *angles(const slm_step *step, const slm_team *team, int64_t token, 
     const slm_config *c = &step->model->config;
     return stream_of(step, team)->rope + (token * c->n_rope_tables + table) * c->rotary_dim;
 }
+
+/* ---- visits: named activations, for those who asked for them ------------------------------------------------------------- */
+
+/* One text's rows at a time. */
+static void edit_rows(const slm_step *step, size_t tap, float *x) {
+    int64_t ld = step->workspace->hidden_ld, hidden_size = step->model->config.hidden_size;
+    for (int64_t i = 0; i < step->n_spans; i++) {
+        const slm_kv_span *span = &step->spans[i];
+        if (slm_clock_activation(step->clock, tap, x + span->first_token * ld, span->n_tokens, hidden_size, ld,
+                                 span->first_position)) {
+            return;
+        }
+    }
+}
+
+static void capture_rows(const slm_step *step, float *rows, const float *x) {
+    int64_t hidden_size = step->model->config.hidden_size;
+    for (int64_t t = 0; t < step->n_tokens; t++) {
+        memcpy(rows + (step->first_token + t) * hidden_size, x + t * step->workspace->hidden_ld,
+               (size_t)hidden_size * sizeof *rows);
+    }
+}
+
+/* x: [n_tokens, hidden_ld], each row so far known to its own thread only. */
+static void visit(const slm_step *step, slm_team *team, slm_site site, int64_t layer, float *x) {
+    for (size_t i = 0; i < step->n_taps; i++) {
+        const slm_tap *tap = &step->taps[i];
+        if (tap->site != site || tap->layer != layer) continue;
+        done(team);
+        if (team->index == 0) tap->rows ? capture_rows(step, tap->rows, x) : edit_rows(step, i, x);
+        done(team);
+    }
+}
+
+/* The probabilities behind what attention is about to give. */
+static void visit_weights(const slm_step *step, slm_team *team, int64_t layer, const slm_attention *attention) {
+    for (size_t i = 0; i < step->n_taps; i++) {
+        const slm_tap *tap = &step->taps[i];
+        if (tap->site != SLM_SITE_ATTN_WEIGHTS || tap->layer != layer) continue;
+        int64_t n_keys = step->spans->first_position - step->first_token + step->n_call_tokens;
+        slm_attention_weights(step->model->kernels, team, attention, &step->workspace->attention[team->index],
+                              tap->rows + step->first_token * n_keys, step->n_call_tokens * n_keys, n_keys);
+    }
+}
+
+/* ---- blocks -------------------------------------------------------------------------------------------------------------- */
 
 /* hidden = embed_tokens[token] and what is added to it, and the angles of the step's positions. */
 static void embed(const slm_step *step, slm_team *team) {
@@ -275,6 +321,7 @@ static void attention_block(slm_step *step, slm_team *team, const row_set *rows,
                                .out = attended,
                                .ldo = w->q_ld,
                                .partials = &w->partials};
+    visit_weights(step, team, index, &attention);
     slm_attention_run(model->kernels, team, &attention, &w->attention[team->index]);
     done(team);
     input = input_of(step, team, rows->n, attended, n_heads * head_dim, w->q_ld, SLM_GROUP);
@@ -330,6 +377,16 @@ static void output_hidden(slm_step *step, slm_team *team) {
         atomic_store(&step->finite, false);
 }
 
+/* The rows of normed, which are of all tokens, become those of the ones whose output is wanted. */
+static void keep_wanted(const slm_step *step, slm_team *team) {
+    int64_t ld = step->workspace->hidden_ld;
+    float *normed = stream_of(step, team)->normed;
+    done(team);
+    for (int64_t i = 0; team->index == 0 && i < step->n_outputs; i++)
+        memmove(normed + i * ld, normed + step->outputs[i] * ld, (size_t)ld * sizeof *normed);
+    done(team);
+}
+
 /* All spans of the tokens whose output is wanted, as rows of their own. */
 static int64_t output_spans(const slm_step *step, slm_kv_span *spans) {
     int64_t n = 0;
@@ -355,27 +412,47 @@ void slm_decoder_step(slm_step *step, slm_team *team) {
     row_set all = {.n = step->n_tokens, .spans = step->spans, .n_spans = step->n_spans};
     row_set wanted = {.n = step->n_outputs, .at = step->outputs, .spans = w->output_spans};
     /* Of the other tokens the last layer has to give keys and values, no more. */
-    bool fewer = wanted.n < all.n && !model->config.bidirectional;
+    bool visited = step->n_taps, fewer = wanted.n < all.n && !model->config.bidirectional && !visited;
     if (fewer && team->index == 0) w->n_output_spans = output_spans(step, w->output_spans);
     embed(step, team);
     if (fewer) done(team);
     wanted.n_spans = w->n_output_spans;
+    visit(step, team, SLM_SITE_EMBED, 0, w->streams->hidden);
     for (int64_t i = 0; i < n_layers; i++) {
         const slm_layer *layer = &model->layers[i];
         const row_set *rows = fewer && i == n_layers - 1 ? &wanted : &all;
         bool parallel = model->config.parallel_residual, shared = parallel && !layer->post_attention_layernorm.weight;
         block_input(step, team, &all, &layer->input_layernorm);
+        visit(step, team, SLM_SITE_ATTN_IN, i, w->streams->normed);
         attention_block(step, team, rows, i);
         if (!rows->n) return;
+        visit(step, team, SLM_SITE_ATTN_OUT, i, w->delta);
         if (parallel && !shared) block_input(step, team, rows, &layer->post_attention_layernorm);
-        if (shared && rows != &all) block_input(step, team, rows, &layer->input_layernorm);
+        if (shared && (rows != &all || visited)) block_input(step, team, rows, &layer->input_layernorm);
         block_output(step, team, rows, &layer->attn_output_norm);
         if (!parallel) block_input(step, team, rows, &layer->post_attention_layernorm);
+        visit(step, team, SLM_SITE_MLP_IN, i, w->streams->normed);
         mlp_block(step, team, rows, i);
+        visit(step, team, SLM_SITE_MLP_OUT, i, w->delta);
         block_output(step, team, rows, &layer->mlp_output_norm);
+        visit(step, team, SLM_SITE_OUT, i, w->streams->hidden);
     }
-    if (!wanted.n) return;
+    if (!wanted.n && !visited) return;
     stream_done(step, team); /* rows go to other threads now */
-    block_input(step, team, &wanted, &model->norm);
-    step->hidden ? output_hidden(step, team) : output_logits(step, team);
+    block_input(step, team, visited ? &all : &wanted, &model->norm);
+    visit(step, team, SLM_SITE_FINAL_NORM, 0, w->streams->normed);
+    if (visited) keep_wanted(step, team);
+    if (wanted.n) step->hidden ? output_hidden(step, team) : output_logits(step, team);
+}
+
+void slm_decoder_unembed(slm_step *step, const float *rows, slm_team *team) {
+    row_set all = {.n = step->n_tokens};
+    int64_t begin, end, hidden_size = step->model->config.hidden_size;
+    own_rows(step, team, all.n, &begin, &end);
+    for (int64_t i = begin; i < end; i++) {
+        float *hidden = stream_of(step, team)->hidden + i * step->workspace->hidden_ld;
+        memcpy(hidden, rows + i * hidden_size, (size_t)hidden_size * sizeof *hidden);
+    }
+    block_input(step, team, &all, &step->model->norm);
+    output_logits(step, team);
 }

@@ -295,6 +295,8 @@ void slm_model_describe(const slm_model *model, slm_model_stats *stats) {
                                .context = model->context,
                                .vocab_size = model->config.vocab_size,
                                .hidden_size = model->config.hidden_size,
+                               .num_hidden_layers = model->config.num_hidden_layers,
+                               .num_attention_heads = model->config.num_attention_heads,
                                .bidirectional = model->config.bidirectional,
                                .kv = kv->values,
                                .precision = model->precision};

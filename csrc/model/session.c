@@ -131,6 +131,24 @@ static slm_status check(const slm_part *part, bool hidden, slm_error *error) {
     return SLM_OK;
 }
 
+static slm_status check_taps(const slm_model *model, const slm_call *call, slm_error *error) {
+    for (size_t i = 0; call && i < call->n_taps; i++) {
+        const slm_tap *tap = &call->taps[i];
+        bool of_layers = tap->site != SLM_SITE_EMBED && tap->site != SLM_SITE_FINAL_NORM;
+        int64_t last = of_layers ? model->config.num_hidden_layers - 1 : 0;
+        if (tap->layer < 0 || tap->layer > last) {
+            return slm_fail(error, SLM_BAD_ARGUMENT, (int64_t)i, "layer.%lld: the model has layers 0 to %lld",
+                            (long long)tap->layer, (long long)last);
+        }
+        if (tap->site == SLM_SITE_ATTN_WEIGHTS && !tap->rows) {
+            return slm_fail(error, SLM_UNSUPPORTED, (int64_t)i,
+                            "layer.%lld.attn_weights can be captured, not edited: attention keeps no weights to change",
+                            (long long)tap->layer);
+        }
+    }
+    return SLM_OK;
+}
+
 /* A workspace for steps of n tokens. One for few tokens stays with the session, wider ones go after the call. */
 static slm_status ensure_workspace(slm_session *session, int64_t n_tokens, int threads, slm_error *error) {
     slm_workspace *w = &session->workspace;
@@ -192,7 +210,7 @@ slm_status slm_session_run(const slm_part *parts, int64_t n_parts, bool hidden, 
     slm_model *model = session->model;
     int64_t n_tokens = 0, n_drafts = 0, done = 0, width = hidden ? model->config.hidden_size : model->config.vocab_size;
     int threads = slm_threads_wanted(call ? call->threads : 0);
-    slm_status status = SLM_OK;
+    slm_status status = check_taps(model, call, error);
     *failed = -1;
     for (int64_t i = 0; i < n_parts && !status; i++) {
         status = check(&parts[i], hidden, error);
@@ -217,6 +235,11 @@ slm_status slm_session_run(const slm_part *parts, int64_t n_parts, bool hidden, 
                          .hidden = hidden,
                          .output = output,
                          .choices = choices,
+                         .taps = call ? call->taps : NULL,
+                         .n_taps = call ? call->n_taps : 0,
+                         .first_token = done,
+                         .n_call_tokens = n_tokens,
+                         .clock = clock,
                          .finite = true};
         status = fill_step(&step, parts, n_parts, chunk, &next, error);
         if (status) break;

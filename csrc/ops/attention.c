@@ -279,3 +279,34 @@ void slm_attention_run(const slm_kernels *kernels, slm_team *team, const slm_att
         run_wave(kernels, team, a, &w, scratch);
     }
 }
+
+/* ---- probabilities, on request ------------------------------------------------------------------------------------------ */
+
+/* Scores of one query against what it sees become their softmax. */
+static void normalize(const slm_kernels *kernels, float *scores, int64_t n) {
+    float top = kernels->largest(scores, n);
+    double total = 0;
+    for (int64_t i = 0; i < n; i++) total += scores[i] = expf(scores[i] - top);
+    for (int64_t i = 0; i < n; i++) scores[i] = (float)(scores[i] / total);
+}
+
+void slm_attention_weights(const slm_kernels *kernels, slm_team *team, const slm_attention *a,
+                           const slm_attention_scratch *scratch, float *weights, int64_t ld, int64_t n_keys) {
+    const slm_kv_span *span = a->spans;
+    int64_t begin, end, group = a->n_heads / a->shape->n_kv_heads;
+    slm_team_range(team, span->n_tokens * a->n_heads, &begin, &end);
+    for (int64_t i = begin; i < end && !slm_team_cancelled(team); i++) {
+        int64_t token = i / a->n_heads, head = i % a->n_heads, segment, end_segment;
+        int64_t from = seen_from(a, span, token), to = seen_to(a, span, token);
+        block b = {.span = span, .kv_head = head / group, .head = head, .n_heads = 1, .token = token, .n_tokens = 1};
+        float *row = weights + head * ld + token * n_keys;
+        memset(row, 0, (size_t)n_keys * sizeof *row);
+        gather_queries(a, &b, scratch);
+        for (segments_of(a, span, token, 1, &segment, &end_segment); segment < end_segment; segment++) {
+            int64_t start = segment * SEGMENT, first = slm_max64(from - start, 0), n = slm_min64(to - start, SEGMENT);
+            score_segment(kernels, a, &b, 0, 1, start, first / 16, slm_div_up(n, 16), scratch);
+            memcpy(row + start + first, scratch->scores + first, (size_t)(n - first) * sizeof *row);
+        }
+        normalize(kernels, row + from, to - from);
+    }
+}

@@ -2,6 +2,7 @@
  * arrays.c: NumPy arrays in and out; the only file that uses NumPy's C API. */
 #include "python/arrays.h"
 
+#include <math.h>
 #include <numpy/arrayobject.h>
 #include <stdio.h>
 #include <string.h>
@@ -58,6 +59,91 @@ int slm_py_process_logits(PyObject *processors, const slm_event *event) {
     Py_XDECREF(tokens);
     Py_XDECREF(logits);
     return failed;
+}
+
+bool slm_py_is_array(PyObject *object) {
+    return PyArray_Check(object);
+}
+
+float *slm_py_array_to_fill(PyObject *object, const char *name, int64_t n) {
+    PyArrayObject *array = (PyArrayObject *)object;
+    if (PyArray_TYPE(array) == NPY_FLOAT32 && PyArray_ISCARRAY(array) && PyArray_SIZE(array) == n) return PyArray_DATA(array);
+    PyErr_Format(PyExc_ValueError, "%s: expected a contiguous, writable float32 array of %lld elements", name, (long long)n);
+    return NULL;
+}
+
+/* Rows of that shape in f32, a new reference. */
+static PyArrayObject *edited_rows(PyObject *object, const char *name, const npy_intp *shape) {
+    PyArrayObject *array = (PyArrayObject *)object;
+    if (!PyArray_Check(object)) {
+        PyErr_Format(PyExc_TypeError, "edit of %s must change its array in place and return None, or return an array, not %R",
+                     name, (PyObject *)Py_TYPE(object));
+    } else if (!PyArray_ISFLOAT(array)) {
+        PyErr_Format(PyExc_TypeError, "edit of %s: expected an array of floats, found %R", name,
+                     (PyObject *)PyArray_DESCR(array));
+    } else if (PyArray_NDIM(array) != 2 || PyArray_DIM(array, 0) != shape[0] || PyArray_DIM(array, 1) != shape[1]) {
+        PyObject *found = PyObject_GetAttrString(object, "shape");
+        if (found) {
+            PyErr_Format(PyExc_ValueError, "edit of %s: expected an array of shape (%zd, %zd), found %R", name,
+                         (Py_ssize_t)shape[0], (Py_ssize_t)shape[1], found);
+        }
+        Py_XDECREF(found);
+    } else {
+        return (PyArrayObject *)PyArray_FROM_OTF(object, NPY_FLOAT32, NPY_ARRAY_IN_ARRAY | NPY_ARRAY_FORCECAST);
+    }
+    return NULL;
+}
+
+/* -1 with an exception: a row is not finite, and none has changed. */
+static int take_rows(const float *rows, const char *name, const slm_event *event) {
+    int64_t n = event->hidden_size;
+    for (int64_t i = 0; i < event->n_rows * n; i++) {
+        if (isfinite(rows[i])) continue;
+        PyErr_Format(PyExc_ValueError, "edit of %s: element [%lld, %lld] has become NaN or infinite", name, (long long)(i / n),
+                     (long long)(i % n));
+        return -1;
+    }
+    for (int64_t i = 0; i < event->n_rows; i++) memcpy(event->rows + i * event->ld, rows + i * n, (size_t)n * sizeof *rows);
+    return 0;
+}
+
+int slm_py_edit_rows(PyObject *function, const char *name, const slm_event *event) {
+    npy_intp shape[2] = {(npy_intp)event->n_rows, (npy_intp)event->hidden_size};
+    PyObject *rows = PyArray_SimpleNew(2, shape, NPY_FLOAT32), *positions = PyArray_SimpleNew(1, shape, NPY_INT64),
+             *result = NULL;
+    if (rows && positions) {
+        float *to = PyArray_DATA((PyArrayObject *)rows);
+        npy_int64 *position = PyArray_DATA((PyArrayObject *)positions);
+        for (int64_t i = 0; i < event->n_rows; i++) {
+            memcpy(to + i * shape[1], event->rows + i * event->ld, (size_t)shape[1] * sizeof *to);
+            position[i] = event->first_position + i;
+        }
+        result = PyObject_CallFunctionObjArgs(function, rows, positions, NULL);
+    }
+    PyArrayObject *edited = result ? edited_rows(result == Py_None ? rows : result, name, shape) : NULL;
+    int failed = edited ? take_rows(PyArray_DATA(edited), name, event) : -1;
+    Py_XDECREF((PyObject *)edited);
+    Py_XDECREF(result);
+    Py_XDECREF(positions);
+    Py_XDECREF(rows);
+    return failed;
+}
+
+const float *slm_py_rows(PyObject *object, const char *name, int64_t cols, int64_t *rows, PyObject **keep) {
+    PyArrayObject *array = (PyArrayObject *)PyArray_FROM_OTF(object, NPY_FLOAT32, NPY_ARRAY_IN_ARRAY);
+    if (!array) return NULL;
+    if (PyArray_NDIM(array) != 2 || PyArray_DIM(array, 1) != cols) {
+        PyObject *found = PyObject_GetAttrString((PyObject *)array, "shape");
+        if (found)
+            PyErr_Format(PyExc_ValueError, "%s: expected an array [n, %lld], found one of shape %R", name, (long long)cols,
+                         found);
+        Py_XDECREF(found);
+        Py_DECREF(array);
+        return NULL;
+    }
+    *rows = PyArray_DIM(array, 0);
+    *keep = (PyObject *)array;
+    return PyArray_DATA(array);
 }
 
 const float *slm_py_floats(PyObject *object, const char *name, int64_t *count, PyObject **keep) {

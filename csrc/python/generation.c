@@ -9,10 +9,10 @@
 
 /* What a call to generate is given. Zero it first; free_arguments. */
 typedef struct arguments {
-    slm_tokenizer *tokenizer;    /* borrowed; NULL: none */
-    PyObject *processors;        /* borrowed; NULL: none */
-    PyObject *progress, *so_far; /* borrowed; of batches; NULL: none */
-    PyObject *prompt, *last;     /* borrowed: the argument `prompt` or `prompts`, and the one of the method's own, or NULL */
+    slm_tokenizer *tokenizer;           /* borrowed; NULL: none */
+    PyObject *processors;               /* borrowed; NULL: none */
+    PyObject *progress, *so_far, *taps; /* borrowed; of batches; NULL: none */
+    PyObject *prompt, *last; /* borrowed: the argument `prompt` or `prompts`, and the one of the method's own, or NULL */
     slm_generate_options options;
     int32_t *end_tokens, *bias_ids;
     PyObject *stop_bytes, *stop_offsets, *bias;
@@ -106,8 +106,9 @@ static bool read_arguments(const slm_py_state *state, PyObject *args, PyObject *
                      "constraint",
                      batch ? "progress" : NULL,
                      "so_far",
+                     "taps",
                      NULL};
-    const char *format = batch ? "OOOpdOdOOOO|sO$fddffOOOOOOOOOO" : "OOOpdOdOOOO|sO$fddffOOOOOOOO";
+    const char *format = batch ? "OOOpdOdOOOO|sO$fddffOOOOOOOOOOO" : "OOOpdOdOOOO|sO$fddffOOOOOOOO";
     PyObject *tokenizer, *max_tokens, *top_k_object, *seed, *sample, *stop, *end_tokens;
     PyObject *window = NULL, *ngram = NULL, *n = NULL, *logprobs = NULL, *processors = NULL, *bias_ids = NULL, *bias = NULL;
     PyObject *constraint = Py_None, *progress = Py_None;
@@ -118,7 +119,8 @@ static bool read_arguments(const slm_py_state *state, PyObject *args, PyObject *
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, format, names, &tokenizer, &a->prompt, &max_tokens, &ignore_eos, &temperature,
                                      &top_k_object, &top_p, &seed, &sample, &stop, &end_tokens, &draft, &a->last, &o->min_p,
                                      &typical_p, &repetition, &o->presence_penalty, &o->frequency_penalty, &window, &ngram,
-                                     &bias_ids, &bias, &n, &logprobs, &processors, &constraint, &progress, &a->so_far)) {
+                                     &bias_ids, &bias, &n, &logprobs, &processors, &constraint, &progress, &a->so_far,
+                                     &a->taps)) {
         return false;
     }
     int64_t n_end, top_k;
@@ -252,13 +254,13 @@ static void vacate(slm_py_generation *self) {
 }
 
 static PyObject *generation_next(PyObject *object, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"whole", "threads", "prefill_chunk", "processors", NULL};
+    static char *names[] = {"whole", "threads", "prefill_chunk", "processors", "taps", NULL};
     slm_py_generation *self = (slm_py_generation *)object;
     slm_py_state *state = slm_py_state_of(Py_TYPE(object));
     int whole;
-    PyObject *threads = NULL, *prefill_chunk = NULL, *processors = NULL;
+    PyObject *threads = NULL, *prefill_chunk = NULL, *processors = NULL, *taps = NULL;
     slm_py_call call = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "p|OOO", names, &whole, &threads, &prefill_chunk, &processors) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "p|OOOO", names, &whole, &threads, &prefill_chunk, &processors, &taps) ||
         !slm_py_call_options(threads, prefill_chunk, &call.call) || !read_processors(processors, &call.processors)) {
         return NULL;
     }
@@ -266,11 +268,16 @@ static PyObject *generation_next(PyObject *object, PyObject *args, PyObject *kwa
     if (!self->generation) return PyErr_Format(state->ClosedError, "the generation is closed");
     slm_chunk chunk;
     slm_error error;
+    if (!slm_py_read_taps(taps, slm_session_model(self->session->session), -1, 0, &call)) {
+        slm_py_free_taps(&call);
+        return NULL;
+    }
     self->running = true;
     Py_INCREF(object); /* a signal handler may drop the last other reference */
     slm_py_call_begin(&call, state);
     slm_status status = slm_generation_next(self->generation, whole, &call.call, &chunk, &error);
     bool ok = slm_py_call_end(&call) && !status;
+    slm_py_free_taps(&call);
     self->running = false;
     self->session->length = slm_session_length(self->session->session);
     PyObject *result = NULL;
@@ -367,7 +374,7 @@ PyObject *slm_py_model_generate(PyObject *object, PyObject *args, PyObject *kwar
     Py_ssize_t n = 0, count = 0;
     if (!model) return PyErr_Format(state->ClosedError, "the model was not initialised");
     if (!read_arguments(state, args, kwargs, true, &a) || !slm_py_call_options(a.last, NULL, &call.call) ||
-        !(list = PySequence_List(a.prompt))) {
+        !slm_py_read_taps(a.taps, model, -1, 0, &call) || !(list = PySequence_List(a.prompt))) {
         goto end;
     }
     n = PyList_Size(list);
@@ -399,13 +406,15 @@ end:
     for (Py_ssize_t i = 0; i < count; i++) slm_py_free((void *)(uintptr_t)prompts[i].tokens);
     PyMem_Free(prompts);
     Py_XDECREF(list);
+    slm_py_free_taps(&call);
     free_arguments(&a);
     return result;
 }
 
 static PyMethodDef methods[] = {
     {"next", (PyCFunction)(void (*)(void))generation_next, METH_VARARGS | METH_KEYWORDS,
-     "next(whole, threads=0, prefill_chunk=0, processors=())\n--\n\nText, token ids, finish reason; prefill and decode seconds, "
+     "next(whole, threads=0, prefill_chunk=0, processors=(), taps=())\n--\n\nText, token ids, finish reason; prefill and decode "
+     "seconds, "
      "prompt tokens that others have run, drafted tokens and those of them that were drawn, all so far; log-probabilities of the "
      "new tokens."},
     {"so_far", generation_so_far, METH_NOARGS,

@@ -443,11 +443,12 @@ static PyObject *model_stats(PyObject *self, PyObject *unused) {
     if (!ready(slm_py_state_of(Py_TYPE(self)), model)) return NULL;
     slm_model_stats stats;
     slm_model_describe(model->model, &stats);
-    return Py_BuildValue("{s:n,s:n,s:n,s:L,s:L,s:L,s:s,s:s,s:O}", "weight_bytes", (Py_ssize_t)stats.weight_bytes, "token_bytes",
-                         (Py_ssize_t)stats.token_bytes, "kv_bytes", (Py_ssize_t)stats.kv_bytes, "context",
+    return Py_BuildValue("{s:n,s:n,s:n,s:L,s:L,s:L,s:L,s:L,s:s,s:s,s:O}", "weight_bytes", (Py_ssize_t)stats.weight_bytes,
+                         "token_bytes", (Py_ssize_t)stats.token_bytes, "kv_bytes", (Py_ssize_t)stats.kv_bytes, "context",
                          (long long)stats.context, "vocab_size", (long long)stats.vocab_size, "hidden_size",
-                         (long long)stats.hidden_size, "kv", kv_types[stats.kv], "precision", precisions[stats.precision],
-                         "bidirectional", stats.bidirectional ? Py_True : Py_False);
+                         (long long)stats.hidden_size, "num_hidden_layers", (long long)stats.num_hidden_layers,
+                         "num_attention_heads", (long long)stats.num_attention_heads, "kv", kv_types[stats.kv], "precision",
+                         precisions[stats.precision], "bidirectional", stats.bidirectional ? Py_True : Py_False);
 }
 
 static PyObject *model_session(PyObject *self, PyObject *unused) {
@@ -459,6 +460,33 @@ static PyObject *model_session(PyObject *self, PyObject *unused) {
     slm_error error;
     if (slm_session_create(model->model, &session, &error)) return slm_py_raise(state, &error);
     return slm_py_wrap_session(state, session);
+}
+
+static PyObject *model_unembed(PyObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"hidden", "threads", NULL};
+    slm_py_model *model = (slm_py_model *)self;
+    slm_py_state *state = slm_py_state_of(Py_TYPE(self));
+    PyObject *hidden, *threads = NULL, *keep = NULL, *array = NULL;
+    slm_py_call call = {0};
+    slm_error error;
+    int64_t n_rows;
+    float *logits;
+    if (!ready(state, model) || !PyArg_ParseTupleAndKeywords(args, kwargs, "O|O", names, &hidden, &threads) ||
+        !slm_py_call_options(threads, NULL, &call.call)) {
+        return NULL;
+    }
+    slm_model_stats stats;
+    slm_model_describe(model->model, &stats);
+    const float *rows = slm_py_rows(hidden, "hidden", stats.hidden_size, &n_rows, &keep);
+    if (rows) array = slm_py_new_array_f32(n_rows, stats.vocab_size, &logits);
+    if (array) {
+        slm_py_call_begin(&call, state);
+        slm_status status = slm_model_unembed(model->model, rows, n_rows, logits, &call.call, &error);
+        if (!slm_py_call_end(&call) || status) Py_CLEAR(array);
+        if (status) slm_py_raise(state, &error);
+    }
+    Py_XDECREF(keep);
+    return array;
 }
 
 static void model_dealloc(PyObject *self) {
@@ -473,6 +501,8 @@ static PyMethodDef methods[] = {
      "measure(config, weights, context, *, kv='auto', precision='default', quantize=None, threads=0, progress=None)\n--\n\n"
      "The memory that a model made of the same arguments will take. Reads no weights."},
     {"stats", model_stats, METH_NOARGS, "stats()\n--\n\nBytes held and read, context, vocabulary size, KV type."},
+    {"unembed", (PyCFunction)(void (*)(void))model_unembed, METH_VARARGS | METH_KEYWORDS,
+     "unembed(hidden, threads=0)\n--\n\nThe logits of rows of the residual stream, by the final norm and lm_head."},
     {"session", model_session, METH_NOARGS, "session()\n--\n\nA new, empty session."},
     {"restore", slm_py_model_restore, METH_VARARGS,
      "restore(state, length, settled)\n--\n\nThe session that Session.save() gave these of."},

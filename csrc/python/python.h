@@ -49,6 +49,7 @@ typedef struct slm_py_call {
     PyObject *progress; /* borrowed; called with (done, total) of events of the next kind; may be NULL */
     slm_event_kind progress_kind;
     PyObject *processors; /* borrowed; a tuple, each called with (tokens, logits); may be NULL */
+    PyObject *taps;       /* borrowed; what slm_py_read_taps has read; may be NULL */
     PyObject *interrupt;  /* from begin to end; may be NULL */
     PyThreadState *thread;
     double next_look; /* when to run signal handlers again */
@@ -59,6 +60,13 @@ typedef struct slm_py_call {
 void slm_py_call_begin(slm_py_call *call, slm_py_state *state);
 /* Takes the GIL back. False: an exception is set. */
 bool slm_py_call_end(slm_py_call *call);
+
+/* Puts taps into a call, as _core.pyi has them; NULL: none. n_tokens: of a call that fills arrays, n_keys: positions that its
+ * last token sees; n_tokens < 0: only functions. False with an exception. Either way slm_py_free_taps. */
+bool slm_py_read_taps(PyObject *taps, const slm_model *model, int64_t n_tokens, int64_t n_keys, slm_py_call *call);
+void slm_py_free_taps(slm_py_call *call);
+/* Has the function of the event's tap change its rows. -1 with an exception. */
+int slm_py_edit(const slm_py_call *call, const slm_event *event);
 
 /* ---- arguments
  * ------------------------------------------------------------------------------------------------------------------ */
@@ -79,6 +87,14 @@ void slm_py_free(void *block);
 PyObject *slm_py_new_array_f32(int64_t rows, int64_t cols, float **data);
 /* A one-dimensional f32 array's data, borrowed from the new reference *keep. NULL with an exception. */
 const float *slm_py_floats(PyObject *object, const char *name, int64_t *count, PyObject **keep);
+/* A two-dimensional f32 array's data [*rows, cols], borrowed from the new reference *keep. NULL with an exception. */
+const float *slm_py_rows(PyObject *object, const char *name, int64_t cols, int64_t *rows, PyObject **keep);
+bool slm_py_is_array(PyObject *object);
+/* The data of a contiguous, writable f32 array of so many elements; NULL with an exception. */
+float *slm_py_array_to_fill(PyObject *array, const char *name, int64_t n);
+/* Calls function(rows, positions) with the event's; rows become what it returns or, where that is None, makes of them. -1 with an
+ * exception. */
+int slm_py_edit_rows(PyObject *function, const char *name, const slm_event *event);
 /* Calls each of a tuple with arrays of the event's tokens and logits, of which the latter may change in place. -1 with an
  * exception. */
 int slm_py_process_logits(PyObject *processors, const slm_event *event);

@@ -128,13 +128,13 @@ bool slm_py_call_options(PyObject *threads, PyObject *prefill_chunk, slm_call *c
 }
 
 static PyObject *session_forward(PyObject *object, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"tokens", "output", "threads", "prefill_chunk", NULL};
+    static char *names[] = {"tokens", "output", "threads", "prefill_chunk", "taps", NULL};
     slm_py_session *self = (slm_py_session *)object;
     slm_py_state *state = slm_py_state_of(Py_TYPE(object));
-    PyObject *sequence, *threads = NULL, *prefill_chunk = NULL, *array = NULL;
+    PyObject *sequence, *threads = NULL, *prefill_chunk = NULL, *taps = NULL, *array = NULL;
     const char *output_name = "last";
     slm_py_call call = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|sOO", names, &sequence, &output_name, &threads, &prefill_chunk))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|sOOO", names, &sequence, &output_name, &threads, &prefill_chunk, &taps))
         return NULL;
     int which = which_output(output_name);
     int64_t n_tokens;
@@ -147,7 +147,9 @@ static PyObject *session_forward(PyObject *object, PyObject *args, PyObject *kwa
     slm_error error;
     if (which != SLM_NO_OUTPUT) array = output_array(self->session, which, n_tokens, &output);
     /* From here to busy = true nothing may run Python: another thread must not come between. */
-    if ((which == SLM_NO_OUTPUT || array) && slm_py_claim(state, self)) {
+    if ((which == SLM_NO_OUTPUT || array) &&
+        slm_py_read_taps(taps, slm_session_model(self->session), n_tokens, self->length + n_tokens, &call) &&
+        slm_py_claim(state, self)) {
         self->busy = true;
         slm_py_call_begin(&call, state);
         slm_status status = slm_session_forward(self->session, tokens, n_tokens, which, output, &call.call, &error);
@@ -163,6 +165,7 @@ static PyObject *session_forward(PyObject *object, PyObject *args, PyObject *kwa
     } else {
         Py_CLEAR(array);
     }
+    slm_py_free_taps(&call);
     slm_py_free(tokens);
     return array;
 }
@@ -181,7 +184,7 @@ static PyMethodDef methods[] = {
     {"rewind", session_rewind, METH_O, "rewind(n_tokens)\n--\n\nKeep the first n_tokens positions."},
     {"save", session_save, METH_NOARGS, "save()\n--\n\nKeys and values as bytes, and the two numbers that Model.restore takes."},
     {"forward", KEYWORDS(session_forward),
-     "forward(tokens, output='last', threads=0, prefill_chunk=0)\n--\n\nAppend tokens; their logits or hidden states."},
+     "forward(tokens, output='last', threads=0, prefill_chunk=0, taps=())\n--\n\nAppend tokens; their logits or hidden states."},
     {"generate", KEYWORDS(slm_py_session_generate),
      "generate(tokenizer, prompt, max_tokens, ignore_eos, temperature, top_k, top_p, seed, sample, stop, end_tokens, "
      "draft='none', "

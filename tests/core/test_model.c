@@ -531,6 +531,86 @@ static void test_parts(slm_model *model) {
     }
 }
 
+/* ---- activations -------------------------------------------------------------------------------------------------------- */
+
+typedef struct edits {
+    int64_t n, stop; /* events so far; the one that cancels, -1: none */
+} edits;
+
+/* Changes nothing, but in the padding of a row nothing may stand. */
+static int on_activation(void *user, const slm_event *event) {
+    edits *e = user;
+    if (event->kind != SLM_EVENT_ACTIVATION) return 0;
+    for (int64_t i = 0; i < event->n_rows; i++) {
+        for (int64_t j = event->hidden_size; j < event->ld; j++) CHECK(event->rows[i * event->ld + j] == 0);
+    }
+    return e->n++ == e->stop;
+}
+
+/* All sites captured behind edits that change nothing: the same logits, and what is captured is the same for any step. */
+static void test_activations(slm_model *model) {
+    enum { TOKENS = 70, PASSES = 4, ROWS = TOKENS * HIDDEN, WEIGHTS = HEADS * TOKENS * TOKENS, SITES = LAYERS * 5 + 2 };
+    static float logits[2][TOKENS * VOCAB], rows[PASSES][SITES * ROWS + LAYERS * WEIGHTS], again[TOKENS * VOCAB];
+    const int64_t chunks[PASSES] = {0, 1, 7, 64};
+    slm_error error;
+    CHECK(run(model, 0, 1, TOKENS, logits[0]));
+    for (int pass = 0; pass < PASSES; pass++) {
+        slm_tap taps[2 * SITES + LAYERS];
+        edits e = {.stop = -1};
+        size_t n = 0;
+        float *to = rows[pass];
+        for (int site = SLM_SITE_EMBED; site <= SLM_SITE_FINAL_NORM; site++) {
+            int n_layers = site == SLM_SITE_EMBED || site == SLM_SITE_FINAL_NORM ? 1 : LAYERS;
+            for (int layer = 0; layer < n_layers; layer++) {
+                bool weights = site == SLM_SITE_ATTN_WEIGHTS;
+                if (!weights) taps[n++] = (slm_tap){.site = site, .layer = layer};
+                taps[n++] = (slm_tap){.site = site, .layer = layer, .rows = to};
+                to += weights ? WEIGHTS : ROWS;
+            }
+        }
+        slm_session *session = NULL;
+        slm_call call = {.event = on_activation,
+                         .user = &e,
+                         .threads = 1 + pass % 3,
+                         .prefill_chunk = chunks[pass],
+                         .taps = taps,
+                         .n_taps = n};
+        CHECK(slm_session_create(model, &session, &error) == SLM_OK);
+        CHECK(slm_session_forward(session, prompt, TOKENS, SLM_LOGITS_ALL, logits[1], &call, &error) == SLM_OK);
+        CHECK(!memcmp(logits[0], logits[1], sizeof logits[0]));
+        CHECK(!memcmp(rows[0], rows[pass], sizeof rows[0]));
+        int64_t n_steps = chunks[pass] ? (TOKENS + chunks[pass] - 1) / chunks[pass] : 1;
+        CHECK(e.n == n_steps * SITES);
+        slm_session_release(session);
+    }
+    /* Stopped at some site, the session is as before. */
+    for (int64_t stop = 0; stop < SITES; stop += 3) {
+        edits e = {.stop = stop};
+        slm_tap taps[SITES];
+        size_t n = 0;
+        for (int site = SLM_SITE_EMBED; site <= SLM_SITE_FINAL_NORM; site++) {
+            int n_layers = site == SLM_SITE_EMBED || site == SLM_SITE_FINAL_NORM ? 1 : LAYERS;
+            for (int layer = 0; layer < n_layers && site != SLM_SITE_ATTN_WEIGHTS; layer++)
+                taps[n++] = (slm_tap){.site = site, .layer = layer};
+        }
+        slm_session *session = NULL;
+        slm_call call = {.event = on_activation, .user = &e, .threads = 1 + (int)stop % 2, .taps = taps, .n_taps = n};
+        CHECK(slm_session_create(model, &session, &error) == SLM_OK);
+        CHECK(slm_session_forward(session, prompt, TOKENS, SLM_LOGITS_ALL, again, &call, &error) == SLM_CANCELLED);
+        CHECK(e.n == stop + 1 && slm_session_length(session) == 0);
+        CHECK(slm_session_forward(session, prompt, TOKENS, SLM_LOGITS_ALL, again, NULL, &error) == SLM_OK);
+        CHECK(!memcmp(logits[0], again, sizeof again));
+        slm_session_release(session);
+    }
+    /* The stream behind the last layer makes the logits. */
+    const float *out = rows[0] + (1 + 4 * LAYERS) * ROWS + LAYERS * WEIGHTS + (LAYERS - 1) * ROWS;
+    for (int64_t n = 1; n <= TOKENS; n += 23) {
+        slm_call call = {.threads = 1 + (int)n % 3};
+        CHECK(slm_model_unembed(model, out, n, again, &call, &error) == SLM_OK);
+        CHECK(!memcmp(logits[0], again, (size_t)(n * VOCAB) * sizeof *again));
+    }
+}
+
 /* ---- scores ------------------------------------------------------------------------------------------------------------- */
 
 /* Texts that branch: what each gets is what its logits say, in steps of any width; stopped, it ends at once. */
@@ -806,6 +886,7 @@ int main(int argc, char **argv) {
         if (types[i] != SLM_TYPE_F32 || !*cpu.blas_arch) test_bits(model);
         test_stats(model, types[i] == SLM_TYPE_F32 ? SLM_KV_F32 : SLM_KV_BF16);
         if (types[i] != SLM_TYPE_F32 || !*cpu.blas_arch) test_parts(model);
+        if (types[i] == SLM_TYPE_Q4_1 || types[i] == SLM_TYPE_F16) test_activations(model);
         test_generation(model);
         test_constraint(model);
         if (types[i] != SLM_TYPE_F32 || !*cpu.blas_arch) test_scores(model);
