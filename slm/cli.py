@@ -33,7 +33,7 @@ NOT_OPTIONS = (
     "edit",
 )  # for the first stand --choice, --regex, --json-schema; the others are functions
 GENERATE_OPTIONS = tuple(field.name for field in fields(slm.GenerateOptions) if field.name not in NOT_OPTIONS)
-UNDO_DEPTH = 8  # turns that /undo can take back: each keeps up to 64 positions of the cache for itself
+UNDO_DEPTH = 8  # turns that /undo can take back: each keeps up to 64 positions of the cache, and what windows have dropped since
 CHAT_COMMANDS = {
     "/undo": "take the last message and its answer back",
     "/reset": "begin again",
@@ -238,9 +238,8 @@ def run(args: argparse.Namespace) -> None:
     options = generate_options(args)
     with open_model(args) as model:
         templated = not args.raw and has_template(model)
-        for option in TEMPLATE_OPTIONS:
-            if getattr(args, option) is not None and not templated:
-                raise ValueError(f"--{option.replace('_', '-')} needs a model with a chat template, and no --raw")
+        if not templated:
+            refuse_template_options(args, "a model with a chat template, and no --raw")
         if not args.raw and not templated:
             note("the model has no chat template; it continues the text")
         messages = [] if args.system is None else [{"role": "system", "content": args.system}]
@@ -311,16 +310,14 @@ class Talk:
         self.earlier: deque[slm.Session] = deque(maxlen=UNDO_DEPTH)
         self.session = self.new_session() if has_template(model) else None
         if self.session is None:
-            for option in TEMPLATE_OPTIONS:
-                if getattr(args, option) is not None:
-                    raise ValueError(f"--{option.replace('_', '-')} needs a model with a chat template")
+            refuse_template_options(args, "a model with a chat template")
             note("the model has no chat template; it continues each text by itself")
 
     def new_session(self) -> slm.Session:
         return self.model.session(self.args.system, **template_options(self.args))
 
     def say(self, text: str) -> None:
-        """A message and its answer, of which an exception leaves what was shown in the conversation."""
+        """A message and its answer. What Ctrl-C leaves of it stays in the conversation; another exception leaves nothing."""
         if self.session is None:
             self.answer(self.model, text)
             return
@@ -332,12 +329,11 @@ class Talk:
                 self.earlier.append(before)
 
     def answer(self, speaker: slm.Model | slm.Session, text: str) -> None:
-        if not self.args.json:
-            show(speaker.stream(text, **self.options), self.model)
-        elif isinstance(speaker, slm.Session):
-            show_whole([speaker.send(text, **self.options)], True)
+        if self.args.json:
+            whole = speaker.send if isinstance(speaker, slm.Session) else speaker.generate
+            show_whole([whole(text, **self.options)], True)
         else:
-            show_whole([speaker.generate(text, **self.options)], True)
+            show(speaker.stream(text, **self.options), self.model)
 
     def obey(self, command: str) -> None:
         name, _, path = command.partition(" ")
@@ -499,6 +495,12 @@ def template_options(args: argparse.Namespace) -> dict[str, Any]:
         if not isinstance(more, dict):
             raise ValueError("--chat-template-kwargs must be a JSON object of names and values")
     return {"tools": tools, "chat_template_kwargs": more}
+
+
+def refuse_template_options(args: argparse.Namespace, needed: str) -> None:
+    for option in TEMPLATE_OPTIONS:
+        if getattr(args, option) is not None:
+            raise ValueError(f"--{option.replace('_', '-')} needs {needed}")
 
 
 def json_file(path: str, option: str) -> Any:

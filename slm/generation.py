@@ -19,7 +19,7 @@ from slm.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from slm import _core
 
-CALLS_DEPTH = 8  # arguments of calls lie no deeper than so in a saved session
+CALLS_DEPTH = 6  # of what holds the arguments of a call, in the JSON of a saved session
 MOST_LOGITS = 16 << 20  # of a step over a prompt
 
 
