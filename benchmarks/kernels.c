@@ -23,6 +23,7 @@ enum {
     TOKENS = SLM_PREFILL_CHUNK, /* of a GEMM: with their scales they fill a third of 1 MB of L2 */
     NEAR_BYTES = 1 << 19,       /* of a matrix that stays in L2 */
     PANELS = 64,                /* of one column that a GEMV is called with at once, as ops/linear.c does */
+    BF16_PANELS = 4,            /* of many columns, likewise */
     MOST_COLUMNS = 16,          /* of a GEMV */
     PIECES = 9,                 /* of one figure; the median counts */
     CHAIN = 20000,              /* additions */
@@ -96,6 +97,7 @@ enum { CHAINS = 12, PEAK_STEPS = 2000 };
         }                                                                                                                        \
     }
 
+PEAK(dots_bf16, SLM_AVX512_BF16, __m512, _mm512_setzero_ps(), _mm512_dpbf16_ps(acc[i], (__m512bh)a, (__m512bh)b))
 PEAK(dots_avx512, SLM_AVX512, __m512i, _mm512_setzero_si512(), _mm512_dpbusd_epi32(acc[i], a, b))
 PEAK(fmas_avx512, SLM_AVX512, __m512, _mm512_setzero_ps(), _mm512_fmadd_ps(a, b, acc[i]))
 PEAK(dots_avx2, SLM_AVX2, __m256i, _mm256_setzero_si256(), _mm256_maddubs_epi16(acc[i], b))
@@ -106,6 +108,7 @@ static void measure_peaks(const char *tier) {
     if (!wide && strcmp(tier, "avx2")) return;
     double steps = (double)CHAINS * PEAK_STEPS;
     printf("-\tint8 peak\t%.2f\n", steps * (wide ? 64 : 32) / cycles_of(wide ? dots_avx512 : dots_avx2, NULL, NULL));
+    if (!strcmp(tier, "avx512_bf16")) printf("-\tbf16 peak\t%.2f\n", steps * 32 / cycles_of(dots_bf16, NULL, NULL));
     printf("-\tf32 peak\t%.2f\n", steps * (wide ? 16 : 8) / cycles_of(wide ? fmas_avx512 : fmas_avx2, NULL, NULL));
 }
 #else
@@ -131,7 +134,7 @@ typedef struct task {
     int64_t n_tokens;
 } task;
 
-static float y[PANELS * 16 * MOST_COLUMNS > 16 * TOKENS ? PANELS * 16 * MOST_COLUMNS : 16 * TOKENS];
+static float y[16 * BF16_PANELS * TOKENS > 16 * PANELS *MOST_COLUMNS ? 16 * BF16_PANELS *TOKENS : 16 * PANELS *MOST_COLUMNS];
 
 static void run_gemv(void *arg) {
     task *t = arg;
@@ -154,6 +157,13 @@ static void run_strip(void *arg) {
 static void run_float(void *arg) {
     task *t = arg;
     for (int64_t p = 0; p < t->w.n_panels; p++) t->kernels->linear_float(&t->w, p, x, K, t->n_tokens, y, 16);
+}
+
+static void run_bf16(void *arg) {
+    task *t = arg;
+    int64_t step = t->n_tokens == 1 ? PANELS : BF16_PANELS, n = t->w.n_panels;
+    for (int64_t p = 0; p < n; p += step)
+        t->kernels->linear_bf16(&t->w, p, p + step < n ? p + step : n, x, K, t->n_tokens, y, step * 16);
 }
 
 static uint32_t random_bits(void) {
@@ -199,7 +209,7 @@ static void measure_type(const slm_kernels *kernels, slm_type type, uint8_t *dat
     const char *name = slm_type_of(type)->name;
     if (!make_matrix(&t.w, type, far_bytes, data)) exit(1);
     bool is_codes = t.w.form == SLM_FORM_CODES;
-    work one = is_codes ? run_gemv : run_float;
+    work one = is_codes ? run_gemv : t.w.form == SLM_FORM_BF16 ? run_bf16 : run_float;
     t.in = (slm_codes){.k = K,
                        .group = is_codes ? t.w.coding.group : SLM_GROUP,
                        .codes = codes,
@@ -221,8 +231,8 @@ static void measure_type(const slm_kernels *kernels, slm_type type, uint8_t *dat
     double products = 16.0 * K * TOKENS;
     t.n_tokens = TOKENS;
     if (!is_codes) {
-        t.w.n_panels = 1;
-        printf("%s\tGEMM MAC/cycle\t%.3f\n", name, products / cycles_of(run_float, &t, NULL));
+        t.w.n_panels = t.w.form == SLM_FORM_BF16 ? BF16_PANELS : 1;
+        printf("%s\tGEMM MAC/cycle\t%.3f\n", name, products * (double)t.w.n_panels / cycles_of(one, &t, NULL));
         return;
     }
     run_strip(&t);

@@ -31,7 +31,7 @@ dependent additions in the same run ({ghz:.2f} GHz). The best of {passes} passes
 - 4, 8, 16 columns: the time of so many columns straight from the panels of the matrix in memory, one column's being 1.
 - GEMM: products per cycle of a strip of 16 rows and {columns} columns of K = 1024, in L2; "with unpack" counts making it.
   The share is of what the tier's multiply instruction reaches on independent registers in the same run: vpdpbusd (avx512),
-  vpmaddubsw (avx2), fma for floats.
+  vpmaddubsw (avx2), vdpbf16ps for BF16 (avx512_bf16), fma for other floats.
 """
 COLUMNS = {  # heading: (figure, digits)
     "GEMV L2 B/cycle": ("L2 B/cycle", 1),
@@ -79,7 +79,9 @@ def table(tier: str, figures: Figures) -> str:
         # B/cycle of more columns than one become times
         values = {what: row["memory B/cycle"] / value if what.endswith("columns") else value for what, value in row.items()}
         cells = [f"{values[what]:.{digits}f}" if what in values else "" for what, digits in COLUMNS.values()]
-        peak = whole.get("int8 peak" if "with unpack" in row else "f32 peak")
+        peak = whole.get(
+            "int8 peak" if "with unpack" in row else "bf16 peak" if name == "BF16" else "f32 peak", whole.get("f32 peak")
+        )
         cells += [share(row["memory GB/s"], whole["read GB/s"]), share(row["GEMM MAC/cycle"], peak)]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

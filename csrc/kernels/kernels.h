@@ -61,6 +61,11 @@ typedef struct slm_kernels {
     /* y[t * ldy + r] for one panel of an F32, F16 or BF16 matrix: y = fma(w[r][k], x[t * ldx + k], y) for k = 0, 1, ... */
     void (*linear_float)(const slm_matrix *w, int64_t panel, const float *x, int64_t ldx, int64_t n_tokens, float *y,
                          int64_t ldy);
+    /* y[t * ldy + 16 * (p - first) + r] for the panels first <= p < last of a BF16 matrix, x being factors of sums of bf16
+     * products (base/half.h: to nearest even, 0 below SLM_LEAST_FACTOR) that round_bf16 made, rows ldx floats apart: the same
+     * chain, but of a pair of columns the second comes first. */
+    void (*linear_bf16)(const slm_matrix *w, int64_t first, int64_t last, const float *x, int64_t ldx, int64_t n_tokens, float *y,
+                        int64_t ldy);
 
     /* y = x / sqrt(mean(x^2) + eps) * weight over n elements; padding included. */
     void (*rms_norm)(const float *x, const float *weight, int64_t n, float eps, float *y);
@@ -69,14 +74,15 @@ typedef struct slm_kernels {
     void (*add)(float *x, const float *y, int64_t n); /* x += y */
     /* y = act(gate) * up, or act(gate) where up is NULL. */
     void (*activate)(slm_activation act, const float *gate, const float *up, int64_t n, float *y);
-    void (*soft_cap)(float *x, float cap, int64_t n);        /* x = cap * tanh(x / cap); any n, any alignment */
-    void (*round_bf16)(const float *x, int64_t n, float *y); /* to nearest even */
-    bool (*all_finite)(const float *x, int64_t n);           /* any n, any alignment */
-    float (*largest)(const float *x, int64_t n);             /* of n >= 1 finite elements; any n, any alignment */
+    void (*soft_cap)(float *x, float cap, int64_t n); /* x = cap * tanh(x / cap); any n, any alignment */
+    /* x as linear_bf16 of the same tier takes it, in n floats or half of their room. */
+    void (*round_bf16)(const float *x, int64_t n, float *rounded);
+    bool (*all_finite)(const float *x, int64_t n); /* any n, any alignment */
+    float (*largest)(const float *x, int64_t n);   /* of n >= 1 finite elements; any n, any alignment */
 
     /* Attention over panels of 16 positions of K. BF16: k is [n_panels][head_dim / 2][16][2]; F32: [n_panels][head_dim][16].
      * scores[row * ld + position] = fma(q[row * ldq + i], k[i][position], score) from 0, i ascending, but of a pair of bf16 the
-     * second first; q (and p below) are then factors, too: bf16 values of SLM_LEAST_FACTOR and more, or 0. INT8: a panel is codes
+     * second first; q (and p below) are then factors, too. INT8: a panel is codes
      * [head_dim][16] and f32 scales [groups of 32][16]; the chain runs over the codes of a group, and then, groups ascending,
      * score = fma(chain, scale, score). */
     void (*attention_scores)(const float *q, int64_t ldq, int64_t rows, const void *k, slm_kv_type type, int64_t head_dim,

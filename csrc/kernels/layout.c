@@ -170,6 +170,12 @@ static void pack_blocks(const slm_matrix *matrix, uint8_t *panel, int64_t n_rows
     }
 }
 
+/* Elements that are too small for factors of bf16 products become 0. */
+static void drop_small(uint8_t *panel, int64_t n) {
+    uint16_t least = (uint16_t)(slm_f32_bits(SLM_LEAST_FACTOR) >> 16), *halves = (uint16_t *)(void *)panel;
+    for (int64_t i = 0; i < n; i++) halves[i] = (halves[i] & 0x7fff) < least ? 0 : halves[i];
+}
+
 /* The same from floats: n_rows rows of row_bytes, 64 bytes of each by turns. */
 static void pack_floats(const slm_matrix *matrix, uint8_t *panel, int64_t n_rows, const uint8_t *rows, size_t row_bytes) {
     int64_t whole = (int64_t)(row_bytes / 4);
@@ -203,6 +209,7 @@ void slm_matrix_pack(const slm_matrix *matrix, int64_t panel, int64_t n_panels, 
             pack_blocks(matrix, out, rows_here, file_rows);
         } else {
             pack_floats(matrix, out, rows_here, file_rows, row_bytes);
+            if (matrix->form == SLM_FORM_BF16) drop_small(out, (int64_t)matrix->panel_bytes / 2);
         }
     }
 }

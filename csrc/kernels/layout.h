@@ -7,7 +7,7 @@
  * - codes: 4 elements a step, 8 steps a group of 32. A group's codes of b bits fill b lines, cut into planes by the binary digits
  *   of b, low bits first: 8; 4; 4 + 1; 4 + 2; 2; 2 + 1. A plane of p bits has p lines, and byte i of its line l holds the fields
  * of byte i of the steps l, l + p, l + 2p ... from its low bits up: step s is in line s mod p, shifted by s - s mod p
- * - f16, bf16: 2 elements a step
+ * - f16, bf16: 2 elements a step; of bf16 those below SLM_LEAST_FACTOR (base/half.h) are 0
  * - f32: 1 element a step
  *
  * After the codes of a whole panel stand its scales: f16 d, then, where the type has it, f16 m; [groups][16 rows], or in two

@@ -9,6 +9,7 @@
 enum {
     FEW_TOKENS = 16,  /* the most that take codes straight from the panels, read as one stream: beyond, a strip is as fast */
     POLL_PANELS = 64, /* of one token between two looks at the clock */
+    BF16_PANELS = 4,  /* that share a load of the activations */
 };
 
 static bool holds_codes(const slm_matrix *w) {
@@ -55,8 +56,7 @@ static void multiply_panel(const slm_kernels *kernels, const slm_input *input, c
             kernels->gemm_float(&strip, input->x, input->ldx, input->n_tokens, y, ldy);
         }
     } else {
-        const float *x = takes_rounded(input, w) ? input->rounded : input->x;
-        kernels->linear_float(w, panel, x, input->ldx, input->n_tokens, y, ldy);
+        kernels->linear_float(w, panel, input->x, input->ldx, input->n_tokens, y, ldy);
     }
 }
 
@@ -69,6 +69,8 @@ static void run_dense(const slm_kernels *kernels, const slm_input *input, const 
         slm_blas_linear((const float *)w->data + row * w->cols, n_rows, w->cols, input->x, input->ldx, input->n_tokens, y, ldy);
     } else if (takes_codes(input, w) && input->n_tokens <= FEW_TOKENS) {
         kernels->gemv(w, first, last, &input->codes, 0, input->n_tokens, y, ldy);
+    } else if (takes_rounded(input, w)) {
+        kernels->linear_bf16(w, first, last, input->rounded, input->ldx, input->n_tokens, y, ldy);
     } else {
         for (int64_t p = first; p < last; p++) multiply_panel(kernels, input, w, p, y + (p - first) * 16, ldy, scratch);
     }
@@ -91,11 +93,13 @@ static bool runs_blas(const slm_linear *linear) {
 
 /* Panels that are run together, for their own sake or for that of the scratch. */
 static int64_t most_panels(const slm_linear *linear, int64_t n_tokens) {
-    return runs_blas(linear) ? SLM_BLAS_PANELS : n_tokens <= FEW_TOKENS ? POLL_PANELS / n_tokens : 1;
+    if (runs_blas(linear)) return SLM_BLAS_PANELS;
+    if (n_tokens <= FEW_TOKENS) return POLL_PANELS / n_tokens;
+    return linear->dense->w.form == SLM_FORM_BF16 ? BF16_PANELS : 1;
 }
 
 int64_t slm_linear_scratch_size(int64_t n_tokens) {
-    return slm_max64(POLL_PANELS, n_tokens * (slm_blas_available() ? SLM_BLAS_PANELS : 1)) * 16;
+    return slm_max64(POLL_PANELS, n_tokens * (slm_blas_available() ? SLM_BLAS_PANELS : BF16_PANELS)) * 16;
 }
 
 /* The panels first .. last - 1, most_panels at most. They go where they belong, or into scratch where rows end inside a panel or

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * linear.h: y = x W^T + bias for all forms of W, and the gated product of two of them. In the default precision weights of whole
- * numbers take int8 activations, BF16 ones bf16-rounded activations, the rest f32; in high precision all take f32. */
+ * numbers take int8 activations, BF16 ones factors in bf16, the rest f32; in high precision all take f32. */
 #ifndef SLM_OPS_LINEAR_H
 #define SLM_OPS_LINEAR_H
 
@@ -12,7 +12,7 @@ typedef struct slm_input {
     int64_t ldx; /* k rounded up to 16 */
     slm_precision precision;
     float *x;        /* [n_tokens, ldx] */
-    float *rounded;  /* [n_tokens, ldx], x in bf16; filled where a matrix needs it */
+    float *rounded;  /* [n_tokens, ldx], x as round_bf16 has it; filled where a matrix needs it */
     slm_codes codes; /* filled where a matrix needs them */
 } slm_input;
 

@@ -20,8 +20,8 @@ SLM_TARGET_END
 #define TIER avx512
 #include "kernels/table.inc"
 
-#define TIER            avx512_bf16
-#define INT8            avx512
-#define ATTENTION(name) slm_attention_##name##_bf16
+#define TIER       avx512_bf16
+#define INT8       avx512
+#define BF16(name) slm_avx512_bf16_##name
 #include "kernels/table.inc"
 #endif
