@@ -45,18 +45,22 @@ typedef enum slm_event_kind {
     SLM_EVENT_ENDED,      /* done of total texts of a batch or a score are finished */
     SLM_EVENT_LOGITS,     /* before each token of a text that asks for it: its logits may change */
     SLM_EVENT_ACTIVATION, /* at a site that slm_call.taps has edited: rows of one text may change */
+    SLM_EVENT_ALLOWED,    /* before each token of a text that asks for it: which tokens may come? */
 } slm_event_kind;
 
 typedef struct slm_event {
     slm_event_kind kind;
     uint64_t done, total;
-    const int32_t *tokens; /* LOGITS: [n_tokens] of prompt and text */
+    const int32_t *tokens; /* LOGITS: [n_tokens] of prompt and text; ALLOWED: of the text alone */
     size_t n_tokens;
     float *logits; /* LOGITS: [n_logits] of all tokens, -infinity for one that may not be drawn */
     size_t n_logits;
     size_t tap;  /* ACTIVATION: index in slm_call.taps */
     float *rows; /* ACTIVATION: row i, at rows + i * ld, is [hidden_size], of position first_position + i */
     int64_t n_rows, hidden_size, ld, first_position;
+    uint64_t text;     /* ALLOWED: which text of a batch, as in slm_batch_chunk */
+    uint64_t *allowed; /* ALLOWED: zeros, to be filled: n_allowed bits, of each token of the vocabulary and, last, of the end */
+    size_t n_allowed;
 } slm_event;
 
 /* Runs on the calling thread only, outside barriers. Nonzero cancels the call, which returns SLM_CANCELLED. It may call slm, but
@@ -657,11 +661,12 @@ typedef struct slm_generate_options {
     const int32_t *end_tokens; /* [n_end_tokens]; they end the text and are not part of it */
     size_t n_end_tokens;
     slm_constraint *constraint; /* of the same tokenizer; NULL: any text. End tokens come where the text matches */
+    bool guided;                /* raise SLM_EVENT_ALLOWED instead of a constraint; needs a tokenizer */
     bool processed;             /* raise SLM_EVENT_LOGITS, with what penalties have left; not for what a constraint demands */
     /* With each token its log-probability and those of so many likeliest ones there, by the model's own logits: before bias,
      * penalties, processing and temperature, and among what is allowed; 0: off */
     int64_t logprobs;
-    slm_draft draft; /* without a constraint */
+    slm_draft draft; /* for texts without limits */
 } slm_generate_options;
 
 typedef enum slm_finish {

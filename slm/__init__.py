@@ -15,7 +15,7 @@ except ModuleNotFoundError as error:
     raise ImportError(
         "this is slm's source folder, where the C core is not built: start Python in another folder, or run pip install -e . here"
     ) from None
-from slm.constraints import Constraint, choice, json, regex
+from slm.constraints import Constraint, choice, grammar, json, regex
 from slm.errors import (
     BusyError,
     ClosedError,
@@ -61,6 +61,7 @@ __all__ = [
     "UnsupportedError",
     "choice",
     "cpu_info",
+    "grammar",
     "inspect",
     "json",
     "load",

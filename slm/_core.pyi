@@ -28,6 +28,9 @@ Processor = Callable[[NDArray[np.int32], NDArray[np.float32]], None]
 # [n, hidden_size], and their positions [n], and changes them in place or returns others
 Edit = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.floating[Any]] | None]
 Tap = tuple[str, int, NDArray[np.float32] | Edit]
+# Of (number of the text in its batch, ids of its tokens so far, without the prompt): a bit for each token of the vocabulary, set
+# where it may come next, and one behind them, set where the text may end
+Guide = Callable[[int, NDArray[np.int32]], bytes]
 Strings = tuple[bytes, NDArray[np.uint64]]  # joined bytes; offsets [count + 1]: string i is bytes[offsets[i]:offsets[i + 1]]
 
 # None, or a function that every call in this context calls at least every 20 ms or so of its work: an exception of it ends the
@@ -67,7 +70,13 @@ class Memory(TypedDict):
     kv: Literal["f32", "bf16", "int8"]
     encoded: dict[str, int]  # elements of each float type that quantize= turns into its own
 
-class GenerateArguments(TypedDict):
+class Limits(TypedDict, total=False):
+    """What a text may be."""
+
+    constraint: Constraint | None  # over the same tokenizer
+    guide: Guide | None  # not with a constraint. Generation.next takes it once more
+
+class GenerateArguments(Limits):
     """What Model.generate and Session.generate take beside their prompts. The first ones also go by position: tokenizer, the
     prompt or prompts, then the others in this order up to draft, then threads or n_held."""
 
@@ -94,7 +103,6 @@ class GenerateArguments(TypedDict):
     n: NotRequired[int]  # samples of each prompt, `sample` the first of them; of Model.generate only
     logprobs: NotRequired[int]
     processors: NotRequired[tuple[Processor, ...]]  # Generation.next takes them once more
-    constraint: NotRequired[Constraint | None]  # over the same tokenizer
 
 def cpu_info() -> CpuInfo: ...
 def measure_bandwidth(size: int = 1 << 30, sweeps: int = 5, threads: int = 0) -> float:
@@ -237,11 +245,12 @@ class Generation:
         prefill_chunk: int = 0,
         processors: tuple[Processor, ...] = (),
         taps: tuple[Tap, ...] = (),  # functions
+        guide: Guide | None = None,
     ) -> Chunk:
         """Run to the next piece of text (whole: to the end).
 
-        After a KeyboardInterrupt, or an exception of a processor or a tap, what was generated so far stays and the next call
-        goes on.
+        After a KeyboardInterrupt, or an exception of a processor, a tap or a guide, what was generated so far stays and the next
+        call goes on.
         """
 
     def so_far(self) -> Chunk:

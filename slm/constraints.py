@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the text of a generation must match: values for constrain=."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from slm.errors import LimitError, UnsupportedError
 from slm.options import check_text, refuse_type, shown
 
 if TYPE_CHECKING:
@@ -13,13 +15,26 @@ if TYPE_CHECKING:
     from slm.tokenizer import Tokenizer
 
 
-class Constraint:
-    """What the text of a generation must match, whole. Made by slm.choice(), slm.regex() and slm.json(), for any model.
+class Constraint(ABC):
+    """What the text of a generation must match, whole. Made by slm.choice(), slm.regex(), slm.json() and slm.grammar(), for any
+    model.
 
     With constrain= only tokens are drawn that keep to it, and an end token only where the text matches. Where the text can go on
     in one way only, its tokens are not computed: they are the longest that the vocabulary has. A text that ends by max_tokens or
     at the end of the context ("length") may be unfinished.
     """
+
+    @abstractmethod
+    def matches(self, text: str) -> bool:
+        """Does all of a text match? In linear time, but under a grammar that is ambiguous."""
+
+    @abstractmethod
+    def _limits(self, tokenizer: "Tokenizer") -> "_core.Limits":
+        """What limits the texts of a call of the core to this."""
+
+
+class Pattern(Constraint):
+    """A regular language, compiled."""
 
     def __init__(self, name: str, automaton: "_core.Automaton") -> None:
         self._name = name
@@ -27,11 +42,13 @@ class Constraint:
         self._of_tokenizers: WeakKeyDictionary[Tokenizer, _core.Constraint] = WeakKeyDictionary()
 
     def matches(self, text: str) -> bool:
-        """Does all of a text match? In linear time."""
         return self._automaton.matches(check_text("text", text).encode())
 
     def __repr__(self) -> str:
         return f"{self._name}, {self._automaton.n_states} states"
+
+    def _limits(self, tokenizer: "Tokenizer") -> "_core.Limits":
+        return {"constraint": self._over(tokenizer)}
 
     def _over(self, tokenizer: "Tokenizer") -> "_core.Constraint":
         """The constraint over a vocabulary, which remembers what may follow where."""
@@ -52,7 +69,7 @@ def choice(texts: Iterable[str]) -> Constraint:
         raise ValueError("texts is empty; a choice has at least one text")
     expressions = new_expressions()
     number = expressions.alternation([expressions.text(text) for text in checked])
-    return Constraint(f"choice({shown(checked)})", expressions.compile(number))
+    return Pattern(f"choice({shown(checked)})", expressions.compile(number))
 
 
 def regex(pattern: str) -> Constraint:
@@ -67,7 +84,7 @@ def regex(pattern: str) -> Constraint:
 
     expressions = new_expressions()
     number = read_regex(check_text("pattern", pattern), expressions, expressions.character)
-    return Constraint(f"regex({shown(pattern)})", expressions.compile(number))
+    return Pattern(f"regex({shown(pattern)})", expressions.compile(number))
 
 
 def json(schema: Any) -> Constraint:
@@ -77,17 +94,49 @@ def json(schema: Any) -> Constraint:
         object with a method model_json_schema() or __json_schema__().
     Of JSON Schema: type, enum, const, anyOf, $ref within the schema without recursion; properties, required,
     additionalProperties; items, prefixItems, minItems, maxItems; minLength, maxLength, pattern; minimum, maximum,
-    exclusiveMinimum, exclusiveMaximum; nullable. Annotations such as title, description and default change nothing. Any other
-    keyword raises UnsupportedError that names it and where it is.
+    exclusiveMinimum, exclusiveMaximum; nullable. Annotations such as title, description and default change nothing.
+    With the extra slm-cpu[json] also allOf, oneOf whose branches exclude each other, format, multipleOf, patternProperties,
+    minProperties and maxProperties, recursion, and what says nothing of a type: such a schema is left to llguidance, whole. Any
+    other keyword raises UnsupportedError that names it and where it is.
 
     What is written is a part of what the schema allows, so that a small model keeps to it: properties in the schema's order, and
     others only if additionalProperties is a schema; one space or none behind ":" and ",", and no other white space; integers
-    of up to 18 digits; numbers of up to 16 digits, 16 decimals and an exponent below 100, or with bounds 6 decimals.
+    of up to 18 digits; numbers of up to 16 digits, 16 decimals and an exponent below 100, or with bounds 6 decimals. llguidance
+    keeps the order and the white space, and writes other properties unless additionalProperties is False, perhaps one twice;
+    numbers without bounds of any length.
     """
-    from slm.json_schema import read_schema
+    from slm.json_schema import read_schema, schema_of, unknown_to_grammars
 
-    expressions = new_expressions()
-    return Constraint(f"json({shown(schema)})", expressions.compile(read_schema(schema, expressions)))
+    name, expressions, schema = f"json({shown(schema)})", new_expressions(), schema_of(schema)
+    try:
+        return Pattern(name, expressions.compile(read_schema(schema, expressions)))
+    except (UnsupportedError, LimitError) as error:
+        if unknown_to_grammars(schema):
+            raise
+        refused = error
+    try:
+        from slm import grammars
+    except ImportError:
+        raise type(refused)(f'{refused}; the extra slm-cpu[json] has llguidance for it: pip install "slm-cpu[json]"') from None
+    try:
+        return grammars.Grammar(name, grammars.read_schema(schema))
+    except ValueError as error:
+        raise type(refused)(f"{refused}; nor by llguidance: {error}") from None
+
+
+def grammar(text: str) -> Constraint:
+    """A context-free grammar, in the Lark-like syntax of llguidance or in llama.cpp's GBNF. Needs the extra slm-cpu[json].
+
+    slm.grammar('start: sum\nsum: NUMBER (("+" | "-") NUMBER)*\nNUMBER: /[0-9]+/')
+    slm.grammar('root ::= number ([+-] number)*\nnumber ::= [0-9]+')
+
+    The whole text matches the rule start, or root. A grammar never makes tokens that steer the model: it names texts. ValueError:
+    what llguidance finds wrong, and where; LimitError, also while a text is written: the grammar is too large, or its parser.
+    """
+    checked = check_text("text", text)
+    from slm import grammars
+
+    return grammars.Grammar(f"grammar({shown(checked)})", grammars.read_grammar(checked))
 
 
 def new_expressions() -> "Expressions":
@@ -99,4 +148,4 @@ def new_expressions() -> "Expressions":
 def check_constraint(value: Any) -> Constraint | None:
     if value is None or isinstance(value, Constraint):
         return value
-    refuse_type("constrain", "slm.choice(...), slm.regex(...), slm.json(...) or None", value)
+    refuse_type("constrain", "slm.choice(...), slm.regex(...), slm.json(...), slm.grammar(...) or None", value)

@@ -31,6 +31,7 @@ def core_arguments(tokenizer: Tokenizer | None, end_ids: Sequence[int], options:
         raise ValueError("constrain is given, and the model has no tokenizer to make text with")
     assert options.seed is not None  # checked options have one
     bias = options.logit_bias or {}
+    limits: _core.Limits = {} if options.constrain is None or tokenizer is None else options.constrain._limits(tokenizer)
     return {
         "tokenizer": None if tokenizer is None else tokenizer._core,
         "max_tokens": options.max_tokens,
@@ -55,7 +56,7 @@ def core_arguments(tokenizer: Tokenizer | None, end_ids: Sequence[int], options:
         "n": options.n,
         "logprobs": options.logprobs,
         "processors": checked_processors(options),
-        "constraint": None if options.constrain is None or tokenizer is None else options.constrain._over(tokenizer),
+        **limits,
     }
 
 
@@ -220,6 +221,7 @@ class Run:
         self._threads = threads
         self._seed, self._kind = arguments["seed"], kind
         self._processors, self._taps = arguments["processors"], edit_taps(options.edit)
+        self._guide = arguments.get("guide")
         self._result = Result(tokenizer, len(prompt), n_cached, n_cut, echo, style)
 
     def advance(self) -> Chunk:
@@ -227,7 +229,7 @@ class Run:
         return self._run(False)
 
     def _run(self, whole: bool) -> Chunk:
-        return self._result.add(self._generation.next(whole, self._threads, 0, self._processors, self._taps))
+        return self._result.add(self._generation.next(whole, self._threads, 0, self._processors, self._taps, self._guide))
 
     def close(self) -> None:
         self._generation.close()

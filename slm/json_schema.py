@@ -38,6 +38,13 @@ KEYWORDS = {  # of each type, but those that any has
 GENERAL = {"type", "enum", "const", "anyOf", "$ref", "nullable"}
 KNOWN = GENERAL.union(ANNOTATIONS, *KEYWORDS.values())
 
+# What slm.grammars does, beside or instead of it. llguidance says nothing of a keyword that it has never heard of.
+OF_GRAMMARS = KNOWN - {"nullable"} | {
+    "allOf", "oneOf", "format", "multipleOf", "patternProperties", "minProperties", "maxProperties"
+}  # fmt: skip
+SUBSCHEMAS = ("items", "additionalProperties", "prefixItems", "anyOf", "allOf", "oneOf")
+NAMED_SUBSCHEMAS = ("properties", "patternProperties", "$defs", "definitions")
+
 
 def schema_of(source: Any) -> Mapping[str, Any]:
     """The JSON Schema of what people have: one already, a class that makes it, or a type hint."""
@@ -55,9 +62,20 @@ def schema_of(source: Any) -> Mapping[str, Any]:
     return type_schema(source, "schema")
 
 
-def read_schema(source: Any, expressions: Expressions) -> int:
+def read_schema(schema: Mapping[str, Any], expressions: Expressions) -> int:
     """The number of the expression of the JSON that a schema describes."""
-    return Reader(schema_of(source), expressions).value_of_root()
+    return Reader(schema, expressions).value_of_root()
+
+
+def unknown_to_grammars(schema: Any) -> set[str]:
+    """Keywords that slm.grammars does not do."""
+    if isinstance(schema, list | tuple):
+        return set().union(*map(unknown_to_grammars, schema))
+    if not isinstance(schema, Mapping):
+        return set()
+    named = [value for name in NAMED_SUBSCHEMAS if isinstance(schema.get(name), Mapping) for value in schema[name].values()]
+    below = [schema[name] for name in SUBSCHEMAS if name in schema]
+    return {name for name in schema if name not in OF_GRAMMARS} | unknown_to_grammars(named + below)
 
 
 class Reader:

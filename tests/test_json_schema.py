@@ -202,7 +202,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("schema", "message"), REFUSED, ids=lambda x: str(x)[:40])
-def test_what_is_not_supported_is_named(schema, message) -> None:
+def test_what_is_not_supported_is_named(without_llguidance, schema, message) -> None:
     with pytest.raises(slm.UnsupportedError, match=re.escape(message)):
         slm.json(schema)
 

@@ -53,3 +53,14 @@ bool slm_clock_activation(slm_clock *clock, size_t tap, float *rows, int64_t n_r
                        .first_position = first_position};
     return raise(clock, event, true);
 }
+
+bool slm_clock_allowed(slm_clock *clock, uint64_t text, const int32_t *tokens, size_t n_tokens, uint64_t *allowed,
+                       size_t n_allowed) {
+    slm_event event = {.kind = SLM_EVENT_ALLOWED,
+                       .tokens = tokens,
+                       .n_tokens = n_tokens,
+                       .text = text,
+                       .allowed = allowed,
+                       .n_allowed = n_allowed};
+    return raise(clock, event, true);
+}

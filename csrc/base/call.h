@@ -25,5 +25,8 @@ bool slm_clock_logits(slm_clock *clock, const int32_t *tokens, size_t n_tokens, 
 /* Has rows [n_rows, hidden_size], ld apart, that a tap is for changed at once; true: cancelled. */
 bool slm_clock_activation(slm_clock *clock, size_t tap, float *rows, int64_t n_rows, int64_t hidden_size, int64_t ld,
                           int64_t first_position);
+/* Asks at once which of n_allowed - 1 tokens may follow these, and whether they may be all; true: cancelled. */
+bool slm_clock_allowed(slm_clock *clock, uint64_t text, const int32_t *tokens, size_t n_tokens, uint64_t *allowed,
+                       size_t n_allowed);
 
 #endif

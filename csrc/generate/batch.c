@@ -87,6 +87,7 @@ slm_status slm_batch_create(slm_model *model, slm_tokenizer *tokenizer, const sl
         const slm_prompt *p = &prompts[index];
         uint64_t sample = options->sample + b->n % b->n_samples;
         status = slm_sequence_init(&b->texts[b->n].sequence, p->tokens, p->n_tokens, 0, 0, sample, error);
+        b->texts[b->n].sequence.index = b->n;
         if (status == SLM_BAD_ARGUMENT)
             slm_fail(error, status, (int64_t)index, "prompt[%zu]: expected at least one token", index);
     }
@@ -222,13 +223,13 @@ static slm_status fail_for(const slm_batch *b, const live *l, slm_error *error) 
 }
 
 /* Adds the tokens that constraints demand; texts that end so leave. */
-static slm_status constrain(slm_batch *b, slm_error *error) {
+static slm_status constrain(slm_batch *b, slm_clock *clock, slm_error *error) {
     for (int64_t i = 0; i < b->n_live; i++) {
         text *t = b->live[i].text;
-        slm_status status = slm_sequence_constrain(&t->sequence, &b->rules, error);
+        slm_status status = slm_sequence_constrain(&t->sequence, &b->rules, clock, error);
         if (status) {
             b->broken = t->sequence.broken;
-            return fail_for(b, &b->live[i], error);
+            return status == SLM_CANCELLED ? status : fail_for(b, &b->live[i], error);
         }
         if (!t->second && t->sequence.finish) t->second = b->seconds;
         t->ended = b->seconds;
@@ -239,7 +240,7 @@ static slm_status constrain(slm_batch *b, slm_error *error) {
 
 static slm_status advance(slm_batch *b, double before, double start, const slm_call *call, slm_clock *clock, slm_error *error) {
     slm_part parts[SLM_BATCH_MOST];
-    slm_status status = constrain(b, error);
+    slm_status status = constrain(b, clock, error);
     int64_t failed = -1;
     if (!status && !b->n_live) return SLM_OK;
     for (int64_t i = 0, rows = b->n_live; i < b->n_live && !status; i++) { /* every text has a row, and some their drafts */

@@ -15,9 +15,13 @@ struct slm_token_set {
     uint64_t data[]; /* as int32_t or as bits */
 };
 
+slm_status slm_constraint_check(const slm_tokenizer *tokenizer, slm_error *error) {
+    if (tokenizer->vocabulary.alphabet != SLM_ALPHABET_WORDPIECE) return SLM_OK;
+    return slm_fail(error, SLM_UNSUPPORTED, -1, "constraints: the spaces of a WordPiece vocabulary are not in its tokens");
+}
+
 slm_status slm_constraint_create(slm_automaton *automaton, slm_tokenizer *tokenizer, slm_constraint **out, slm_error *error) {
-    if (tokenizer->vocabulary.alphabet == SLM_ALPHABET_WORDPIECE)
-        return slm_fail(error, SLM_UNSUPPORTED, -1, "constraints: the spaces of a WordPiece vocabulary are not in its tokens");
+    if (slm_constraint_check(tokenizer, error)) return error->status;
     slm_constraint *c = slm_alloc_zero(1, sizeof *c);
     if (!c) return slm_fail_memory(error);
     atomic_init(&c->references, 1);
@@ -71,10 +75,12 @@ static int64_t walk(const slm_constraint *c, uint32_t state, uint64_t *bits) {
     return count;
 }
 
-static void list_bits(const uint64_t *bits, int64_t n_words, int32_t *ids) {
+int64_t slm_list_bits(const uint64_t *bits, int64_t n_words, int32_t *ids) {
+    int64_t n = 0;
     for (int64_t i = 0; i < n_words; i++) {
-        for (uint64_t word = bits[i]; word; word &= word - 1) *ids++ = (int32_t)(64 * i + __builtin_ctzll(word));
+        for (uint64_t word = bits[i]; word; word &= word - 1) ids[n++] = (int32_t)(64 * i + __builtin_ctzll(word));
     }
+    return n;
 }
 
 /* Keeps the set for the next time. */
@@ -88,7 +94,7 @@ static slm_status keep(slm_constraint *c, uint32_t state, const uint64_t *bits, 
     set->count = count;
     set->listed = listed;
     if (listed) {
-        list_bits(bits, n_words, (int32_t *)(void *)set->data);
+        slm_list_bits(bits, n_words, (int32_t *)(void *)set->data);
     } else {
         memcpy(set->data, bits, (size_t)n_words * sizeof *bits);
     }
@@ -108,14 +114,14 @@ slm_status slm_constraint_allowed(slm_constraint *c, uint32_t state, int32_t *id
         if (set->listed) {
             memcpy(ids, set->data, (size_t)set->count * sizeof *ids);
         } else {
-            list_bits(set->data, n_words, ids);
+            slm_list_bits(set->data, n_words, ids);
         }
         return SLM_OK;
     }
     uint64_t *bits = slm_alloc_zero((size_t)n_words, sizeof *bits);
     if (!bits) return slm_fail_memory(error);
     *n = walk(c, state, bits);
-    list_bits(bits, n_words, ids);
+    slm_list_bits(bits, n_words, ids);
     slm_status status = keep(c, state, bits, n_words, *n, error);
     slm_free(bits);
     return status;

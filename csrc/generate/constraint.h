@@ -18,6 +18,10 @@ struct slm_constraint {
     atomic_size_t set_bytes; /* of all sets: beyond a limit they are found anew each time */
 };
 
+/* SLM_UNSUPPORTED for a vocabulary whose tokens do not spell the text. */
+slm_status slm_constraint_check(const slm_tokenizer *tokenizer, slm_error *error);
+/* Which of n_words * 64 bits are set, ascending; how many. */
+int64_t slm_list_bits(const uint64_t *bits, int64_t n_words, int32_t *ids);
 /* The tokens of text that may come in a state, ascending: ids [vocabulary], *n of them. */
 slm_status slm_constraint_allowed(slm_constraint *constraint, uint32_t state, int32_t *ids, int64_t *n, slm_error *error);
 /* Where the text can go on in one way only, and no token reaches past that: the longest token on the way; else -1. */

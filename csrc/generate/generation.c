@@ -59,7 +59,7 @@ static slm_status advance(slm_generation *g, const slm_call *call, slm_clock *cl
     slm_sequence *s = &g->sequence;
     slm_rules *rules = &g->rules;
     slm_status status = slm_sequence_prepare(s, rules, SLM_DRAFT_MOST, error);
-    if (!status) status = slm_sequence_constrain(s, rules, error);
+    if (!status) status = slm_sequence_constrain(s, rules, clock, error);
     if (!status && s->finish) return run_rest(g, call, clock, error);
     if (!status) slm_sequence_limit(s, rules, 0);
     while (!status) {

@@ -21,6 +21,11 @@ static slm_status copy(void **out, const void *from, size_t count, size_t size, 
     return SLM_OK;
 }
 
+/* May some tokens not come? */
+static bool is_limited(const slm_generate_options *o) {
+    return o->constraint || o->guided;
+}
+
 static slm_status check(const slm_generate_options *o, const slm_tokenizer *tokenizer, slm_error *error) {
     if (o->max_tokens < 0) {
         return slm_fail(error, SLM_BAD_ARGUMENT, -1, "max_tokens: expected a number >= 0, found %lld", (long long)o->max_tokens);
@@ -29,7 +34,11 @@ static slm_status check(const slm_generate_options *o, const slm_tokenizer *toke
         return slm_fail(error, SLM_BAD_ARGUMENT, -1, "stop: a model without tokenizer has no text to stop at");
     if (o->constraint && o->constraint->tokenizer != tokenizer)
         return slm_fail(error, SLM_BAD_ARGUMENT, -1, "constraint: expected one of the same tokenizer");
-    if (o->constraint && o->draft) return slm_fail(error, SLM_BAD_ARGUMENT, -1, "draft: expected none under a constraint");
+    if (o->guided && o->constraint) return slm_fail(error, SLM_BAD_ARGUMENT, -1, "guided: expected no constraint beside it");
+    if (o->guided && !tokenizer)
+        return slm_fail(error, SLM_BAD_ARGUMENT, -1, "guided: a model without tokenizer has no text to guide");
+    if (o->guided && slm_constraint_check(tokenizer, error)) return error->status;
+    if (is_limited(o) && o->draft) return slm_fail(error, SLM_BAD_ARGUMENT, -1, "draft: expected none under a constraint");
     if (o->logprobs < 0) {
         return slm_fail(error, SLM_BAD_ARGUMENT, -1, "logprobs: expected a number >= 0, found %lld", (long long)o->logprobs);
     }
@@ -51,7 +60,7 @@ static slm_status make_room(slm_rules *rules, int64_t n_rows, int64_t vocab_size
     const slm_sampler *s = &rules->sampler;
     const slm_generate_options *o = &rules->options;
     bool greedy = s->temperature == 0, cut = greedy || (s->top_k && s->top_k < s->n);
-    bool all = !cut || changes_logits(o) || o->logprobs, constrained = o->constraint;
+    bool all = !cut || changes_logits(o) || o->logprobs, constrained = is_limited(o);
     size_t room = all || !greedy || constrained ? (size_t)vocab_size : SLM_MAX_THREADS, bytes = sizeof(float), n;
     rules->all = all;
     if (!all || constrained) bytes += sizeof(int32_t) + sizeof(float);
@@ -106,6 +115,10 @@ slm_status slm_rules_create(slm_rules *rules, const slm_model *model, slm_tokeni
     if (!status) status = slm_penalties_create(&rules->penalties, o, stats.vocab_size, error);
     if (!status) status = slm_sampler_create(&rules->sampler, rules->kernels, o, n, error);
     if (!status) status = make_room(rules, n_rows, stats.vocab_size, error);
+    if (!status && o->guided) {
+        rules->bits = slm_alloc_array((size_t)slm_tokenizer_size(tokenizer) / 64 + 1, sizeof *rules->bits);
+        if (!rules->bits) status = slm_fail_memory(error);
+    }
     if (status) {
         slm_rules_release(rules);
         return status;
@@ -121,6 +134,7 @@ void slm_rules_release(slm_rules *rules) {
     slm_free(rules->room);
     slm_free(rules->changed);
     slm_free(rules->row);
+    slm_free(rules->bits);
     slm_free((void *)(uintptr_t)rules->options.end_tokens);
     slm_free((void *)(uintptr_t)rules->options.bias_ids);
     slm_free((void *)(uintptr_t)rules->options.bias);
@@ -154,6 +168,12 @@ void slm_sequence_release(slm_sequence *s) {
 /* Positions that are there for tokens behind the last one. */
 static int64_t room(const slm_sequence *s, const slm_rules *rules) {
     return rules->context - s->n_before - s->n_ids;
+}
+
+/* Is there no token to come behind the last one? */
+static bool is_full(const slm_sequence *s, const slm_rules *rules) {
+    int64_t n = s->n_ids - s->n_prompt;
+    return n >= rules->options.max_tokens || (n && room(s, rules) < 0);
 }
 
 /* Makes room for a token and drafts behind it. */
@@ -220,18 +240,17 @@ static slm_status add_text(slm_sequence *s, const slm_rules *rules, const int32_
 }
 
 /* The text ends here: shows what was held back. */
-static slm_status end_text(slm_sequence *s, const slm_rules *rules, slm_error *error) {
-    s->finish = SLM_FINISH_STOP;
+static slm_status end_text(slm_sequence *s, const slm_rules *rules, slm_finish finish, slm_error *error) {
+    s->finish = finish;
     return add_text(s, rules, NULL, 0, true, error);
 }
 
 /* The token joins the text, or ends it. */
 static slm_status add_token(slm_sequence *s, const slm_rules *rules, int32_t token, slm_error *error) {
     const slm_generate_options *o = &rules->options;
-    if (ends_text(o, token)) return end_text(s, rules, error);
-    bool last = s->n_ids + 1 - s->n_prompt >= o->max_tokens || room(s, rules) <= 0;
+    if (ends_text(o, token)) return end_text(s, rules, SLM_FINISH_STOP, error);
     s->ids[s->n_ids++] = token;
-    if (last) s->finish = SLM_FINISH_LENGTH;
+    if (!o->guided && is_full(s, rules)) s->finish = SLM_FINISH_LENGTH; /* a guided text may have come to its end */
     if (o->constraint) {
         s->state = slm_constraint_advance(o->constraint, s->state, token);
         if (o->constraint->automaton->forced[s->state] == SLM_ENDS) s->finish = SLM_FINISH_STOP;
@@ -257,22 +276,47 @@ static void include(int32_t *ids, int64_t *n, int32_t id, bool in) {
     *n += in ? 1 : -1;
 }
 
-/* Which tokens may come in this state. Those that end a text are no text, whatever their bytes. */
-static slm_status find_allowed(slm_sequence *s, const slm_rules *rules, slm_error *error) {
+/* Asks which tokens may come, and whether the text may end. */
+static slm_status ask(slm_sequence *s, const slm_rules *rules, bool *ends, slm_clock *clock, slm_error *error) {
+    int64_t size = slm_tokenizer_size(rules->tokenizer), n_words = size / 64 + 1;
+    memset(rules->bits, 0, (size_t)n_words * sizeof *rules->bits);
+    const int32_t *text = s->ids + s->n_prompt;
+    if (slm_clock_allowed(clock, s->index, text, (size_t)(s->n_ids - s->n_prompt), rules->bits, (size_t)size + 1))
+        return slm_fail_cancelled(error);
+    uint64_t end = (uint64_t)1 << size % 64, *last = &rules->bits[size / 64];
+    *ends = *last & end;
+    *last &= end - 1; /* also what may have been set behind it */
+    s->n_allowed = slm_list_bits(rules->bits, n_words, s->allowed);
+    return SLM_OK;
+}
+
+/* Finds the token that must come, else -1 and which tokens may come; *ends: may the text end? Tokens that end a text are no text,
+ * whatever their bytes. */
+static slm_status find_allowed(slm_sequence *s, const slm_rules *rules, int32_t *forced, bool *ends, slm_clock *clock,
+                               slm_error *error) {
     const slm_generate_options *o = &rules->options;
     int64_t n_rows = rules->sampler.n;
+    if (o->constraint) {
+        *ends = o->constraint->automaton->accepts[s->state];
+        *forced = slm_constraint_forced(o->constraint, s->state);
+        if (0 <= *forced && *forced < n_rows && !ends_text(o, *forced)) return SLM_OK;
+    }
+    *forced = -1;
     if (!s->allowed) {
         size_t n = (size_t)slm_tokenizer_size(rules->tokenizer) + o->n_end_tokens;
         s->allowed = slm_alloc_array(n, sizeof *s->allowed);
         if (!s->allowed) return slm_fail_memory(error);
     }
-    slm_status status = slm_constraint_allowed(o->constraint, s->state, s->allowed, &s->n_allowed, error);
+    slm_status status = o->constraint ? slm_constraint_allowed(o->constraint, s->state, s->allowed, &s->n_allowed, error)
+                                      : ask(s, rules, ends, clock, error);
     if (status) return status;
     while (s->n_allowed && s->allowed[s->n_allowed - 1] >= n_rows) s->n_allowed--;
-    for (size_t i = 0; i < o->n_end_tokens && !o->ignore_eos; i++) {
+    bool only_ends = !s->n_allowed; /* no need to choose between several ends */
+    for (size_t i = 0; i < o->n_end_tokens && !o->ignore_eos && !only_ends; i++) {
         int32_t end = o->end_tokens[i];
-        if (0 <= end && end < n_rows) include(s->allowed, &s->n_allowed, end, o->constraint->automaton->accepts[s->state]);
+        if (0 <= end && end < n_rows) include(s->allowed, &s->n_allowed, end, *ends);
     }
+    if (s->n_allowed == 1) *forced = s->allowed[0];
     return SLM_OK;
 }
 
@@ -283,33 +327,33 @@ static void note_forced(slm_sequence *s, const slm_rules *rules, int32_t token) 
     for (int64_t i = 0; n && i <= n; i++) out[i] = (slm_logprob){.id = i < 2 ? token : -1};
 }
 
-slm_status slm_sequence_constrain(slm_sequence *s, const slm_rules *rules, slm_error *error) {
+slm_status slm_sequence_constrain(slm_sequence *s, const slm_rules *rules, slm_clock *clock, slm_error *error) {
     const slm_generate_options *o = &rules->options;
     slm_status status = SLM_OK;
-    if (!o->constraint || !o->max_tokens) return SLM_OK;
+    if (!is_limited(o) || !o->max_tokens) return SLM_OK;
     while (!status && s->finish == SLM_FINISH_NONE) {
+        int32_t token;
+        bool ends = false;
         status = reserve(s, rules, error); /* for the token below, or the one that is drawn */
+        if (!status) status = find_allowed(s, rules, &token, &ends, clock, error);
         if (status) return status;
-        bool ends = o->constraint->automaton->accepts[s->state];
-        int32_t token = slm_constraint_forced(o->constraint, s->state);
-        if (token >= rules->sampler.n || ends_text(o, token)) token = -1;
-        if (token < 0) status = find_allowed(s, rules, error);
-        if (status) return status;
-        if (token < 0 && s->n_allowed > 1) return SLM_OK;
-        if (token < 0 && s->n_allowed) token = s->allowed[0];
-        if (token < 0 && !ends) {
+        bool only_ends = ends && token < 0 && !s->n_allowed;
+        if (only_ends || is_full(s, rules))
+            return s->broken = end_text(s, rules, only_ends ? SLM_FINISH_STOP : SLM_FINISH_LENGTH, error);
+        if (token < 0 && s->n_allowed) return SLM_OK;
+        if (token < 0) {
             return slm_fail(error, SLM_UNSUPPORTED, -1,
                             "constraint: the vocabulary has no token for what must follow %lld tokens",
                             (long long)(s->n_ids - s->n_prompt));
         }
-        if (token >= 0) note_forced(s, rules, token);
-        status = s->broken = token < 0 ? end_text(s, rules, error) : add_token(s, rules, token, error);
+        note_forced(s, rules, token);
+        status = s->broken = add_token(s, rules, token, error);
     }
     return status;
 }
 
 void slm_sequence_limit(const slm_sequence *s, slm_rules *rules, int64_t row) {
-    if (!rules->options.constraint) return;
+    if (!is_limited(&rules->options)) return;
     slm_choice *choice = &rules->choices[row];
     choice->allowed = s->allowed;
     choice->n_allowed = s->n_allowed;

@@ -24,6 +24,7 @@ typedef struct slm_rules {
     void *room;          /* of the choices */
     float *changed;      /* [vocab_size] a row that changes and is also needed as it was */
     float *row;          /* [vocab_size] what is allowed in a row of all, to be processed */
+    uint64_t *bits;      /* of a guided text: what may come next, one for each token and one for the end */
 } slm_rules;
 
 /* Checks and copies into rules, which stay where they are. n_rows: outputs of a step, at most. On failure there is nothing to
@@ -38,6 +39,7 @@ typedef struct slm_sequence { /* zeroed is empty */
     int64_t n_run; /* the session has run ids[0 .. n_run - 1], and perhaps others before them: */
     int64_t n_before;
     uint64_t sample;       /* index under the seed */
+    uint64_t index;        /* in its batch */
     slm_logprob *logprobs; /* [n_ids - n_prompt][1 + options.logprobs] if asked for */
     slm_lookup lookup;
     slm_utf8_stream utf8;
@@ -48,7 +50,7 @@ typedef struct slm_sequence { /* zeroed is empty */
     slm_finish finish;
     slm_status broken; /* text was lost to this error: no going on */
     uint32_t state;    /* of the constraint's automaton */
-    int32_t *allowed;  /* [n_allowed] tokens that it lets come next, those that end the text among them; NULL: all */
+    int32_t *allowed;  /* [n_allowed] tokens that may come next, those that end the text among them; NULL: all */
     int64_t n_allowed;
 } slm_sequence;
 
@@ -59,9 +61,10 @@ void slm_sequence_release(slm_sequence *sequence);
 
 /* Makes room for what the next step may yield, with up to most_drafts guesses of it. */
 slm_status slm_sequence_prepare(slm_sequence *sequence, const slm_rules *rules, int64_t most_drafts, slm_error *error);
-/* Under a constraint: adds the tokens that must come now, which may be the end, or finds out which may come. */
-slm_status slm_sequence_constrain(slm_sequence *sequence, const slm_rules *rules, slm_error *error);
-/* Under a constraint, before a step of which this is a row: limits it to them. Row 0 goes first. */
+/* Of a limited text: adds the tokens that must come now, which may be the end, or finds out which may come. Cancelled: a later
+ * call asks again. */
+slm_status slm_sequence_constrain(slm_sequence *sequence, const slm_rules *rules, slm_clock *clock, slm_error *error);
+/* Of a limited text, before a step of which this is a row: limits it to them. Row 0 goes first. */
 void slm_sequence_limit(const slm_sequence *sequence, slm_rules *rules, int64_t row);
 /* What its session is to run then: all tokens that have not run yet, and the drafts. */
 slm_part slm_sequence_part(const slm_sequence *sequence, slm_session *session);

@@ -146,6 +146,26 @@ const float *slm_py_rows(PyObject *object, const char *name, int64_t cols, int64
     return PyArray_DATA(array);
 }
 
+int slm_py_ask_guide(PyObject *guide, const slm_event *event) {
+    npy_intp n_tokens = (npy_intp)event->n_tokens;
+    Py_ssize_t least = (Py_ssize_t)(event->n_allowed + 7) / 8, most = (Py_ssize_t)(event->n_allowed + 63) / 64 * 8, size = 0;
+    PyObject *tokens = PyArray_SimpleNew(1, &n_tokens, NPY_INT32), *bits = NULL;
+    char *bytes = NULL;
+    if (tokens) {
+        memcpy(PyArray_DATA((PyArrayObject *)tokens), event->tokens, event->n_tokens * sizeof(int32_t));
+        bits = PyObject_CallFunction(guide, "KO", (unsigned long long)event->text, tokens);
+    }
+    bool ok = bits && !PyBytes_AsStringAndSize(bits, &bytes, &size);
+    if (ok && (size < least || size > most)) {
+        PyErr_Format(PyExc_ValueError, "guide: expected %zd bytes of bits, found %zd", least, size);
+        ok = false;
+    }
+    if (ok) memcpy(event->allowed, bytes, (size_t)size); /* every machine that slm builds on is little-endian */
+    Py_XDECREF(bits);
+    Py_XDECREF(tokens);
+    return ok ? 0 : -1;
+}
+
 const float *slm_py_floats(PyObject *object, const char *name, int64_t *count, PyObject **keep) {
     PyArrayObject *array = (PyArrayObject *)PyArray_FROM_OTF(object, NPY_FLOAT32, NPY_ARRAY_IN_ARRAY);
     if (!array) return NULL;

@@ -11,6 +11,7 @@
 typedef struct arguments {
     slm_tokenizer *tokenizer;           /* borrowed; NULL: none */
     PyObject *processors;               /* borrowed; NULL: none */
+    PyObject *guide;                    /* borrowed; NULL: none */
     PyObject *progress, *so_far, *taps; /* borrowed; of batches; NULL: none */
     PyObject *prompt, *last; /* borrowed: the argument `prompt` or `prompts`, and the one of the method's own, or NULL */
     slm_generate_options options;
@@ -104,14 +105,15 @@ static bool read_arguments(const slm_py_state *state, PyObject *args, PyObject *
                      "logprobs",
                      "processors",
                      "constraint",
+                     "guide",
                      batch ? "progress" : NULL,
                      "so_far",
                      "taps",
                      NULL};
-    const char *format = batch ? "OOOpdOdOOOO|sO$fddffOOOOOOOOOOO" : "OOOpdOdOOOO|sO$fddffOOOOOOOO";
+    const char *format = batch ? "OOOpdOdOOOO|sO$fddffOOOOOOOOOOOO" : "OOOpdOdOOOO|sO$fddffOOOOOOOOO";
     PyObject *tokenizer, *max_tokens, *top_k_object, *seed, *sample, *stop, *end_tokens;
     PyObject *window = NULL, *ngram = NULL, *n = NULL, *logprobs = NULL, *processors = NULL, *bias_ids = NULL, *bias = NULL;
-    PyObject *constraint = Py_None, *progress = Py_None;
+    PyObject *constraint = Py_None, *guide = Py_None, *progress = Py_None;
     slm_generate_options *o = &a->options;
     const char *draft = "none";
     double temperature, top_p, typical_p = 1, repetition = 1;
@@ -119,7 +121,7 @@ static bool read_arguments(const slm_py_state *state, PyObject *args, PyObject *
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, format, names, &tokenizer, &a->prompt, &max_tokens, &ignore_eos, &temperature,
                                      &top_k_object, &top_p, &seed, &sample, &stop, &end_tokens, &draft, &a->last, &o->min_p,
                                      &typical_p, &repetition, &o->presence_penalty, &o->frequency_penalty, &window, &ngram,
-                                     &bias_ids, &bias, &n, &logprobs, &processors, &constraint, &progress, &a->so_far,
+                                     &bias_ids, &bias, &n, &logprobs, &processors, &constraint, &guide, &progress, &a->so_far,
                                      &a->taps)) {
         return false;
     }
@@ -143,6 +145,8 @@ static bool read_arguments(const slm_py_state *state, PyObject *args, PyObject *
         return false;
     }
     a->progress = progress == Py_None ? NULL : progress;
+    a->guide = guide == Py_None ? NULL : guide;
+    o->guided = a->guide;
     o->processed = a->processors != NULL;
     o->ignore_eos = ignore_eos;
     o->temperature = not_zero(temperature);
@@ -254,16 +258,18 @@ static void vacate(slm_py_generation *self) {
 }
 
 static PyObject *generation_next(PyObject *object, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"whole", "threads", "prefill_chunk", "processors", "taps", NULL};
+    static char *names[] = {"whole", "threads", "prefill_chunk", "processors", "taps", "guide", NULL};
     slm_py_generation *self = (slm_py_generation *)object;
     slm_py_state *state = slm_py_state_of(Py_TYPE(object));
     int whole;
-    PyObject *threads = NULL, *prefill_chunk = NULL, *processors = NULL, *taps = NULL;
+    PyObject *threads = NULL, *prefill_chunk = NULL, *processors = NULL, *taps = NULL, *guide = Py_None;
     slm_py_call call = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "p|OOOO", names, &whole, &threads, &prefill_chunk, &processors, &taps) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "p|OOOOO", names, &whole, &threads, &prefill_chunk, &processors, &taps,
+                                     &guide) ||
         !slm_py_call_options(threads, prefill_chunk, &call.call) || !read_processors(processors, &call.processors)) {
         return NULL;
     }
+    call.guide = guide == Py_None ? NULL : guide;
     if (self->running) return PyErr_Format(state->BusyError, "the generation is already running");
     if (!self->generation) return PyErr_Format(state->ClosedError, "the generation is closed");
     slm_chunk chunk;
@@ -389,6 +395,7 @@ PyObject *slm_py_model_generate(PyObject *object, PyObject *args, PyObject *kwar
         goto end;
     }
     call.processors = a.processors;
+    call.guide = a.guide;
     call.progress = a.progress;
     call.progress_kind = SLM_EVENT_ENDED;
     slm_py_call_begin(&call, state);
@@ -413,10 +420,9 @@ end:
 
 static PyMethodDef methods[] = {
     {"next", (PyCFunction)(void (*)(void))generation_next, METH_VARARGS | METH_KEYWORDS,
-     "next(whole, threads=0, prefill_chunk=0, processors=(), taps=())\n--\n\nText, token ids, finish reason; prefill and decode "
-     "seconds, "
-     "prompt tokens that others have run, drafted tokens and those of them that were drawn, all so far; log-probabilities of the "
-     "new tokens."},
+     "next(whole, threads=0, prefill_chunk=0, processors=(), taps=(), guide=None)\n--\n\nText, token ids, finish reason; prefill "
+     "and decode seconds, prompt tokens that others have run, drafted tokens and those of them that were drawn, all so far; "
+     "log-probabilities of the new tokens."},
     {"so_far", generation_so_far, METH_NOARGS,
      "so_far()\n--\n\nThe next piece, as far as it has come: where an exception has ended next(), what that leaves."},
     {"close", generation_close, METH_NOARGS, "close()\n--\n\nStop here; the session is free again."},

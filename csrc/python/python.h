@@ -50,6 +50,7 @@ typedef struct slm_py_call {
     slm_event_kind progress_kind;
     PyObject *processors; /* borrowed; a tuple, each called with (tokens, logits); may be NULL */
     PyObject *taps;       /* borrowed; what slm_py_read_taps has read; may be NULL */
+    PyObject *guide;      /* borrowed; called with (text, tokens), gives the bits of what may follow; may be NULL */
     PyObject *interrupt;  /* from begin to end; may be NULL */
     PyThreadState *thread;
     double next_look; /* when to run signal handlers again */
@@ -98,6 +99,8 @@ int slm_py_edit_rows(PyObject *function, const char *name, const slm_event *even
 /* Calls each of a tuple with arrays of the event's tokens and logits, of which the latter may change in place. -1 with an
  * exception. */
 int slm_py_process_logits(PyObject *processors, const slm_event *event);
+/* Calls the guide with the event's text and its tokens. -1 with an exception. */
+int slm_py_ask_guide(PyObject *guide, const slm_event *event);
 /* A new uint64 array. */
 PyObject *slm_py_new_array_u64(int64_t count, uint64_t **data);
 

@@ -59,7 +59,8 @@ static int on_event(void *user, const slm_event *event) {
     slm_py_call *call = user;
     bool progress = call->progress && event->kind == call->progress_kind;
     bool logits = event->kind == SLM_EVENT_LOGITS && call->processors, edit = event->kind == SLM_EVENT_ACTIVATION;
-    if (!progress && !logits && !edit && slm_seconds() < call->next_look) return 0;
+    bool allowed = event->kind == SLM_EVENT_ALLOWED && call->guide;
+    if (!progress && !logits && !edit && !allowed && slm_seconds() < call->next_look) return 0;
     PyEval_RestoreThread(call->thread);
     int stop = PyErr_CheckSignals();
     if (!stop && call->interrupt) {
@@ -69,6 +70,7 @@ static int on_event(void *user, const slm_event *event) {
     }
     if (!stop && logits) stop = slm_py_process_logits(call->processors, event);
     if (!stop && edit) stop = slm_py_edit(call, event);
+    if (!stop && allowed) stop = slm_py_ask_guide(call->guide, event);
     if (!stop && progress) {
         PyObject *result =
             PyObject_CallFunction(call->progress, "KK", (unsigned long long)event->done, (unsigned long long)event->total);
@@ -103,7 +105,7 @@ void slm_py_call_begin(slm_py_call *call, slm_py_state *state) {
     call->interrupt = PyObject_CallMethod(state->interrupt, "get", NULL);
     if (!call->interrupt) PyErr_Clear(); /* no memory to look it up: the call cannot be interrupted */
     if (call->interrupt == Py_None) Py_CLEAR(call->interrupt);
-    bool looks = call->progress || call->processors || call->taps || call->interrupt || on_main_thread(state);
+    bool looks = call->progress || call->processors || call->taps || call->guide || call->interrupt || on_main_thread(state);
     call->call.event = looks ? on_event : NULL;
     call->call.user = call;
     call->next_look = 0;

@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/half.h"
 #include "check.h"
+#include "generate/constraint.h"
 #include "generate/random.h"
 #include "generate/sampler.h"
 #include "model/session.h"
@@ -397,7 +398,42 @@ static int32_t longest_of_chain(slm_tokenizer *tokenizer, const slm_tokens *allo
     return longest;
 }
 
-/* The definition: the logits of what may come, and a draw from these. */
+typedef struct guide {
+    slm_constraint *constraint;
+    slm_automaton *automaton;
+    slm_tokenizer *tokenizer;
+    uint64_t texts; /* a bit for each that was asked about */
+} guide;
+
+/* Allows what the constraint does: what must come alone. */
+static int allow(void *user, const slm_event *event) {
+    guide *g = user;
+    slm_error error;
+    slm_text text = {0};
+    slm_tokens allowed = {0};
+    if (event->kind != SLM_EVENT_ALLOWED) return 0;
+    g->texts |= (uint64_t)1 << event->text;
+    CHECK(event->n_allowed == VOCAB + 1);
+    CHECK(slm_tokenizer_decode(g->tokenizer, event->tokens, event->n_tokens, false, NULL, &text, &error) == SLM_OK);
+    CHECK(slm_constraint_follow(g->constraint, text.bytes, text.size, &allowed, &error) == SLM_OK);
+    bool ends = slm_automaton_matches(g->automaton, text.bytes, text.size);
+    uint32_t state = SLM_START;
+    for (size_t i = 0; i < text.size; i++) state = slm_automaton_next(g->automaton, state, (uint8_t)text.bytes[i]);
+    int32_t forced = slm_constraint_forced(g->constraint, state);
+    for (size_t i = 0; i < allowed.count; i++) {
+        if (forced < 0 || allowed.ids[i] == forced) event->allowed[allowed.ids[i] / 64] |= (uint64_t)1 << allowed.ids[i] % 64;
+    }
+    if (ends) event->allowed[VOCAB / 64] |= (uint64_t)1 << VOCAB % 64;
+    slm_tokens_free(&allowed);
+    slm_text_free(&text);
+    return 0;
+}
+
+static bool same_text(const slm_chunk *a, const slm_chunk *b) {
+    return a->n_tokens == b->n_tokens && a->finish == b->finish && !memcmp(a->tokens, b->tokens, a->n_tokens * sizeof *a->tokens);
+}
+
+/* The definition: the logits of what may come, and a draw from these. A guide that allows the same gives the same. */
 static void test_constraint(slm_model *model) {
     slm_error error;
     slm_session *session = NULL, *other = NULL;
@@ -459,8 +495,25 @@ static void test_constraint(slm_model *model) {
         CHECK(slm_batch_create(model, tokenizer, prompts, 3, &options, &batch, &error) == SLM_OK);
         CHECK(slm_batch_run(batch, &call, &error) == SLM_OK);
         slm_batch_chunk(batch, 1, &found);
-        CHECK(found.n_tokens == chunk.n_tokens && found.finish == chunk.finish);
-        CHECK(!memcmp(found.tokens, chunk.tokens, chunk.n_tokens * sizeof *chunk.tokens));
+        CHECK(same_text(&found, &chunk));
+        slm_batch_release(batch);
+
+        /* Guided, alone and in a batch. */
+        guide g = {.constraint = constraint, .automaton = automaton, .tokenizer = tokenizer};
+        slm_call guided = {.event = allow, .user = &g};
+        slm_generation *alone = NULL;
+        options.constraint = NULL;
+        options.guided = true;
+        CHECK(slm_session_rewind(other, 0, &error) == SLM_OK);
+        CHECK(slm_generation_create(other, tokenizer, prompt, 9, 0, &options, &alone, &error) == SLM_OK);
+        CHECK(slm_generation_next(alone, true, &stop, &found, &error) == SLM_CANCELLED);
+        CHECK(slm_generation_next(alone, true, &guided, &found, &error) == SLM_OK && same_text(&found, &chunk) && g.texts == 1);
+        slm_generation_release(alone);
+        CHECK(slm_batch_create(model, tokenizer, prompts, 3, &options, &batch, &error) == SLM_OK);
+        CHECK(slm_batch_run(batch, &stop, &error) == SLM_CANCELLED);
+        CHECK(slm_batch_run(batch, &guided, &error) == SLM_OK);
+        slm_batch_chunk(batch, 1, &found);
+        CHECK(same_text(&found, &chunk) && g.texts == 7);
         slm_batch_release(batch);
         slm_sampler_release(&sampler);
         slm_generation_release(generation);
@@ -474,6 +527,14 @@ static void test_constraint(slm_model *model) {
     CHECK(slm_generation_create(session, tokenizer, prompt, 9, 0, &options, &generation, &error) == SLM_BAD_ARGUMENT);
     options.draft = SLM_DRAFT_NONE;
     CHECK(slm_generation_create(session, NULL, prompt, 9, 0, &options, &generation, &error) == SLM_BAD_ARGUMENT);
+    options.guided = true;
+    CHECK(slm_generation_create(session, tokenizer, prompt, 9, 0, &options, &generation, &error) == SLM_BAD_ARGUMENT);
+    options.constraint = NULL;
+    CHECK(slm_generation_create(session, NULL, prompt, 9, 0, &options, &generation, &error) == SLM_BAD_ARGUMENT);
+    CHECK(slm_generation_create(session, tokenizer, prompt, 9, 0, &options, &generation, &error) == SLM_OK);
+    slm_chunk chunk; /* nobody to ask */
+    CHECK(slm_generation_next(generation, true, NULL, &chunk, &error) == SLM_UNSUPPORTED);
+    slm_generation_release(generation);
     slm_session_release(session);
     slm_automaton_release(automaton);
     slm_constraint_release(constraint);
@@ -714,6 +775,11 @@ static slm_status everything(const files *f, const slm_load_options *load, float
     if (!status) status = slm_batch_run(batch, &call, error);
     slm_batch_release(batch);
     slm_constraint_release(options.constraint);
+    options.constraint = NULL;
+    options.guided = true;
+    batch = NULL;
+    if (!status) status = slm_batch_create(model, tokenizer, prompts, 2, &options, &batch, error);
+    slm_batch_release(batch);
     slm_tokenizer_release(tokenizer);
     slm_generation_release(generation);
     slm_session_release(fork);
