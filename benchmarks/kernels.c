@@ -156,7 +156,7 @@ static void run_strip(void *arg) {
 
 static void run_float(void *arg) {
     task *t = arg;
-    for (int64_t p = 0; p < t->w.n_panels; p++) t->kernels->linear_float(&t->w, p, x, K, t->n_tokens, y, 16);
+    for (int64_t p = 0; p < t->w.n_panels; p++) t->kernels->linear_float(&t->w, p, p + 1, x, K, t->n_tokens, false, y, 16);
 }
 
 static void run_bf16(void *arg) {

@@ -291,8 +291,38 @@ slm_status slm_model_measure(const slm_config *config, const slm_weights *weight
 slm_model *slm_model_retain(slm_model *model);
 void slm_model_release(slm_model *model); /* NULL is fine */
 
+/* What an adapter can change. */
+typedef enum slm_target {
+    SLM_TARGET_EMBED_TOKENS,
+    SLM_TARGET_LM_HEAD, /* also of a model whose output layer is tied to the embedding, which stays as it is */
+    SLM_TARGET_Q_PROJ,  /* from here on of a layer */
+    SLM_TARGET_K_PROJ,
+    SLM_TARGET_V_PROJ,
+    SLM_TARGET_O_PROJ,
+    SLM_TARGET_GATE_PROJ,
+    SLM_TARGET_UP_PROJ,
+    SLM_TARGET_DOWN_PROJ,
+} slm_target;
+enum { SLM_TARGETS = SLM_TARGET_DOWN_PROJ + 1, SLM_MAX_RANK = 1 << 16 };
+
+/* A low-rank addend (Hu et al. 2021, LoRA): the target gives y + scale * b (a x), of its f32 input x and in f32 whatever the
+ * types and the precision of the model. Tensors are of floats and hold neither NaN nor infinity. */
+typedef struct slm_lora {
+    slm_target target;
+    int64_t layer; /* 0 where the target is of none */
+    slm_tensor a;  /* [rank, columns of the target]; of EMBED_TOKENS [vocab_size, rank], a row for each token */
+    slm_tensor b;  /* [rows of the target, rank]; of EMBED_TOKENS [hidden_size, rank] */
+    float scale;   /* finite; 0: nothing is added, bit for bit */
+} slm_lora;
+
+/* A model that shares all weights of another one, which it retains, and adds n_loras low-rank addends to what that one computes;
+ * of one target they add up. Its sessions are its own. SLM_BAD_ARGUMENT, SLM_UNSUPPORTED, SLM_BAD_DATA: error.index is the layer.
+ */
+slm_status slm_model_adapt(slm_model *model, const slm_lora *loras, int64_t n_loras, const slm_call *call, slm_model **adapted,
+                           slm_error *error);
+
 typedef struct slm_model_stats {
-    size_t weight_bytes; /* held by packed weights */
+    size_t weight_bytes; /* held by packed weights, those that are shared included */
     size_t token_bytes;  /* of them, read whole for each token */
     size_t kv_bytes;     /* as slm_memory has it */
     int64_t context, vocab_size, hidden_size, num_hidden_layers, num_attention_heads;

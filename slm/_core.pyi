@@ -146,6 +146,12 @@ class Model:
     def measure(cls, config: Mapping[str, Any], weights: Mapping[str, Any], context: int, **options: Any) -> Memory:
         """What a model made of the same arguments will take. Checks them all, and reads no weights."""
 
+    def adapt(self, loras: list[tuple[str, int, Piece, Piece | list[Piece], float]], threads: int = 0) -> Model:
+        """A model that shares these weights and adds low-rank addends: (target, layer, a, b, scale), the fields of slm_lora.
+
+        FormatError: a tensor holds NaN or infinity; ValueError: it has another shape, or the model no such target.
+        """
+
     def stats(self) -> Stats: ...
     def session(self) -> Session: ...
     def unembed(self, hidden: NDArray[np.float32], threads: int = 0) -> NDArray[np.float32]:

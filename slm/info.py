@@ -116,6 +116,25 @@ class Info:
         return f"Info({quoted(self.name)}, {quoted(self.family)}, {', '.join(parts)})"
 
 
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter that a model runs with. base: the model that it was trained on, as its files say; scale: what it was given
+    to adapt(); modules: how many it changes; ranks: of these, each once; file_bytes: of its matrices."""
+
+    name: str
+    path: Path
+    base: str | None
+    scale: float
+    modules: int
+    ranks: tuple[int, ...]
+    file_bytes: int
+
+    def __repr__(self) -> str:
+        ranks = " and ".join(map(str, self.ranks))
+        size = short_bytes(self.file_bytes)
+        return f"Adapter({quoted(self.name)}, scale {self.scale:g}, rank {ranks}, {self.modules} modules, {size})"
+
+
 def model_info(
     files: ModelFiles,
     trained_context: int | None,

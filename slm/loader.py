@@ -5,20 +5,24 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from slm import _core, hub
 from slm.errors import FormatError, UnsupportedError, quoted
-from slm.families import registry
+from slm.families import adapters, registry
 from slm.families.registry import Architecture, Vocabulary
 from slm.formats import tokenizer_json
+from slm.formats.adapter_files import AdapterFiles
 from slm.formats.files import InputFile, Opener
 from slm.formats.folder import Folder
+from slm.formats.gguf_adapter import GGUFAdapter
 from slm.formats.gguf_model import GGUFModel
 from slm.formats.gguf_split import open_gguf
 from slm.formats.model_files import ModelFiles
+from slm.formats.peft import PeftAdapter
 from slm.formats.report import Report
-from slm.info import Info, model_info
+from slm.info import Adapter, Info, model_info
 from slm.tokenizer import Tokenizer
 
 Source = str | os.PathLike[str]
@@ -77,6 +81,28 @@ def open_model(
         # Had somebody rewritten a file meanwhile, the ranges would mean something else.
         files.check_size()
     return Opened(core, tokenizer, tuple(sorted(set(end_ids))), architecture, of_hub(info, located))
+
+
+def open_adapter(
+    core: _core.Model, architecture: Architecture, path: Source, scale: float, threads: int
+) -> tuple[_core.Model, Adapter]:
+    """A model that shares the weights of `core`, which was made of this architecture, and adds scale times what the adapter says:
+    a PEFT folder or a GGUF file, which is closed afterwards.
+
+    Raises OSError, FormatError (also for the adapter of another model), UnsupportedError, LimitError, MemoryError.
+    """
+    files: AdapterFiles = PeftAdapter(path) if os.path.isdir(path) else GGUFAdapter(path)
+    with files:
+        placed = adapters.place(files, architecture, scale)
+        try:
+            adapted = core.adapt(placed, threads)
+        except FormatError as error:  # the core knows which tensor is wrong, but no file
+            raise files.report.bad("NUMBERS", None, "tensors", "finite numbers", error, index=error.index) from None
+        files.check_size()
+        ranks = {pair.b.shape[1] for pair in files.pairs.values()}
+        sizes = sum(pair.a.size + pair.b.size for pair in files.pairs.values())
+        record = Adapter(files.name, Path(path), files.base, scale, len(files.pairs), tuple(sorted(ranks)), sizes)
+    return adapted, record
 
 
 def load_tokenizer(source: Source, *, revision: str | None = None, offline: bool = False) -> Tokenizer:

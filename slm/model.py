@@ -19,12 +19,13 @@ from slm.families.tool_calls import Style, style_of
 from slm.generation import Run, Stream, echo_of, run_batch
 from slm.html import table
 from slm.options import (
-    LATER_LOAD,
     MAX_INT32,
+    MAX_SCALE,
     GenerateOptions,
     check_bool,
     check_ids,
     check_int,
+    check_number,
     check_text,
     refuse_keywords,
     refuse_type,
@@ -39,7 +40,8 @@ from slm.tokenizer import Tokenizer, batch_of, flat_ids, prompt_ids
 
 if TYPE_CHECKING:
     from slm.asynchronous import AsyncStream
-    from slm.info import Info
+    from slm.families.architecture import Architecture
+    from slm.info import Adapter, Info
 
 MAX_THREADS = 256
 Prompt = str | Sequence[int]
@@ -51,11 +53,18 @@ class Model:
     info: what the files say; tokenizer: None when they hold no vocabulary, then prompts are token ids; end_ids: tokens that end
     a text;
     context: most positions that a prompt and its answer may take; threads: how many threads one call uses; vocab_size,
-    hidden_size, num_hidden_layers: of the model.
+    hidden_size, num_hidden_layers: of the model; adapters: those that it runs with, see adapt().
     """
 
     def __init__(
-        self, core: _core.Model, info: "Info", tokenizer: Tokenizer | None, end_ids: tuple[int, ...], threads: int
+        self,
+        core: _core.Model,
+        info: "Info",
+        tokenizer: Tokenizer | None,
+        end_ids: tuple[int, ...],
+        threads: int,
+        architecture: "Architecture",
+        adapters: tuple["Adapter", ...] = (),
     ) -> None:
         stats = core.stats()
         self._core: _core.Model | None = core
@@ -63,6 +72,8 @@ class Model:
         self.tokenizer = tokenizer
         self.end_ids = end_ids
         self.threads = threads
+        self.adapters = adapters
+        self._architecture = architecture
         self.context: int = stats["context"]
         self.vocab_size: int = stats["vocab_size"]
         self.hidden_size: int = stats["hidden_size"]
@@ -314,6 +325,29 @@ class Model:
             vectors[i] = vector / max(np.sqrt(np.square(vector).sum()), 1e-12) if normalize else vector
         return vectors
 
+    def adapt(self, path: str | os.PathLike[str], *, scale: float = 1.0) -> "Model":
+        """A model with a LoRA adapter, which shares all weights of this one: what it takes beside them is the adapter's matrices.
+
+        path: a folder that PEFT's save_pretrained() wrote, or a GGUF file with an adapter; for either kind of model files.
+        scale: multiplies what the adapter adds. It may be negative; with 0 the result is that of this model, bit for bit.
+        Both models can be used side by side, and closed in any order: weights go with the last model that shares them. Each has
+        sessions of its own. A model that has adapters already keeps them, and what all of them add is summed; another one
+        instead is what the model without any gives. What an adapter adds is computed in f32, of f32 inputs and in the types of
+        its files, whatever the types of the model, and on all tiers, threads, batches and chunks gives the same bits.
+        Of PEFT: LoRA on linear layers, embeddings and the output layer, with rank_pattern, alpha_pattern and use_rslora; what
+        else its configuration asks for raises UnsupportedError.
+        Raises FormatError for damaged files and for the adapter of another model, UnsupportedError, LimitError, OSError,
+        ClosedError, MemoryError, TypeError and ValueError.
+        """
+        core = self._open_core()
+        check_path("path", path)
+        scale = check_number("scale", scale, -MAX_SCALE, MAX_SCALE)
+        from slm import loader
+
+        adapted, adapter = loader.open_adapter(core, self._architecture, path, scale, self.threads)
+        made_of = self.info, self.tokenizer, self.end_ids, self.threads, self._architecture
+        return Model(adapted, *made_of, (*self.adapters, adapter))
+
     @cached_property
     def _fingerprint(self) -> str:
         """SHA-256 of what a few tokens leave in the cache, as it lies there, and of the logits behind them.
@@ -327,7 +361,8 @@ class Model:
         return hashlib.sha256(session.save()[0] + logits.tobytes()).hexdigest()
 
     def close(self) -> None:
-        """Give the weights back. Running streams finish; every later call raises ClosedError. Closing twice is fine."""
+        """Give the weights back, where no model shares them that adapt() made. Running streams finish; every later call raises
+        ClosedError. Closing twice is fine."""
         self._core = None
 
     def __enter__(self) -> Self:
@@ -337,10 +372,13 @@ class Model:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Model({self.info!r}{', closed' if self._core is None else ''})"
+        adapters = "".join(f", {adapter!r}" for adapter in self.adapters)
+        return f"Model({self.info!r}{adapters}{', closed' if self._core is None else ''})"
 
     def _repr_html_(self) -> str:
-        return table(self.info.rows() | {"state": "closed" if self._core is None else f"loaded, {self.threads} threads"})
+        adapters = {"adapters": ", ".join(map(repr, self.adapters))} if self.adapters else {}
+        state = "closed" if self._core is None else f"loaded, {self.threads} threads"
+        return table(self.info.rows() | adapters | {"state": state})
 
     def _open_core(self) -> _core.Model:
         core = self._core
@@ -388,6 +426,7 @@ class Model:
 def load(
     source: str | os.PathLike[str] = DEFAULT_MODEL,
     *,
+    adapter: str | os.PathLike[str] | None = None,
     context: int | None = None,
     kv: Literal["f32", "bf16", "int8"] | None = None,
     precision: Literal["default", "high"] = "default",
@@ -401,6 +440,7 @@ def load(
     """Open a model: the path of a GGUF file or a Hugging Face folder, a name that `slm models` lists, or one on the Hugging Face
     Hub: "org/name", "org/name:file.gguf", "org/name:Q4_K_M" (needs the extra slm-cpu[hub]). Names are fetched once into a cache.
 
+    adapter: a LoRA adapter that the model runs with, as in Model.adapt(): a PEFT folder or a GGUF file.
     context: most positions of a prompt and its answer; None: what the model was trained for.
     kv:      type of the KV cache; None: "f32" for F32 weights, in high precision and where the family needs it, else "bf16".
              "int8", with a scale for each 32 numbers of a head, takes 9/16 of the memory of "bf16"; where the family needs it
@@ -416,17 +456,21 @@ def load(
     progress: called with (bytes done, bytes in all) while the weights are read.
     Raises FormatError, UnsupportedError, LimitError for the file; OSError; DownloadError; MemoryError; ValueError and TypeError.
     """
-    known = ("context", "kv", "precision", "quantize", "threads", "revision", "offline", "progress")
-    refuse_keywords("load", unknown, known, LATER_LOAD)
+    known = ("adapter", "context", "kv", "precision", "quantize", "threads", "revision", "offline", "progress")
+    refuse_keywords("load", unknown, known)
     check_source(source)
     options = load_options(context, kv, precision, quantize, threads)
+    if adapter is not None:
+        check_path("adapter", adapter)
     if progress is not None and not callable(progress):
         refuse_type("progress", "a function of (done, total) or None", progress)
     origin = check_origin(revision, offline)
     from slm import loader  # the file formats and families are imported with the first model, not with slm
 
     opened = loader.open_model(source, **options, **origin, progress=progress)
-    return Model(opened.core, opened.info, opened.tokenizer, opened.end_ids, options["threads"])
+    made_of = opened.info, opened.tokenizer, opened.end_ids, options["threads"], opened.architecture
+    model = Model(opened.core, *made_of)
+    return model if adapter is None else model.adapt(adapter)
 
 
 def load_tokenizer(
@@ -497,6 +541,11 @@ def check_quantize(value: Any) -> str:
     if value not in known:
         raise ValueError(f"quantize must be None or one of {', '.join(map(repr, known))}, not {shown(value)}")
     return known[value]
+
+
+def check_path(name: str, path: Any) -> None:
+    if not isinstance(path, str | os.PathLike):
+        refuse_type(name, "a path", path)
 
 
 def check_source(source: Any) -> None:

@@ -12,8 +12,6 @@ from dataclasses import dataclass, fields
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
-from slm.errors import UnsupportedError
-
 if TYPE_CHECKING:
     from slm._core import Processor
     from slm.activations import Edit
@@ -24,13 +22,11 @@ MAX_SEED = 2**64 - 1
 MAX_TEMPERATURE = 100.0
 MAX_PENALTY = 100.0
 MAX_BIAS = 1e9
+MAX_SCALE = 1e9
 MAX_SAMPLES = 1024
 MAX_LOGPROBS = 1024
 OVERFLOW = ("error", "oldest", "middle")
 DRAFTS = ("lookup",)
-
-# Part of the API's plan, not of this version.
-LATER_LOAD = frozenset(("adapter",))
 
 ONE_TEXT = ("stream", "send")  # functions that give no more than one
 
@@ -61,12 +57,10 @@ ELSEWHERE = {
 }
 
 
-def refuse_keywords(function: str, unknown: Iterable[str], known: Iterable[str], later: Iterable[str]) -> None:
-    """Raise for the first unknown keyword: UnsupportedError if it is planned, else TypeError with the nearest known name."""
+def refuse_keywords(function: str, unknown: Iterable[str], known: Iterable[str]) -> None:
+    """Raise TypeError for the first unknown keyword, with the nearest known name."""
     known = list(known)
     for name in unknown:
-        if name in later:
-            raise UnsupportedError(f"{function}() does not support the option {name!r} yet; it has {', '.join(known)}")
         nearest = ELSEWHERE.get(name)
         if nearest not in known:
             from difflib import get_close_matches
@@ -310,7 +304,7 @@ class GenerateOptions:
     def of(cls, function: str, keywords: Mapping[str, Any]) -> Self:
         """The options of a call of `function`; unknown keywords raise TypeError."""
         known = [field.name for field in fields(cls)]
-        refuse_keywords(function, [name for name in keywords if name not in known], known, ())
+        refuse_keywords(function, [name for name in keywords if name not in known], known)
         options = cls(**keywords)
         if options.n > 1 and function in ONE_TEXT:
             raise ValueError(f"n must be 1 for {function}(), which gives one answer, not {options.n}")

@@ -179,7 +179,7 @@ LOAD = [
     ({"threads": False}, TypeError, ["threads", "bool False"]),
     ({"offline": 1}, TypeError, ["offline", "True or False"]),
     ({"progress": 1}, TypeError, ["progress", "int 1"]),
-    ({"adapter": "x"}, slm.UnsupportedError, ["'adapter'"]),
+    ({"adapter": 3}, TypeError, ["adapter", "a path", "3"]),
     ({"precision": "highest"}, ValueError, ["precision", "'default' or 'high'", "'highest'"]),
     ({"quantize": "q4"}, ValueError, ["quantize", "'q8_0'", "'q4_0'", "not 'q4'"]),
     ({"quantize": 4}, ValueError, ["quantize", "'q8_0'", "not 4"]),

@@ -58,9 +58,10 @@ typedef struct slm_kernels {
      * code stands for, widened to f32 as slm_matrix_row does: the bits of linear_float on a matrix of these f32 values. */
     void (*gemm_float)(const slm_strip *w, const float *x, int64_t ldx, int64_t n_tokens, float *y, int64_t ldy);
 
-    /* y[t * ldy + r] for one panel of an F32, F16 or BF16 matrix: y = fma(w[r][k], x[t * ldx + k], y) for k = 0, 1, ... */
-    void (*linear_float)(const slm_matrix *w, int64_t panel, const float *x, int64_t ldx, int64_t n_tokens, float *y,
-                         int64_t ldy);
+    /* y[t * ldy + 16 * (p - first) + r] for the panels first <= p < last of an F32, F16 or BF16 matrix: y = fma(w[r][k],
+     * x[t * ldx + k], y) for k = 0, 1, ... from 0, or with `add` from what y holds. */
+    void (*linear_float)(const slm_matrix *w, int64_t first, int64_t last, const float *x, int64_t ldx, int64_t n_tokens,
+                         bool add, float *y, int64_t ldy);
     /* y[t * ldy + 16 * (p - first) + r] for the panels first <= p < last of a BF16 matrix, x being factors of sums of bf16
      * products (base/half.h: to nearest even, 0 below SLM_LEAST_FACTOR) that round_bf16 made, rows ldx floats apart: the same
      * chain, but of a pair of columns the second comes first. */

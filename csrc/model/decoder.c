@@ -58,7 +58,9 @@ static slm_input input_of(const slm_step *step, const slm_team *team, int64_t n_
                        .precision = step->model->precision,
                        .x = x,
                        .rounded = stream->rounded,
-                       .codes = stream->codes};
+                       .codes = stream->codes,
+                       .low = stream->low,
+                       .low_ld = step->model->low_ld};
     input.codes.k = k;
     input.codes.group = group;
     return input;
@@ -156,6 +158,7 @@ static void embed(const slm_step *step, slm_team *team) {
         float *hidden = stream->hidden + t * ld, *normed = stream->normed + t * ld;
         int64_t position = position_of(step, t);
         slm_matrix_row(&model->embed_tokens, step->tokens[t], hidden);
+        slm_addends_embed(kernels, model->embed_addends, step->tokens[t], stream->low + t * model->low_ld, hidden);
         if (c->embedding_scale > 0) kernels->scale(hidden, c->embedding_scale, ld);
         if (model->position_embeddings.data) {
             slm_matrix_row(&model->position_embeddings, position, normed);

@@ -159,6 +159,15 @@ static bool encode_rows(loading *l, const slm_planned *p, int64_t n_rows, const 
     return true;
 }
 
+/* Are float rows free of NaN and infinity? */
+static bool rows_are_finite(const loading *l, const slm_planned *p, int64_t n_rows, const buffers *b) {
+    for (int64_t r = 0; r < n_rows; r++) {
+        widen(p->tensor->type, b->rows + (size_t)r * slm_planned_row_bytes(p), p->shape.cols, b->row);
+        if (!l->plan->model->kernels->all_finite(b->row, p->shape.cols)) return false;
+    }
+    return true;
+}
+
 static bool load_item(loading *l, const slm_planned *p, int64_t item, const buffers *b) {
     int64_t panel = item * p->panels_per_item, n_panels = slm_min64(p->panels_per_item, p->shape.n_panels - panel);
     int64_t row = panel * SLM_PANEL_ROWS, n_rows = slm_min64(n_panels * SLM_PANEL_ROWS, p->shape.rows - row);
@@ -166,6 +175,10 @@ static bool load_item(loading *l, const slm_planned *p, int64_t item, const buff
         if (!load_vectors(l, p, row, n_rows, b->rows)) return false;
     } else {
         if (!read_rows(l, p, row, n_rows, b->rows)) return false;
+        if (p->checked && !rows_are_finite(l, p, n_rows, b)) {
+            fail(l, p, SLM_BAD_DATA, 0, "it holds NaN or infinity");
+            return false;
+        }
         if (slm_planned_is_encoded(p) && !encode_rows(l, p, n_rows, b)) return false;
         slm_matrix packed = p->shape;
         packed.data = l->plan->model->arena + p->at;
@@ -202,18 +215,19 @@ static void load_region(void *arg, slm_team *team) {
     slm_free(memory);
 }
 
-static slm_status load_all(loading *l, int threads, slm_error *error) {
-    slm_model *m = l->plan->model;
+slm_status slm_plan_load(const slm_plan *plan, const slm_call *call, slm_error *error) {
+    slm_clock clock;
+    slm_clock_start(&clock, call);
+    loading l = {.plan = plan, .clock = &clock, .error = error};
+    slm_model *m = plan->model;
     m->arena = slm_alloc_pages(m->arena_bytes);
     if (!m->arena) return slm_fail_memory(error);
-    for (; l->first_item < l->plan->n_items && !atomic_load(&l->failed) && !l->clock->cancelled; l->first_item += TURN_ITEMS) {
-        slm_threads_run(threads, l->clock, load_region, l);
-    }
-    if (atomic_load(&l->failed)) return error->status;
-    if (l->clock->cancelled || slm_clock_progress(l->clock, l->plan->file_bytes, l->plan->file_bytes))
-        return slm_fail_cancelled(error);
-    for (int64_t i = 0; i < l->plan->n_tensors; i++) {
-        const slm_planned *p = &l->plan->tensors[i];
+    for (; l.first_item < plan->n_items && !atomic_load(&l.failed) && !clock.cancelled; l.first_item += TURN_ITEMS)
+        slm_threads_run(call ? call->threads : 0, &clock, load_region, &l);
+    if (atomic_load(&l.failed)) return error->status;
+    if (clock.cancelled || slm_clock_progress(&clock, plan->file_bytes, plan->file_bytes)) return slm_fail_cancelled(error);
+    for (int64_t i = 0; i < plan->n_tensors; i++) {
+        const slm_planned *p = &plan->tensors[i];
         if (p->vector) {
             *p->vector = (const float *)(m->arena + p->at);
         } else {
@@ -226,13 +240,10 @@ static slm_status load_all(loading *l, int threads, slm_error *error) {
 
 slm_status slm_model_load(const slm_config *config, const slm_weights *weights, const slm_load_options *options,
                           const slm_call *call, slm_model **out, slm_error *error) {
-    slm_clock clock;
-    slm_clock_start(&clock, call);
     slm_plan plan;
     slm_status status = slm_plan_create(config, weights, options, &plan, error);
     if (status) return status;
-    loading l = {.plan = &plan, .clock = &clock, .error = error};
-    status = load_all(&l, call ? call->threads : 0, error);
+    status = slm_plan_load(&plan, call, error);
     if (!status) {
         slm_model *m = plan.model;
         bool tied = !m->lm_head.w.data && !config->bidirectional;
@@ -277,19 +288,27 @@ slm_model *slm_model_retain(slm_model *model) {
 }
 
 void slm_model_release(slm_model *model) {
-    if (!model || atomic_fetch_sub_explicit(&model->references, 1, memory_order_acq_rel) != 1) return;
-    slm_slabs_release(&model->kv_slabs);
-    slm_free_pages(model->arena, model->arena_bytes);
-    slm_free(model->rope_inv_freq);
-    slm_free(model->layers);
-    slm_free(model->sliding_windows);
-    slm_free(model);
+    while (model && atomic_fetch_sub_explicit(&model->references, 1, memory_order_acq_rel) == 1) {
+        slm_model *base = model->base;
+        slm_slabs_release(&model->kv_slabs);
+        slm_free_pages(model->arena, model->arena_bytes);
+        slm_free(model->layers);
+        slm_free(model->addends);
+        if (!base) {
+            slm_free(model->rope_inv_freq);
+            slm_free(model->sliding_windows);
+        }
+        slm_free(model);
+        model = base;
+    }
 }
 
 void slm_model_describe(const slm_model *model, slm_model_stats *stats) {
     const slm_kv_shape *kv = &model->kv_shape;
     size_t kv_bytes = slm_kv_most(kv, model->sliding_windows, model->context, SLM_PREFILL_CHUNK);
-    *stats = (slm_model_stats){.weight_bytes = model->arena_bytes,
+    size_t weight_bytes = 0;
+    for (const slm_model *m = model; m; m = m->base) weight_bytes += m->arena_bytes;
+    *stats = (slm_model_stats){.weight_bytes = weight_bytes,
                                .token_bytes = model->token_bytes,
                                .kv_bytes = kv_bytes,
                                .context = model->context,

@@ -35,8 +35,13 @@ struct slm_model {
     slm_norm embedding_norm, norm;
     slm_dense lm_head; /* [vocab_size, hidden_size]; data may be embed_tokens' own, NULL in a bidirectional model */
     slm_layer *layers; /* [num_hidden_layers] */
-    uint8_t *arena;    /* all matrices and vectors */
+    uint8_t *arena;    /* all matrices and vectors, or those of the adapter alone */
     size_t arena_bytes, token_bytes;
+    /* Of an adapted model: whose weights it shares, NULL of others; the adapter; and of all adapters that it has: */
+    slm_model *base;
+    slm_addend *addends;
+    const slm_addend *embed_addends; /* of embed_tokens; or NULL */
+    int64_t low_ld;                  /* floats of a token that products a x of one input take; 0 without adapters */
 };
 
 /* The matrix that gives logits, planned or loaded: embed_tokens where it is tied. */

@@ -74,27 +74,21 @@ static void plan_size(slm_plan *plan, slm_planned *p) {
     p->n_items = slm_div_up(p->shape.n_panels, p->panels_per_item);
     size_t item_rows = (size_t)p->panels_per_item * SLM_PANEL_ROWS, blocks_bytes = item_rows * slm_matrix_row_bytes(&p->shape);
     if (item_rows * slm_planned_row_bytes(p) > plan->rows_bytes) plan->rows_bytes = item_rows * slm_planned_row_bytes(p);
-    if (slm_planned_is_encoded(p)) {
-        if (blocks_bytes > plan->blocks_bytes) plan->blocks_bytes = blocks_bytes;
-        plan->widest = slm_max64(plan->widest, p->shape.cols);
-    }
+    if (slm_planned_is_encoded(p) && blocks_bytes > plan->blocks_bytes) plan->blocks_bytes = blocks_bytes;
+    if (slm_planned_is_encoded(p) || p->checked) plan->widest = slm_max64(plan->widest, p->shape.cols);
     plan->n_items += p->n_items;
     plan->file_bytes += slm_planned_row_bytes(p) * (uint64_t)p->shape.rows;
 }
 
-/* Checks one tensor and gives it a place in the arena. */
-static slm_status plan_tensor(slm_plan *plan, slm_planned request, int64_t rows, int64_t cols, slm_error *error) {
+slm_status slm_plan_tensor(slm_plan *plan, const slm_planned *request, int64_t rows, int64_t cols, bool blas, slm_error *error) {
     slm_planned *p = &plan->tensors[plan->n_tensors];
-    *p = request;
+    *p = *request;
     if ((unsigned)p->tensor->type >= SLM_TYPE_COUNT) {
         return slm_fail(error, SLM_UNSUPPORTED, p->layer, "%s: tensor type %d is unknown", p->name, (int)p->tensor->type);
     }
     if (p->type == SLM_TYPE_NONE) p->type = p->tensor->type;
     slm_status status = check_pieces(p, rows, cols, error);
-    if (!status) {
-        bool blas = p->matrix && slm_blas_available();
-        status = slm_matrix_describe(&p->shape, p->type, rows, cols, blas, error);
-    }
+    if (!status) status = slm_matrix_describe(&p->shape, p->type, rows, cols, blas, error);
     if (status) return status;
     if (p->screened) slm_matrix_screen(&p->shape);
     size_t bytes = p->matrix ? slm_matrix_bytes(&p->shape) : (size_t)(rows * slm_planned_stride(p)) * sizeof(float);
@@ -105,6 +99,10 @@ static slm_status plan_tensor(slm_plan *plan, slm_planned request, int64_t rows,
     plan_size(plan, p);
     plan->n_tensors++;
     return SLM_OK;
+}
+
+static slm_status plan_tensor(slm_plan *plan, slm_planned request, int64_t rows, int64_t cols, slm_error *error) {
+    return slm_plan_tensor(plan, &request, rows, cols, request.matrix && slm_blas_available(), error);
 }
 
 static slm_status plan_vectors(slm_plan *plan, const slm_tensor *tensor, int64_t rows, int64_t n, const char *name, int layer,

@@ -4,7 +4,7 @@
 #include "base/alloc.h"
 #include "base/arith.h"
 
-enum { SHARED_BLOCKS = 14, THREAD_BLOCKS = 18 };
+enum { SHARED_BLOCKS = 14, THREAD_BLOCKS = 19 };
 
 /* Zeroed: padding must read as zero. Where the workspace is only measured, something that is not NULL. */
 static void *take(slm_workspace *w, int64_t count, int64_t other, size_t size) {
@@ -61,9 +61,9 @@ static slm_status lay_out(slm_workspace *w, const slm_model *model, int64_t max_
              (s->rope = take(w, m, slm_max64(1, c->rotary_dim * c->n_rope_tables), sizeof(float))) &&
              (s->rounded = take(w, m, widest, sizeof(float))) && (s->codes.codes = take(w, m, widest, 1)) &&
              (s->codes.sums = take(w, m, groups, sizeof(int32_t))) && (s->codes.scales = take(w, m, groups, sizeof(float))) &&
-             (s->codes.scaled_sums = take(w, m, groups, sizeof(float))) && (l->codes = take(w, widest, 16, 1)) &&
-             (l->d = take(w, groups, 16, sizeof(float))) && (l->m = take(w, groups, 16, sizeof(float))) &&
-             (l->y = take(w, slm_linear_scratch_size(n), 1, sizeof(float))) &&
+             (s->codes.scaled_sums = take(w, m, groups, sizeof(float))) && (s->low = take(w, m, model->low_ld, sizeof(float))) &&
+             (l->codes = take(w, widest, 16, 1)) && (l->d = take(w, groups, 16, sizeof(float))) &&
+             (l->m = take(w, groups, 16, sizeof(float))) && (l->y = take(w, slm_linear_scratch_size(n), 1, sizeof(float))) &&
              (l->gate = take(w, slm_linear_scratch_size(n), 1, sizeof(float))) &&
              (a->q = take(w, SLM_ATTENTION_ROWS, width, sizeof(float))) &&
              (a->scores = take(w, SLM_ATTENTION_ROWS, SLM_SEGMENT_POSITIONS, sizeof(float))) &&

@@ -16,6 +16,7 @@ typedef struct slm_stream {
     float *rope;     /* [n_tokens, n_rope_tables, rotary_dim / 2, 2] cosines and sines */
     float *rounded;  /* [n_tokens, widest ld] */
     slm_codes codes; /* room for [n_tokens, widest k] */
+    float *low;      /* [n_tokens, low_ld of the model] what addends make of an input */
 } slm_stream;
 
 typedef struct slm_workspace {

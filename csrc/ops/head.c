@@ -197,8 +197,9 @@ static float *ran_of(const slm_team *team, const slm_head *head) {
 
 /* A step of one token, where the rest of the logit is monotone in the product, or nearly so, and finite with it. */
 static bool can_screen(const slm_input *input, const slm_head *head, const slm_choice *choice) {
-    return head->limits && !head->dense->bias && head->scale < 0x1p20f && input->n_tokens == 1 && !choice->allowed &&
-           choice->top <= SLM_MOST_SCREENED && input->precision == SLM_PRECISION_DEFAULT && input->codes.group == SLM_GROUP;
+    return head->limits && !head->dense->bias && !head->dense->addends && head->scale < 0x1p20f && input->n_tokens == 1 &&
+           !choice->allowed && choice->top <= SLM_MOST_SCREENED && input->precision == SLM_PRECISION_DEFAULT &&
+           input->codes.group == SLM_GROUP;
 }
 
 /* The factors of the residues b in the limits of all rows, by groups of 32 columns. Of a row w with scales d and codes c - 128 =
@@ -345,6 +346,7 @@ static slm_input some_tokens(const slm_input *input, int64_t first, int64_t n) {
     some.n_tokens = n;
     some.x += first * input->ldx;
     some.rounded += first * input->ldx;
+    if (some.low) some.low += first * input->low_ld;
     some.codes.codes += first * input->codes.k;
     some.codes.sums += first * groups;
     some.codes.scales += first * groups;

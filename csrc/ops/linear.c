@@ -10,6 +10,7 @@ enum {
     FEW_TOKENS = 16,  /* the most that take codes straight from the panels, read as one stream: beyond, a strip is as fast */
     POLL_PANELS = 64, /* of one token between two looks at the clock */
     BF16_PANELS = 4,  /* that share a load of the activations */
+    LOW_TOKENS = 16,  /* whose products with a are made between two looks: x stays in the first cache */
 };
 
 static bool holds_codes(const slm_matrix *w) {
@@ -24,6 +25,38 @@ static bool takes_rounded(const slm_input *input, const slm_matrix *w) {
     return w->form == SLM_FORM_BF16 && input->precision == SLM_PRECISION_DEFAULT;
 }
 
+/* ---- what adapters add ----------------------------------------------------------------------------------------------------- */
+
+static void scale_low(const slm_kernels *kernels, const slm_addend *addend, float *low) {
+    kernels->scale(low, addend->scale, slm_div_up(addend->b.cols, 16) * 16);
+}
+
+/* a x of the tokens first .. last - 1. */
+static void prepare_addends(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_addend *addends,
+                            int64_t first, int64_t last) {
+    for (int64_t t = first, end; addends && t < last && !slm_team_cancelled(team); t = end) {
+        end = slm_min64(t + LOW_TOKENS, last);
+        for (const slm_addend *addend = addends; addend; addend = addend->next) {
+            float *low = input->low + t * input->low_ld + addend->at;
+            const float *x = input->x + t * input->ldx;
+            kernels->linear_float(&addend->a, 0, addend->a.n_panels, x, input->ldx, end - t, false, low, input->low_ld);
+            for (int64_t i = 0; i < end - t; i++) scale_low(kernels, addend, low + i * input->low_ld);
+        }
+    }
+}
+
+void slm_addends_embed(const slm_kernels *kernels, const slm_addend *addends, int64_t row, float *low, float *x) {
+    for (const slm_addend *addend = addends; addend; addend = addend->next) {
+        int64_t rank = addend->b.cols;
+        memset(low + rank, 0, (size_t)(slm_div_up(rank, 16) * 16 - rank) * sizeof *low);
+        slm_matrix_row(&addend->a, row, low);
+        scale_low(kernels, addend, low);
+        kernels->linear_float(&addend->b, 0, addend->b.n_panels, low, 0, 1, true, x, 0);
+    }
+}
+
+/* ---- the input ------------------------------------------------------------------------------------------------------------- */
+
 void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *input, const slm_linear *linears, int n_linears,
                         int64_t first, int64_t last) {
     bool codes = false, rounded = false;
@@ -34,6 +67,7 @@ void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *i
         codes = codes || takes_codes(input, w);
         rounded = rounded || takes_rounded(input, w);
         if (takes_codes(input, w) && w->coding.group < input->codes.group) input->codes.group = w->coding.group;
+        prepare_addends(kernels, team, input, dense->addends, first, last);
     }
     for (int64_t t = first; t < last && !slm_team_cancelled(team); t++) {
         const float *x = input->x + t * input->ldx;
@@ -56,7 +90,7 @@ static void multiply_panel(const slm_kernels *kernels, const slm_input *input, c
             kernels->gemm_float(&strip, input->x, input->ldx, input->n_tokens, y, ldy);
         }
     } else {
-        kernels->linear_float(w, panel, input->x, input->ldx, input->n_tokens, y, ldy);
+        kernels->linear_float(w, panel, panel + 1, input->x, input->ldx, input->n_tokens, false, y, ldy);
     }
 }
 
@@ -76,6 +110,8 @@ static void run_dense(const slm_kernels *kernels, const slm_input *input, const 
     }
     for (int64_t t = 0; dense->bias && t < input->n_tokens; t++)
         kernels->add(y + t * ldy, dense->bias + first * 16, (last - first) * 16);
+    for (const slm_addend *addend = dense->addends; addend; addend = addend->next)
+        kernels->linear_float(&addend->b, first, last, input->low + addend->at, input->low_ld, input->n_tokens, true, y, ldy);
 }
 
 void slm_linear_panels(const slm_kernels *kernels, const slm_input *input, const slm_dense *dense, int64_t first, int64_t last,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * linear.h: y = x W^T + bias for all forms of W, and the gated product of two of them. In the default precision weights of whole
- * numbers take int8 activations, BF16 ones factors in bf16, the rest f32; in high precision all take f32. */
+ * numbers take int8 activations, BF16 ones factors in bf16, the rest f32; in high precision all take f32. What adapters add is
+ * f32 in both. */
 #ifndef SLM_OPS_LINEAR_H
 #define SLM_OPS_LINEAR_H
 
@@ -14,11 +15,23 @@ typedef struct slm_input {
     float *x;        /* [n_tokens, ldx] */
     float *rounded;  /* [n_tokens, ldx], x as round_bf16 has it; filled where a matrix needs it */
     slm_codes codes; /* filled where a matrix needs them */
+    float *low;      /* [n_tokens, low_ld] the products a x of addends, filled where there are any */
+    int64_t low_ld;
 } slm_input;
 
+/* What an adapter adds to a product: b (scale * (a x)), of the f32 input, in f32. */
+typedef struct slm_addend {
+    slm_matrix a; /* [rank, k] floats; of an embedding [rows of the embedding, rank] */
+    slm_matrix b; /* [rows, rank] floats */
+    float scale;
+    int64_t at;                    /* where a x begins in a row of slm_input.low */
+    const struct slm_addend *next; /* of the same product; or NULL */
+} slm_addend;
+
 typedef struct slm_dense {
-    slm_matrix w;      /* [rows, k]; w.data NULL: there is none */
-    const float *bias; /* [rows, padded to 16 with zeros], added to the product; or NULL */
+    slm_matrix w;              /* [rows, k]; w.data NULL: there is none */
+    const float *bias;         /* [rows, padded to 16 with zeros], added to the product; or NULL */
+    const slm_addend *addends; /* added after it; or NULL */
 } slm_dense;
 
 /* y = dense(x). With an activation: y = act(dense(x)), or act(gate(x)) * dense(x) where there is a gate. */
@@ -39,8 +52,8 @@ typedef struct slm_linear_scratch {
 
 int64_t slm_linear_scratch_size(int64_t n_tokens);
 
-/* Makes the forms of x that the matrices need, of the tokens first .. last - 1. input->codes.group, 32 or 16, becomes 16 where a
- * matrix has scales for groups of 16. */
+/* Makes the forms of x that the matrices and addends need, of the tokens first .. last - 1. input->codes.group, 32 or 16, becomes
+ * 16 where a matrix has scales for groups of 16. */
 void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *input, const slm_linear *linears, int n_linears,
                         int64_t first, int64_t last);
 /* All threads of the team call it, when input is prepared for all tokens; y is whole after a barrier. Few tokens: a thread's
@@ -54,5 +67,8 @@ enum { SLM_BLAS_PANELS = 8 }; /* of one BLIS call: fixed, so that the work of a 
  * bits. Of a matrix that BLIS runs, first is a multiple of SLM_BLAS_PANELS, and so is last unless it is the end. */
 void slm_linear_panels(const slm_kernels *kernels, const slm_input *input, const slm_dense *dense, int64_t first, int64_t last,
                        float *y, int64_t ldy, const slm_linear_scratch *scratch);
+
+/* x [padded to 16] += what the addends of an embedding give for its row. low: scratch, [the largest rank, padded to 16]. */
+void slm_addends_embed(const slm_kernels *kernels, const slm_addend *addends, int64_t row, float *low, float *x);
 
 #endif

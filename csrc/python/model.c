@@ -138,20 +138,18 @@ static bool read_pieces(fields *f, PyObject *list, const char *name, slm_tensor 
     return true;
 }
 
+static bool read_tensor(fields *f, PyObject *value, const char *name, slm_tensor *out) {
+    if (PyTuple_Check(value)) return read_piece(f->state, value, name, out);
+    if (PyList_Check(value)) return read_pieces(f, value, name, out);
+    PyErr_Format(PyExc_TypeError, "%s: expected (type, fd, offset, rows, cols) or a list of such, found %R", name,
+                 (PyObject *)Py_TYPE(value));
+    return false;
+}
+
 static bool tensor_field(fields *f, const char *name, bool optional, slm_tensor *out) {
     PyObject *value = optional ? optional_field(f, name) : field(f, name);
     if (!value) return optional && !PyErr_Occurred();
-    bool ok = false;
-    if (value == Py_None && optional) {
-        ok = true;
-    } else if (PyTuple_Check(value)) {
-        ok = read_piece(f->state, value, name, out);
-    } else if (PyList_Check(value)) {
-        ok = read_pieces(f, value, name, out);
-    } else {
-        PyErr_Format(PyExc_TypeError, "%s: expected (type, fd, offset, rows, cols) or a list of such, found %R", name,
-                     (PyObject *)Py_TYPE(value));
-    }
+    bool ok = (value == Py_None && optional) || read_tensor(f, value, name, out);
     Py_DECREF(value);
     return ok;
 }
@@ -489,6 +487,88 @@ static PyObject *model_unembed(PyObject *self, PyObject *args, PyObject *kwargs)
     return array;
 }
 
+/* ---- adapters ------------------------------------------------------------------------------------------------------------- */
+
+static const char *const targets[] = {[SLM_TARGET_EMBED_TOKENS] = "embed_tokens",
+                                      [SLM_TARGET_LM_HEAD] = "lm_head",
+                                      [SLM_TARGET_Q_PROJ] = "q_proj",
+                                      [SLM_TARGET_K_PROJ] = "k_proj",
+                                      [SLM_TARGET_V_PROJ] = "v_proj",
+                                      [SLM_TARGET_O_PROJ] = "o_proj",
+                                      [SLM_TARGET_GATE_PROJ] = "gate_proj",
+                                      [SLM_TARGET_UP_PROJ] = "up_proj",
+                                      [SLM_TARGET_DOWN_PROJ] = "down_proj",
+                                      NULL};
+
+/* (target, layer, a, b, scale) */
+static bool read_lora(fields *f, PyObject *item, slm_lora *lora) {
+    const char *target;
+    long long layer;
+    PyObject *a, *b;
+    double scale;
+    if (!PyTuple_Check(item)) {
+        PyErr_Format(PyExc_TypeError, "loras: expected tuples, found %R", (PyObject *)Py_TYPE(item));
+        return false;
+    }
+    if (!PyArg_ParseTuple(item, "sLOOd", &target, &layer, &a, &b, &scale)) return false;
+    int index = choice("target", targets, target);
+    if (index < 0 || !read_tensor(f, a, "a", &lora->a) || !read_tensor(f, b, "b", &lora->b)) return false;
+    lora->target = index;
+    lora->layer = layer;
+    lora->scale = (float)scale;
+    return true;
+}
+
+/* All of them in one block, and behind them the pieces of their tensors. */
+static slm_lora *read_loras(const slm_py_state *state, PyObject *list, Py_ssize_t n) {
+    size_t n_pieces = 0;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *item = PyList_GetItem(list, i);
+        for (Py_ssize_t j = 0; PyTuple_Check(item) && j < PyTuple_Size(item); j++) {
+            PyObject *value = PyTuple_GetItem(item, j);
+            n_pieces += PyList_Check(value) ? (size_t)PyList_Size(value) : 0;
+        }
+    }
+    slm_lora *loras = slm_alloc_zero(1, (size_t)n * sizeof *loras + n_pieces * sizeof(slm_tensor));
+    if (!loras) return (slm_lora *)PyErr_NoMemory();
+    fields f = {.state = state, .pieces = (slm_tensor *)(loras + n)};
+    for (Py_ssize_t i = 0; i < n; i++) {
+        if (!read_lora(&f, PyList_GetItem(list, i), &loras[i])) {
+            slm_free(loras);
+            return NULL;
+        }
+    }
+    return loras;
+}
+
+static PyObject *model_adapt(PyObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"loras", "threads", NULL};
+    slm_py_state *state = slm_py_state_of(Py_TYPE(self));
+    PyObject *list, *threads = NULL;
+    slm_py_call call = {0};
+    slm_error error;
+    if (!ready(state, (slm_py_model *)self) ||
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "O!|O", names, &PyList_Type, &list, &threads) ||
+        !slm_py_call_options(threads, NULL, &call.call)) {
+        return NULL;
+    }
+    Py_ssize_t n = PyList_Size(list);
+    slm_lora *loras = read_loras(state, list, n);
+    slm_py_model *adapted = loras ? (slm_py_model *)PyType_GenericAlloc(state->Model, 0) : NULL;
+    if (adapted) {
+        slm_model *model = slm_model_retain(((slm_py_model *)self)->model), *made = NULL;
+        slm_py_call_begin(&call, state);
+        slm_status status = slm_model_adapt(model, loras, n, &call.call, &made, &error);
+        slm_model_release(model);
+        bool ok = slm_py_call_end(&call) && !status;
+        adapted->model = made;
+        if (status) slm_py_raise(state, &error);
+        if (!ok) Py_CLEAR(adapted);
+    }
+    slm_free(loras);
+    return (PyObject *)adapted;
+}
+
 static void model_dealloc(PyObject *self) {
     PyTypeObject *type = Py_TYPE(self);
     slm_model_release(((slm_py_model *)self)->model);
@@ -503,6 +583,8 @@ static PyMethodDef methods[] = {
     {"stats", model_stats, METH_NOARGS, "stats()\n--\n\nBytes held and read, context, vocabulary size, KV type."},
     {"unembed", (PyCFunction)(void (*)(void))model_unembed, METH_VARARGS | METH_KEYWORDS,
      "unembed(hidden, threads=0)\n--\n\nThe logits of rows of the residual stream, by the final norm and lm_head."},
+    {"adapt", (PyCFunction)(void (*)(void))model_adapt, METH_VARARGS | METH_KEYWORDS,
+     "adapt(loras, threads=0)\n--\n\nA model that shares these weights and adds low-rank addends."},
     {"session", model_session, METH_NOARGS, "session()\n--\n\nA new, empty session."},
     {"restore", slm_py_model_restore, METH_VARARGS,
      "restore(state, length, settled)\n--\n\nThe session that Session.save() gave these of."},

@@ -3,13 +3,16 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from slm import _core
 from slm.errors import quoted
 from slm.formats.model_files import ModelFiles
 from slm.formats.report import listed
 from slm.formats.tensors import TensorInfo
+
+if TYPE_CHECKING:
+    from slm.families.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,7 @@ class Architecture:
     context_length: positions the model was trained for. default_context: what a session holds unless asked otherwise;
     less than context_length where rope has other factors for more (longrope).
     longest_context: what may be asked for, where the scaling of positions reaches further than training did.
+    layout: where the weights stood, in files of which is_gguf says the kind: what adapters are matched with.
     """
 
     family: str
@@ -28,6 +32,8 @@ class Architecture:
     context_length: int
     default_context: int
     longest_context: int
+    is_gguf: bool
+    layout: "Layout"
 
 
 class Expected(NamedTuple):

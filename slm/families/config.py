@@ -71,11 +71,6 @@ def read_activation(files: ModelFiles, default: str) -> str:
     return ACTIVATIONS[name]
 
 
-def pairs_of_neighbours(files: ModelFiles) -> dict[str, Any]:
-    """The rope style of architectures whose GGUF writers reorder the rows of q and k so that pairs are neighbours."""
-    return {"rope_style": "interleaved" if files.is_gguf else "half"}
-
-
 def one_plus_norms(files: ModelFiles) -> dict[str, Any]:
     """Norm weights w act as 1 + w; GGUF files hold the sum."""
     return {"norm_offset": 0.0 if files.is_gguf else 1.0}

@@ -38,7 +38,7 @@ class Layout:
     prefix: of all modules but head; published files may lack it. layers: the list of layers. head: the output matrix, which
     exists unless it is tied to the embedding; None: there is none. unused: tensors that may be there. transposed: matrices of
     layers are stored as [inputs, outputs]. by_head: the rows of qkv_proj follow each other head by head, the queries of a key
-    head, its key and its value.
+    head, its key and its value. neighbours: GGUF files have the rows of q and k reordered, so that rope pairs are neighbours.
     """
 
     layer: Mapping[str, str] = field(default_factory=lambda: LAYER)
@@ -50,6 +50,7 @@ class Layout:
     head_bias: bool = False
     transposed: bool = False
     by_head: bool = False
+    neighbours: bool = False
     unused: Sequence[str] = ()
 
 
@@ -100,6 +101,8 @@ def build(
     # Files that are silent about it lack the output matrix where it is tied.
     is_tied = files.bool("tie_word_embeddings", None if files.is_gguf else tied)
     files.refuse_unread()
+    if layout.neighbours and files.is_gguf:
+        config = config | {"rope_style": "interleaved"}
     n_layers, shape_of = config["num_hidden_layers"], usual_shapes(config) | dict(shapes or {})
     n_heads = config["num_key_value_heads"] if layout.by_head else 1
     output = Part(
@@ -128,7 +131,8 @@ def build(
     weights = places_of(model, tensors)
     weights["layers"] = [places_of(parts, tensors) | numbers | dict(row) for parts, row in zip(layers, rows, strict=True)]
     trained = config["max_position_embeddings"]
-    return Architecture(files.kind, config, weights, trained, *(contexts or (trained, trained)))
+    default, longest = contexts or (trained, trained)
+    return Architecture(files.kind, config, weights, trained, default, longest, files.is_gguf, layout)
 
 
 def parts_of(

@@ -7,7 +7,7 @@ Pre-norm with RMS norm, rotary positions, grouped-query attention, SiLU-gated ML
 from typing import Any
 
 from slm.families.architecture import Architecture
-from slm.families.config import local_layers, pairs_of_neighbours, read_config, read_window, stated
+from slm.families.config import local_layers, read_config, read_window, stated
 from slm.families.layout import LAYER, MLP, QKV, Layout, biases, build
 from slm.families.positions import read_rope
 from slm.formats.model_files import ModelFiles
@@ -17,7 +17,7 @@ NO_GATE = {field: module for field, module in LAYER.items() if field != "gate_pr
 
 
 def describe(files: ModelFiles, context: int | None) -> Architecture:
-    config = read_config(files) | pairs_of_neighbours(files)
+    config = read_config(files)
     window = read_window(files) if files.is_gguf else 0  # its files hold Mistral as well
     return finish(files, context, config, usual_layout(files), windows=[window] * config["num_hidden_layers"])
 
@@ -30,7 +30,7 @@ def describe_mistral(files: ModelFiles, context: int | None) -> Architecture:
 
 
 def describe_arcee(files: ModelFiles, context: int | None) -> Architecture:
-    config = read_config(files, hidden_act="relu2") | pairs_of_neighbours(files)
+    config = read_config(files, hidden_act="relu2")
     return finish(files, context, config, usual_layout(files, NO_GATE))
 
 
@@ -52,7 +52,7 @@ def describe_seed(files: ModelFiles, context: int | None) -> Architecture:
 
 def usual_layout(files: ModelFiles, layer: dict[str, str] | None = None) -> Layout:
     attention, mlp = stated(files, "attention_bias"), stated(files, "mlp_bias")
-    return Layout(layer or LAYER, biases=biases((*QKV, "o_proj"), attention) | biases(MLP, mlp))
+    return Layout(layer or LAYER, biases=biases((*QKV, "o_proj"), attention) | biases(MLP, mlp), neighbours=True)
 
 
 def finish(

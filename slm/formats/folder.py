@@ -42,6 +42,7 @@ CODES = {  # raised as FOLDER_<code>
     "VOCABULARY": "the vocabulary contradicts itself",
 }
 CONFIG, GENERATION, ADAPTER = "config.json", "generation_config.json", "adapter_config.json"
+ADAPTER_HINT = "an adapter; load its model and give it to adapt()"
 LOCAL, LOCAL_THETA = "sliding_attention", "rope_local_base_freq"  # before ropes stood by kind of layer
 BESIDE = frozenset(("rope_theta", "partial_rotary_factor", "original_max_position_embeddings"))  # of a rope, or of the config
 # Buffers that older versions of Transformers saved: they follow from the configuration.
@@ -61,7 +62,7 @@ class Folder(ModelFiles):
         self.path = Path(path)
         self.report = Report(path, "FOLDER", CODES)
         if (self.path / ADAPTER).exists():
-            raise self.report.unsupported("ADAPTER", None, ADAPTER, "the folder of a whole model", "an adapter")
+            raise self.report.unsupported("ADAPTER", None, ADAPTER, "the folder of a whole model", ADAPTER_HINT)
         if not (self.path / CONFIG).exists():
             models = sorted(quoted(file.name) for file in self.path.glob("*.gguf"))
             found = f"none, but GGUF files, of which one can be named: {listed(models)}" if models else "none"

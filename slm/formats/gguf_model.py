@@ -25,13 +25,18 @@ class GGUFModel(ModelFiles):
     is_gguf = True
 
     def __init__(self, path: str | os.PathLike[str], opener: Opener = InputFile) -> None:
-        """Raises what open_gguf() does."""
+        """Raises what open_gguf() does, and UnsupportedError for an adapter."""
         self.gguf = open_gguf(path, opener)
         self.path = self.gguf.path
         self.report = self.gguf.report
         self.tensors = self.gguf.tensors
         self._read: set[str] = set()
         self._vectors: set[str] = set()
+        kind = self.gguf.get_string("general.type", "model")
+        if kind == "adapter":
+            self.close()
+            where = self.gguf.offset_of("general.type"), "general.type"
+            raise self.report.unsupported("ADAPTER", *where, "a whole model", "an adapter; load its model and give it to adapt()")
 
     @property
     def kind(self) -> str:

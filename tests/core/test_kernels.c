@@ -212,7 +212,8 @@ static void test_gemm_float(const slm_kernels *tier, slm_type type, int64_t rows
     CHECK(slm_matrix_describe(&w, SLM_TYPE_F32, rows, k, false, &error) == SLM_OK);
     w.data = packed;
     slm_matrix_pack(&w, 0, w.n_panels, (const uint8_t *)values, rows);
-    for (int64_t p = 0; p < w.n_panels; p++) slm_kernels_scalar.linear_float(&w, p, x, k, n_tokens, y[1] + p * 16, ldy);
+    for (int64_t p = 0; p < w.n_panels; p++)
+        slm_kernels_scalar.linear_float(&w, p, p + 1, x, k, n_tokens, false, y[1] + p * 16, ldy);
     for (int64_t t = 0; t < n_tokens; t++) CHECK(same(y[0] + t * ldy, y[1] + t * ldy, (size_t)rows * 4));
 }
 
@@ -239,7 +240,8 @@ static float factor(float v) {
 
 /* factors: a product with bf16 factors. */
 static void test_float(const slm_kernels *tier, slm_type type, bool factors, int64_t rows, int64_t k, int64_t n_tokens) {
-    static float y[2][MAX_TOKENS * MAX_ROWS];
+    static float y[2][MAX_TOKENS * MAX_ROWS], values[MAX_ROWS * MAX_K];
+    static _Alignas(64) uint8_t part_packed[(MAX_ROWS + 16) * MAX_K * 4];
     slm_matrix w;
     random_matrix(&w, type, rows, k, false);
     int64_t ldx = (k + 15) / 16 * 16, ldy = w.n_panels * 16;
@@ -251,7 +253,9 @@ static void test_float(const slm_kernels *tier, slm_type type, bool factors, int
     for (int i = 0; i < 2; i++) {
         static float rounded[MAX_TOKENS * MAX_K];
         for (int64_t t = 0; t < n_tokens; t++) both[i]->round_bf16(x + t * ldx, ldx, rounded + t * ldx);
-        for (int64_t p = 0; p < w.n_panels && !factors; p++) both[i]->linear_float(&w, p, x, ldx, n_tokens, y[i] + p * 16, ldy);
+        int64_t step = i ? w.n_panels : 1; /* of the tier all panels at once */
+        for (int64_t p = 0; p < w.n_panels && !factors; p += step)
+            both[i]->linear_float(&w, p, p + step, x, ldx, n_tokens, false, y[i] + p * 16, ldy);
         if (factors) both[i]->linear_bf16(&w, 0, w.n_panels, rounded, ldx, n_tokens, y[i], ldy);
     }
     CHECK(same(y[0], y[1], (size_t)(n_tokens * ldy) * 4));
@@ -267,6 +271,22 @@ static void test_float(const slm_kernels *tier, slm_type type, bool factors, int
             CHECK(fabs(y[1][t * ldy + r] - exact) <= size * 1e-4 + 1e-30);
         }
     }
+    /* Chains that go on from what is there: those of all columns in two parts. */
+    int64_t half = factors ? 0 : k / 2 / 16 * 16;
+    slm_matrix part;
+    slm_error error;
+    for (int i = 0; i < 2 && half; i++) {
+        int64_t begin = i ? half : 0, width = i ? k - half : half;
+        CHECK(slm_matrix_describe(&part, SLM_TYPE_F32, rows, width, false, &error) == SLM_OK);
+        for (int64_t r = 0; r < rows; r++) {
+            slm_matrix_row(&w, r, row);
+            memcpy(values + r * width, row + begin, (size_t)width * sizeof *values);
+        }
+        part.data = part_packed;
+        slm_matrix_pack(&part, 0, part.n_panels, (const uint8_t *)values, rows);
+        tier->linear_float(&part, 0, part.n_panels, x + begin, ldx, n_tokens, i == 1, y[0], ldy);
+    }
+    if (half) CHECK(same(y[0], y[1], (size_t)(n_tokens * ldy) * 4));
 }
 
 static double activation(slm_activation act, double v) {
