@@ -27,11 +27,8 @@ BAR_DELAY = 0.7  # seconds a load may take before it shows a bar
 SOURCES = "a path, a name that `slm models` lists, or a name on the Hugging Face Hub: org/name, org/name:file.gguf"
 LOAD_OPTIONS = ("context", "kv", "precision", "quantize", "threads", "revision", "offline")
 TEMPLATE_OPTIONS = ("system", "tools", "chat_template_kwargs")
-NOT_OPTIONS = (
-    "constrain",
-    "processors",
-    "edit",
-)  # for the first stand --choice, --regex, --json-schema; the others are functions
+# For the first stand --choice, --regex and --json-schema; the others are functions.
+NOT_OPTIONS = ("constrain", "processors", "edit")
 GENERATE_OPTIONS = tuple(field.name for field in fields(slm.GenerateOptions) if field.name not in NOT_OPTIONS)
 UNDO_DEPTH = 8  # turns that /undo can take back: each keeps up to 64 positions of the cache, and what windows have dropped since
 CHAT_COMMANDS = {
