@@ -594,8 +594,8 @@ def test_closing_gives_the_memory_back(smollm2_path):
 def test_threads_give_the_serial_answers(smollm2):
     prompts = [PROMPT, STORY, "def f(x):", "1, 2, 3,"]
     serial = [smollm2.generate(prompt, max_tokens=8).tokens for prompt in prompts]
-    answers = [[None] * len(prompts) for _ in range(4)]
-    barrier = threading.Barrier(4)
+    answers = [[None] * len(prompts) for _ in range(8)]
+    barrier = threading.Barrier(8)
 
     def work(worker):
         barrier.wait()
@@ -603,12 +603,12 @@ def test_threads_give_the_serial_answers(smollm2):
             j = (i + worker) % len(prompts)
             answers[worker][j] = smollm2.generate(prompts[j], max_tokens=8).tokens
 
-    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(8)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    assert answers == [serial] * 4
+    assert answers == [serial] * 8
 
 
 INTERRUPTED = """

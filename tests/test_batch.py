@@ -134,6 +134,23 @@ def same(a, b):
     return (a.text, a.tokens, a.finish_reason, a.seed) == (b.text, b.tokens, b.finish_reason, b.seed)
 
 
+def test_64_prompts_in_any_order_by_any_threads(smollm2, smollm2_path):
+    """Of 1 to 60 tokens, drawn by temperature: texts and probabilities are those of each prompt alone, to the last bit."""
+    story = smollm2.tokenizer.encode(
+        "Once upon a time there was a lighthouse keeper who counted ships, and wrote down their names. " * 10
+    )
+    rng = np.random.default_rng(1)
+    prompts = [story[start : start + size] for start, size in zip(rng.integers(0, 20, 64), rng.integers(1, 61, 64), strict=True)]
+    options = {"max_tokens": 4, "temperature": 0.9, "seed": 2, "logprobs": 2}
+    expected = [smollm2.generate(prompt, **options) for prompt in prompts]
+    for threads in (1, 2, 3):
+        with slm.load(smollm2_path, threads=threads) as model:
+            order = rng.permutation(64)
+            for i, output in zip(order, model.generate([prompts[i] for i in order], **options), strict=True):
+                assert same(output, expected[i])
+                assert output.logprobs == expected[i].logprobs
+
+
 def test_texts_stops_and_usage(smollm2):
     text = "One, two, three, four. One, two, three, four. One, two,"
     prompts = [text, "The sea is", "The sea is", "", [5, 6, 7]]
