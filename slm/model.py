@@ -205,7 +205,7 @@ class Model:
             them in place and returns None, or returns an array of that shape; the model goes on with those. One with a parameter
             named `positions` gets that too, int64 [n_tokens]. What is captured at the same site is what f made of it.
             f runs in the middle of the pass, in the thread of the call. It may use slm, but must not wait for another thread
-            that does; an exception ends the call.
+            that does; an exception ends the call. So that f sees all rows the pass is one step, whose memory grows with n_tokens.
 
         Sites; all but weights are [n_tokens, hidden_size]:
         embed                   what the first layer reads: embeddings, scaled and with positions added where the model does so

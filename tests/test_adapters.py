@@ -157,7 +157,7 @@ def test_bits_do_not_depend_on_how_the_work_is_cut(name, type_name, tmp_path):
 
 
 def test_all_ways_to_run_agree(tmp_path):
-    """Chosen tokens, batches, scores and sessions of an adapted output layer, against its logits."""
+    """Chosen tokens, batches, scores, sessions and activations of an adapted output layer, against its logits."""
     case = CASES["llama"]
     path = write_peft(tmp_path / "adapter", case.config, case.arrays)
     model = slm.load(write_base(tmp_path, case.family, "gguf", "Q8_0"), adapter=path)
@@ -174,6 +174,10 @@ def test_all_ways_to_run_agree(tmp_path):
     expected = [logprobs[i - 1, text[i]] for i in range(len(ids), len(text))]
     assert score.is_greedy
     np.testing.assert_allclose(score.token_logprobs, expected, rtol=1e-5)
+    last = f"layer.{model.num_hidden_layers - 1}.out"
+    captured = model.forward(text, capture=[last, "layer.0.attn_in", "layer.0.mlp_out"], edit={"embed": lambda rows: None})
+    np.testing.assert_array_equal(captured.logits, model.forward(text).logits)
+    np.testing.assert_array_equal(model.unembed(captured.activations[last]), captured.logits)
 
 
 def test_names_of_larger_classes(tmp_path):
