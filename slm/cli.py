@@ -27,7 +27,7 @@ BAR_DELAY = 0.7  # seconds a load may take before it shows a bar
 SOURCES = "a path, a name that `slm models` lists, or a name on the Hugging Face Hub: org/name, org/name:file.gguf"
 LOAD_OPTIONS = ("context", "kv", "precision", "quantize", "threads", "revision", "offline")
 TEMPLATE_OPTIONS = ("system", "tools", "chat_template_kwargs")
-# For the first stand --choice, --regex and --json-schema; the others are functions.
+# For the first stand --choice, --regex, --json-schema and --grammar; the others are functions.
 NOT_OPTIONS = ("constrain", "processors", "edit")
 GENERATE_OPTIONS = tuple(field.name for field in fields(slm.GenerateOptions) if field.name not in NOT_OPTIONS)
 UNDO_DEPTH = 8  # turns that /undo can take back: each keeps up to 64 positions of the cache, and what windows have dropped since
@@ -84,7 +84,11 @@ def build_parser() -> Parser:
     group.add_argument("--quantize", metavar="TYPE", help="store floating-point weights as q8_0, q4_0 ... (default: as they are)")
     group.add_argument("--threads", type=int, metavar="N", help="threads to use (default: all that the process may use)")
 
-    running = Parser(add_help=False, parents=[model, loading])
+    adapted = Parser(add_help=False, parents=[model, loading])
+    group = adapted.add_argument_group("adapter")
+    group.add_argument("--adapter", metavar="PATH", help="a LoRA adapter: a folder as PEFT writes it, or a GGUF file")
+
+    running = Parser(add_help=False, parents=[adapted])
     group = running.add_argument_group("answer", "greedy unless --temperature is given")
     group.add_argument("--max-tokens", type=int, metavar="N", help="most tokens to answer with (default 256)")
     group.add_argument("--ignore-eos", action="store_true", default=None, help="go on behind the model's end tokens")
@@ -147,6 +151,7 @@ def build_parser() -> Parser:
     group.add_argument("--choice", action="append", metavar="TEXT", help="one of these texts; give it several times")
     group.add_argument("--regex", metavar="PATTERN", help="what a regular expression matches")
     group.add_argument("--json-schema", metavar="FILE", help="JSON as the JSON Schema in a file describes it")
+    group.add_argument("--grammar", metavar="FILE", help="what the context-free grammar in a file describes")
     group = running.add_argument_group("chat template")
     group.add_argument("--system", metavar="TEXT", help="the system message (default: the model's own)")
     group.add_argument(
@@ -191,7 +196,7 @@ def build_parser() -> Parser:
 
     command = commands.add_parser(
         "score",
-        parents=[model, loading],
+        parents=[adapted],
         help="how likely continuations are, or a text",
         description="Log-probabilities of continuations, or the perplexity of a text.",
         epilog='A line of FILE is {"context": "2 + 2 =", "continuation": " 4"} or ["2 + 2 =", " 4"]; lists of token ids may '
@@ -441,7 +446,7 @@ def read_ids(text: str) -> list[int]:
 def open_model(args: argparse.Namespace) -> Iterator[slm.Model]:
     options = {name: getattr(args, name) for name in LOAD_OPTIONS}
     with bar() as progress:
-        model = slm.load(args.model, progress=progress, **options)
+        model = slm.load(args.model, adapter=args.adapter, progress=progress, **options)
     with model:
         yield model
 
@@ -453,7 +458,8 @@ def generate_options(args: argparse.Namespace) -> dict[str, Any]:
         options["logit_bias"] = dict(options["logit_bias"])
     if "logprobs" in options and not args.json:
         raise ValueError("--logprobs is shown with --json")
-    forms = [f"--{name.replace('_', '-')}" for name in ("choice", "regex", "json_schema") if getattr(args, name) is not None]
+    names = ("choice", "regex", "json_schema", "grammar")
+    forms = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None]
     if len(forms) > 1:
         raise ValueError(f"{' and '.join(forms)}: an answer has one form")
     if args.choice is not None:
@@ -465,6 +471,9 @@ def generate_options(args: argparse.Namespace) -> dict[str, Any]:
         if not isinstance(schema, dict):
             raise ValueError(f"--json-schema {args.json_schema} must hold a JSON object, the schema")
         options["constrain"] = slm.json(schema)
+    elif args.grammar is not None:
+        with open(args.grammar, encoding="utf-8") as file:
+            options["constrain"] = slm.grammar(file.read())
     return options
 
 
@@ -634,6 +643,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more at exit
         return 128 + signal.SIGPIPE
-    except (slm.Error, OSError, ValueError, MemoryError) as error:
+    except (slm.Error, ImportError, OSError, ValueError, MemoryError) as error:  # ImportError: of an extra that is not installed
         note(sentence(error))
         return 2

@@ -14,8 +14,10 @@ import sys
 import time
 
 import gguf_writer
+import numpy as np
 import pytest
 from hub_server import Hub, serving
+from test_adapters import PREFIX, write_peft
 
 import slm
 from slm.cli import GENERATE_OPTIONS
@@ -153,6 +155,36 @@ def test_the_form_of_an_answer(smollm2, smollm2_path, tmp_path):
     ):
         done = cli("run", "-m", smollm2_path, *options, QUESTION)
         assert (done.stdout, done.stderr) == (smollm2.chat(QUESTION, constrain=constrain).text + "\n", "")
+
+
+def test_a_grammar_in_a_file(smollm2, smollm2_path, tmp_path):
+    pytest.importorskip("llguidance")
+    (tmp_path / "sum.gbnf").write_text('root ::= [1-9] " + " [1-9]\n')
+    done = cli("run", "-m", smollm2_path, "--grammar", tmp_path / "sum.gbnf", QUESTION)
+    expected = smollm2.chat(QUESTION, constrain=slm.grammar((tmp_path / "sum.gbnf").read_text())).text
+    assert (done.stdout, done.stderr) == (expected + "\n", "")
+
+
+def test_a_grammar_without_the_extra(tmp_path):
+    (tmp_path / "sum.gbnf").write_text('root ::= "a"')
+    program = "import sys; sys.modules['llguidance'] = None; from slm.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, "run", "--grammar", str(tmp_path / "sum.gbnf"), "x"]
+    done = subprocess.run(command, text=True, capture_output=True)
+    assert (done.returncode, done.stderr) == (2, 'slm: slm.grammar needs llguidance: pip install "slm-cpu[json]"\n')
+
+
+def test_an_adapter(tmp_path):
+    gguf_writer.write_gguf(tmp_path / "m.gguf", *gguf_writer.tiny_llama())
+    rng = np.random.default_rng(0)
+    weights = {"lora_A.weight": rng.standard_normal((4, 32)), "lora_B.weight": rng.standard_normal((64, 4))}
+    arrays = {f"{PREFIX}model.layers.0.mlp.up_proj.{name}": np.float32(array) for name, array in weights.items()}
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 64, "target_modules": ["up_proj"]}
+    adapter = write_peft(tmp_path / "adapter", config, arrays)
+    done = cli("run", "-m", tmp_path / "m.gguf", "--adapter", adapter, "--json", "--logprobs", 1, "--max-tokens", 3, "Hi there")
+    with slm.load(tmp_path / "m.gguf", adapter=adapter) as model, slm.load(tmp_path / "m.gguf") as base:
+        outputs = [each.generate("Hi there", max_tokens=3, logprobs=1) for each in (model, base)]
+    assert read_back(done.stdout) == [plain(outputs[0])]
+    assert outputs[0].logprobs != outputs[1].logprobs
 
 
 def test_run_refuses_what_is_no_bias():
