@@ -78,6 +78,11 @@ static int64_t walk(const slm_constraint *c, uint32_t state, uint64_t *bits) {
 int64_t slm_list_bits(const uint64_t *bits, int64_t n_words, int32_t *ids) {
     int64_t n = 0;
     for (int64_t i = 0; i < n_words; i++) {
+        if (!~bits[i]) { /* most words of most sets of many */
+            for (int32_t j = 0; j < 64; j++) ids[n + j] = (int32_t)(64 * i) + j;
+            n += 64;
+            continue;
+        }
         for (uint64_t word = bits[i]; word; word &= word - 1) ids[n++] = (int32_t)(64 * i + __builtin_ctzll(word));
     }
     return n;

@@ -367,7 +367,10 @@ void slm_sequence_limit(const slm_sequence *s, slm_rules *rules, int64_t row) {
 static slm_candidates candidates_of(const slm_rules *rules, slm_choice *c) {
     if (!rules->all) return (slm_candidates){.logits = c->values, .ids = c->ids, .n = c->count};
     if (!c->allowed) return (slm_candidates){.logits = c->values, .n = c->n_rows};
-    for (int64_t i = 0; i < c->n_allowed; i++) c->values[i] = c->values[c->allowed[i]];
+    for (int64_t i = 0, n; i < c->n_allowed; i += n) {
+        n = slm_run_length(c->allowed + i, c->n_allowed - i);
+        memmove(c->values + i, c->values + c->allowed[i], (size_t)n * sizeof *c->values);
+    }
     return (slm_candidates){.logits = c->values, .ids = c->allowed, .n = c->n_allowed};
 }
 

@@ -154,18 +154,21 @@ static void run_rows(const slm_kernels *kernels, slm_team *team, const slm_input
 /* This thread's share of the allowed ids, for one token: panels without any are not run. */
 static void run_allowed(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_head *head,
                         slm_choice *choice, const slm_linear_scratch *scratch) {
-    float *y = scratch->y;
+    float *y = scratch->y; /* no less than slm_linear_scratch_size(1) */
     kept k = keep(team, team->index, &head->dense->w, choice);
-    int64_t i, end, unit = unit_panels(&head->dense->w) * ROWS;
+    int64_t i, end, unit = unit_panels(&head->dense->w) * ROWS, block = BLOCK_PANELS * ROWS, first = 0, last = 0;
     share(team, team->index, &head->dense->w, choice, &i, &end);
-    while (i < end && !slm_team_cancelled(team)) {
-        int64_t row = choice->allowed[i] / unit * unit;
-        run_panels(kernels, input, head, row / ROWS, row / ROWS + 1, y, unit, scratch);
-        for (; i < end && choice->allowed[i] < row + unit; i++) {
-            float *logit = &y[choice->allowed[i] - row];
-            if (!slm_head_finish(kernels, head, logit, 1)) k.finite = false;
-            if (k.finite) offer(&k, *logit, choice->allowed[i]);
+    for (int64_t n; i < end && !slm_team_cancelled(team); i += n) {
+        int32_t id = choice->allowed[i];
+        n = slm_run_length(choice->allowed + i, end - i);
+        if (id >= last) { /* y holds rows first .. last - 1 */
+            first = id / unit * unit;
+            last = slm_min64(first + block, slm_div_up(id + n, unit) * unit);
+            run_panels(kernels, input, head, first / ROWS, slm_div_up(last, ROWS), y, block, scratch);
         }
+        n = slm_min64(n, last - id);
+        if (!slm_head_finish(kernels, head, y + id - first, n)) k.finite = false;
+        if (k.finite) offer_all(kernels, &k, y + id - first, n, id);
     }
     close_kept(&k);
 }

@@ -29,6 +29,14 @@ typedef struct slm_choice {
     int64_t count;  /* kept: 0 where a logit is NaN or infinite */
 } slm_choice;
 
+/* Of n >= 1 ascending ids, how many from the first one on follow each other without a gap: 64 are looked at at once. */
+static inline int64_t slm_run_length(const int32_t *ids, int64_t n) {
+    int64_t length = 1;
+    while (length + 64 <= n && ids[length + 63] - ids[0] == length + 63) length += 64;
+    while (length < n && ids[length] - ids[0] == length) length++;
+    return length;
+}
+
 /* Room for limits with a screened matrix of so many panels: zeros before the first step. */
 int64_t slm_head_limits(int64_t n_panels, int threads);
 
