@@ -97,7 +97,9 @@ def open_adapter(
         try:
             adapted = core.adapt(placed, threads)
         except FormatError as error:  # the core knows which tensor is wrong, but no file
-            raise files.report.bad("NUMBERS", None, "tensors", "finite numbers", error, index=error.index) from None
+            raise files.report.bad(
+                "NUMBERS", None, "tensors", "finite numbers, all of them there", error, index=error.index
+            ) from None
         files.check_size()
         ranks = {pair.b.shape[1] for pair in files.pairs.values()}
         sizes = sum(pair.a.size + pair.b.size for pair in files.pairs.values())

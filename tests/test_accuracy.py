@@ -95,8 +95,9 @@ def test_token_ids_equal_the_reference(model, name):
         assert model.tokenizer.encode(r.text, parse_special=r.text != r.prompt) == r.prompt_ids
 
 
-def test_f32_weights_are_nearly_exact(smollm2_path, tmp_path):
-    """The model dequantized to F32: through BLIS where the build has it, with the f32 cache that F32 weights get."""
+@pytest.fixture(scope="module")
+def dequantized(smollm2_path):
+    """Metadata and tensors of the model in F32."""
     reader = gguf.GGUFReader(smollm2_path)
     types = {gguf.GGUFValueType.STRING: "string", gguf.GGUFValueType.UINT32: "uint32", gguf.GGUFValueType.FLOAT32: "float32"}
     keys = [key for key in reader.fields if key == "general.architecture" or key.startswith("llama.")]
@@ -105,11 +106,46 @@ def test_f32_weights_are_nearly_exact(smollm2_path, tmp_path):
         tensor.name: ("F32", tuple(reversed(tensor.shape.tolist())), dequantize(tensor.data, tensor.tensor_type))
         for tensor in reader.tensors
     }
+    return metadata, tensors
+
+
+def test_f32_weights_are_nearly_exact(dequantized, tmp_path):
+    """Through BLIS where the build has it, with the f32 cache that F32 weights get."""
     path = tmp_path / "f32.gguf"
-    write_gguf(path, metadata, tensors)
+    write_gguf(path, *dequantized)
     with slm.load(path) as model:
         found = kl.agreement(REFERENCES[SMOLLM2], [model.forward(r.ids, logits="all").logits for r in REFERENCES[SMOLLM2]])
     path.unlink()
     print(f"F32, {_core.cpu_info()['blas']}: {found}")
     assert found.mean_kl <= 1e-8
     assert found.same_top == 1
+
+
+def test_accuracy_with_an_adapter(dequantized, smollm2_path, tmp_path):
+    """Of rank 16 on all linears of the quantized model, against F32 weights that hold its products."""
+    metadata, tensors = dequantized
+    rng = np.random.default_rng(0)
+    adapter, merged = {}, dict(tensors)
+    for name, (kind, shape, weights) in tensors.items():
+        if not name.startswith("blk.") or len(shape) != 2:
+            continue
+        rows, cols = shape
+        a, b = (np.float32(rng.normal(0, 0.02, shape)) for shape in ((16, cols), (rows, 16)))
+        adapter |= {f"{name}.lora_a": (kind, a.shape, a), f"{name}.lora_b": (kind, b.shape, b)}
+        merged[name] = kind, shape, weights + 2 * b @ a
+    keys = {"general.architecture": ("string", "llama"), "general.type": ("string", "adapter")}
+    keys |= {"adapter.type": ("string", "lora"), "adapter.lora.alpha": ("float32", 32.0)}
+    write_gguf(tmp_path / "adapter.gguf", keys, adapter)
+    write_gguf(tmp_path / "merged.gguf", metadata, merged)
+    ids = [r.ids for r in REFERENCES[SMOLLM2] if r.id in ("plain", "unicode")]
+    with slm.load(tmp_path / "merged.gguf") as model:
+        expected = [kl.log_softmax(model.forward(i).logits) for i in ids]
+    (tmp_path / "merged.gguf").unlink()
+    for precision, most in (("default", 0.005), ("high", 0.0003)):
+        with slm.load(smollm2_path, adapter=tmp_path / "adapter.gguf", precision=precision) as model:
+            found = [kl.log_softmax(model.forward(i).logits) for i in ids]
+        mean = np.concatenate([(np.exp(p) * (p - q)).sum(-1) for p, q in zip(expected, found, strict=True)]).mean()
+        same = np.concatenate([p.argmax(-1) == q.argmax(-1) for p, q in zip(expected, found, strict=True)]).mean()
+        print(f"{SMOLLM2} with an adapter, {precision}: mean KL {mean:.5f}, same top {same:.4f}")
+        assert mean <= most
+        assert same >= LEAST_SAME_TOP[precision]

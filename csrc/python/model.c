@@ -21,8 +21,7 @@ typedef struct fields {
     const slm_py_state *state;
     PyObject *mapping;
     Py_ssize_t n_read;
-    slm_tensor *pieces; /* where the pieces of tensors go */
-    Py_ssize_t n_pieces;
+    slm_tensor **pieces; /* see slm_py_tensor */
 } fields;
 
 /* A new reference to mapping[name]; NULL without an exception where there is none. */
@@ -119,28 +118,28 @@ static bool read_piece(const slm_py_state *state, PyObject *tuple, const char *n
 }
 
 /* A sequence of pieces whose rows follow each other. */
-static bool read_pieces(fields *f, PyObject *list, const char *name, slm_tensor *out) {
+static bool read_pieces(const slm_py_state *state, PyObject *list, const char *name, slm_tensor **pieces, slm_tensor *out) {
     Py_ssize_t n = PyList_Size(list);
-    if (n < 1 || (n > 1 && !f->pieces)) {
-        PyErr_Format(PyExc_ValueError, "%s: expected %s, found %zd pieces", name, f->pieces ? "at least one" : "one piece", n);
+    if (n < 1 || (n > 1 && !pieces)) {
+        PyErr_Format(PyExc_ValueError, "%s: expected %s, found %zd pieces", name, pieces ? "at least one" : "one piece", n);
         return false;
     }
     for (Py_ssize_t i = 0; i < n; i++) {
-        slm_tensor *piece = i ? &f->pieces[f->n_pieces++] : out;
+        slm_tensor *piece = i ? (*pieces)++ : out;
         PyObject *item = PyList_GetItem(list, i);
         if (!PyTuple_Check(item)) {
             PyErr_Format(PyExc_TypeError, "%s: expected tuples, found %R", name, (PyObject *)Py_TYPE(item));
             return false;
         }
-        if (!read_piece(f->state, item, name, piece)) return false;
+        if (!read_piece(state, item, name, piece)) return false;
         if (i) (i > 1 ? piece - 1 : out)->below = piece;
     }
     return true;
 }
 
-static bool read_tensor(fields *f, PyObject *value, const char *name, slm_tensor *out) {
-    if (PyTuple_Check(value)) return read_piece(f->state, value, name, out);
-    if (PyList_Check(value)) return read_pieces(f, value, name, out);
+bool slm_py_tensor(const slm_py_state *state, PyObject *value, const char *name, slm_tensor **pieces, slm_tensor *out) {
+    if (PyTuple_Check(value)) return read_piece(state, value, name, out);
+    if (PyList_Check(value)) return read_pieces(state, value, name, pieces, out);
     PyErr_Format(PyExc_TypeError, "%s: expected (type, fd, offset, rows, cols) or a list of such, found %R", name,
                  (PyObject *)Py_TYPE(value));
     return false;
@@ -149,7 +148,7 @@ static bool read_tensor(fields *f, PyObject *value, const char *name, slm_tensor
 static bool tensor_field(fields *f, const char *name, bool optional, slm_tensor *out) {
     PyObject *value = optional ? optional_field(f, name) : field(f, name);
     if (!value) return optional && !PyErr_Occurred();
-    bool ok = (value == Py_None && optional) || read_tensor(f, value, name, out);
+    bool ok = (value == Py_None && optional) || slm_py_tensor(f->state, value, name, f->pieces, out);
     Py_DECREF(value);
     return ok;
 }
@@ -310,9 +309,8 @@ static bool read_weights(const slm_py_state *state, PyObject *mapping, int64_t n
     ok = ok && layers;
     for (Py_ssize_t i = 0; ok && i < found; i++) {
         PyObject *item = PySequence_GetItem(list, i);
-        fields layer = {.state = state, .mapping = item, .pieces = pieces};
+        fields layer = {.state = state, .mapping = item, .pieces = &pieces};
         ok = item && read_layer(&layer, &layers[i]);
-        pieces += layer.n_pieces;
         Py_XDECREF(item);
     }
     Py_DECREF(list);
@@ -325,8 +323,7 @@ static const char *const kv_types[] = {
     [SLM_KV_AUTO] = "auto", [SLM_KV_F32] = "f32", [SLM_KV_BF16] = "bf16", [SLM_KV_INT8] = "int8", NULL};
 static const char *const precisions[] = {[SLM_PRECISION_DEFAULT] = "default", [SLM_PRECISION_HIGH] = "high", NULL};
 
-/* The index of value in names; -1 with an exception. */
-static int choice(const char *parameter, const char *const *names, const char *value) {
+int slm_py_choice(const char *parameter, const char *const *names, const char *value) {
     for (int i = 0; names[i]; i++) {
         if (!strcmp(names[i], value)) return i;
     }
@@ -361,7 +358,8 @@ static bool read_request(const slm_py_state *state, PyObject *args, PyObject *kw
         (threads && !slm_py_int(threads, "threads", 0, SLM_PY_MAX_THREADS, &n_threads))) {
         return false;
     }
-    int kv = choice("kv", kv_types, kv_name), precision = kv < 0 ? -1 : choice("precision", precisions, precision_name);
+    int kv = slm_py_choice("kv", kv_types, kv_name),
+        precision = kv < 0 ? -1 : slm_py_choice("precision", precisions, precision_name);
     if (precision < 0) return false;
     r->options.kv = kv;
     r->options.precision = precision;
@@ -487,88 +485,6 @@ static PyObject *model_unembed(PyObject *self, PyObject *args, PyObject *kwargs)
     return array;
 }
 
-/* ---- adapters ------------------------------------------------------------------------------------------------------------- */
-
-static const char *const targets[] = {[SLM_TARGET_EMBED_TOKENS] = "embed_tokens",
-                                      [SLM_TARGET_LM_HEAD] = "lm_head",
-                                      [SLM_TARGET_Q_PROJ] = "q_proj",
-                                      [SLM_TARGET_K_PROJ] = "k_proj",
-                                      [SLM_TARGET_V_PROJ] = "v_proj",
-                                      [SLM_TARGET_O_PROJ] = "o_proj",
-                                      [SLM_TARGET_GATE_PROJ] = "gate_proj",
-                                      [SLM_TARGET_UP_PROJ] = "up_proj",
-                                      [SLM_TARGET_DOWN_PROJ] = "down_proj",
-                                      NULL};
-
-/* (target, layer, a, b, scale) */
-static bool read_lora(fields *f, PyObject *item, slm_lora *lora) {
-    const char *target;
-    long long layer;
-    PyObject *a, *b;
-    double scale;
-    if (!PyTuple_Check(item)) {
-        PyErr_Format(PyExc_TypeError, "loras: expected tuples, found %R", (PyObject *)Py_TYPE(item));
-        return false;
-    }
-    if (!PyArg_ParseTuple(item, "sLOOd", &target, &layer, &a, &b, &scale)) return false;
-    int index = choice("target", targets, target);
-    if (index < 0 || !read_tensor(f, a, "a", &lora->a) || !read_tensor(f, b, "b", &lora->b)) return false;
-    lora->target = index;
-    lora->layer = layer;
-    lora->scale = (float)scale;
-    return true;
-}
-
-/* All of them in one block, and behind them the pieces of their tensors. */
-static slm_lora *read_loras(const slm_py_state *state, PyObject *list, Py_ssize_t n) {
-    size_t n_pieces = 0;
-    for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *item = PyList_GetItem(list, i);
-        for (Py_ssize_t j = 0; PyTuple_Check(item) && j < PyTuple_Size(item); j++) {
-            PyObject *value = PyTuple_GetItem(item, j);
-            n_pieces += PyList_Check(value) ? (size_t)PyList_Size(value) : 0;
-        }
-    }
-    slm_lora *loras = slm_alloc_zero(1, (size_t)n * sizeof *loras + n_pieces * sizeof(slm_tensor));
-    if (!loras) return (slm_lora *)PyErr_NoMemory();
-    fields f = {.state = state, .pieces = (slm_tensor *)(loras + n)};
-    for (Py_ssize_t i = 0; i < n; i++) {
-        if (!read_lora(&f, PyList_GetItem(list, i), &loras[i])) {
-            slm_free(loras);
-            return NULL;
-        }
-    }
-    return loras;
-}
-
-static PyObject *model_adapt(PyObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"loras", "threads", NULL};
-    slm_py_state *state = slm_py_state_of(Py_TYPE(self));
-    PyObject *list, *threads = NULL;
-    slm_py_call call = {0};
-    slm_error error;
-    if (!ready(state, (slm_py_model *)self) ||
-        !PyArg_ParseTupleAndKeywords(args, kwargs, "O!|O", names, &PyList_Type, &list, &threads) ||
-        !slm_py_call_options(threads, NULL, &call.call)) {
-        return NULL;
-    }
-    Py_ssize_t n = PyList_Size(list);
-    slm_lora *loras = read_loras(state, list, n);
-    slm_py_model *adapted = loras ? (slm_py_model *)PyType_GenericAlloc(state->Model, 0) : NULL;
-    if (adapted) {
-        slm_model *model = slm_model_retain(((slm_py_model *)self)->model), *made = NULL;
-        slm_py_call_begin(&call, state);
-        slm_status status = slm_model_adapt(model, loras, n, &call.call, &made, &error);
-        slm_model_release(model);
-        bool ok = slm_py_call_end(&call) && !status;
-        adapted->model = made;
-        if (status) slm_py_raise(state, &error);
-        if (!ok) Py_CLEAR(adapted);
-    }
-    slm_free(loras);
-    return (PyObject *)adapted;
-}
-
 static void model_dealloc(PyObject *self) {
     PyTypeObject *type = Py_TYPE(self);
     slm_model_release(((slm_py_model *)self)->model);
@@ -583,7 +499,7 @@ static PyMethodDef methods[] = {
     {"stats", model_stats, METH_NOARGS, "stats()\n--\n\nBytes held and read, context, vocabulary size, KV type."},
     {"unembed", (PyCFunction)(void (*)(void))model_unembed, METH_VARARGS | METH_KEYWORDS,
      "unembed(hidden, threads=0)\n--\n\nThe logits of rows of the residual stream, by the final norm and lm_head."},
-    {"adapt", (PyCFunction)(void (*)(void))model_adapt, METH_VARARGS | METH_KEYWORDS,
+    {"adapt", (PyCFunction)(void (*)(void))slm_py_model_adapt, METH_VARARGS | METH_KEYWORDS,
      "adapt(loras, threads=0)\n--\n\nA model that shares these weights and adds low-rank addends."},
     {"session", model_session, METH_NOARGS, "session()\n--\n\nA new, empty session."},
     {"restore", slm_py_model_restore, METH_VARARGS,

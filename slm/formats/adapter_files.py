@@ -5,8 +5,9 @@ A module that gives y gives y + factor * B (A x) with the adapter. A is [rank, c
 x picks one row, A has a row or a column for each token.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 from slm.errors import quoted
 from slm.formats.report import Report, listed
@@ -22,7 +23,7 @@ class Pair(NamedTuple):
     embeds: bool
 
 
-class AdapterFiles:
+class AdapterFiles(ABC):
     """An open adapter; a context manager. report: about the file that holds tensors; pairs: module, as the files name it -> Pair.
 
     name: a title. architecture: of the models that it is for, where the files say so. base: which model it was trained on, as the
@@ -36,18 +37,18 @@ class AdapterFiles:
     architecture: str | None = None
     pairs: Mapping[str, Pair]
 
-    def __enter__(self) -> "AdapterFiles":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def close(self) -> None: ...
 
+    @abstractmethod
     def check_size(self) -> None:
         """Raise FormatError if a file is not as long as when it was opened: somebody is writing it."""
-        raise NotImplementedError
 
 
 def halves(

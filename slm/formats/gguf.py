@@ -56,7 +56,7 @@ CODES = {  # raised as GGUF_<code>
     "ARCHITECTURE": "the architecture is not supported",
     "ADAPTER": "an adapter without its model",
     "FOREIGN": "an adapter for another architecture",
-    "NUMBERS": "numbers that cannot be used",
+    "NUMBERS": "data that cannot be used",
     "TOKENIZER": "the tokenizer is not supported",
     "VOCABULARY": "the vocabulary contradicts itself",
     "PRETOKENIZER": "the pre-tokenizer is not supported",

@@ -32,11 +32,11 @@ class GGUFModel(ModelFiles):
         self.tensors = self.gguf.tensors
         self._read: set[str] = set()
         self._vectors: set[str] = set()
-        kind = self.gguf.get_string("general.type", "model")
-        if kind == "adapter":
+        kind = self.gguf.metadata.get("general.type")
+        if kind is not None and kind.value == b"adapter":
             self.close()
-            where = self.gguf.offset_of("general.type"), "general.type"
-            raise self.report.unsupported("ADAPTER", *where, "a whole model", "an adapter; load its model and give it to adapt()")
+            how = "an adapter; load its model and give it to adapt()"
+            raise self.report.unsupported("ADAPTER", kind.offset, "general.type", "a whole model", how)
 
     @property
     def kind(self) -> str:

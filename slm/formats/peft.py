@@ -30,7 +30,7 @@ CODES = SAFETENSORS_CODES | json_text.CODES | {  # raised as PEFT_<code>
     "RANK": "matrices of another rank than the configuration says",
     "TENSORS": "the tensors are not those of an adapter of this model",
     "TYPES": "tensor types that an adapter cannot have",
-    "NUMBERS": "numbers that cannot be used",
+    "NUMBERS": "data that cannot be used",
 }  # fmt: skip
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FOREIGN = "adapter_model.bin"
