@@ -41,6 +41,7 @@ def on_a_terminal(*args, send=(), timeout=60):
         while time.monotonic() < deadline:
             if todo and (match := re.search(todo[0][0], shown[seen:])):
                 seen += match.end()
+                time.sleep(0.2)  # readline shows its prompt a moment before it listens for signals
                 os.write(terminal, todo.pop(0)[1])
             if not select.select([terminal], [], [], 0.1)[0]:
                 continue
