@@ -296,7 +296,7 @@ def chat(args: argparse.Namespace) -> None:
                 if not talking:
                     raise
                 print(flush=True)
-            except (slm.Error, OSError, ValueError) as error:
+            except (slm.Error, OSError, TypeError, ValueError) as error:
                 if not talking:
                     raise
                 note(sentence(error))
@@ -326,6 +326,9 @@ class Talk:
         before = self.session.fork()
         try:
             self.answer(self.session, text)
+        except Exception:
+            self.session = before
+            raise
         finally:
             if len(self.session.messages) > len(before.messages):
                 self.earlier.append(before)
@@ -357,6 +360,8 @@ class Talk:
         elif name == "/load" and path:
             self.session = slm.Session.open(self.model, path)
             self.earlier.clear()
+        elif name in ("/save", "/load"):
+            raise ValueError(f"{name} takes a file: {name} FILE")
         else:
             raise ValueError(f"{quoted(command)} is no command; the commands are {', '.join(CHAT_COMMANDS)}")
         note(f"the conversation has {len(self.session.messages)} messages", faint=True)
@@ -383,11 +388,8 @@ def score(args: argparse.Namespace) -> None:
     if args.stride is not None and not args.perplexity:
         raise ValueError("--stride is for --perplexity")
     refuse_model(args.file)
-    if args.file in (None, "-"):
-        text = given_text(args.file, "text" if args.perplexity else "list of pairs")
-    else:
-        with open(args.file, encoding="utf-8") as file:
-            text = file.read()
+    path = None if args.file in (None, "-") else args.file
+    text = given_text(args.file if path is None else None, "text" if args.perplexity else "list of pairs", path)
     if args.perplexity:
         with open_model(args) as model:
             perplexity = model.perplexity(text, stride=args.stride)
@@ -525,11 +527,16 @@ def show(stream: Stream, model: slm.Model) -> None:
     """Print an answer as it is made, its timings where someone looks, and to everyone that the prompt was cut."""
     note_cut(stream.usage)
     last = ""
-    with stream:
-        for chunk in stream:
-            if chunk.text:
-                last = printable(chunk.text)
-                print(last, end="", flush=True)
+    try:
+        with stream:
+            for chunk in stream:
+                if chunk.text:
+                    last = printable(chunk.text)
+                    print(last, end="", flush=True)
+    except Exception:
+        if last and not last.endswith("\n"):
+            print(flush=True)  # what went wrong gets a line of its own
+        raise
     if not last.endswith("\n"):
         print(flush=True)
     if sys.stderr.isatty():
@@ -568,16 +575,20 @@ def given_text(argument: str | None, what: str, path: str | None = None) -> str:
     """An argument, what a file holds, or for "-" and for none at all what is piped in."""
     if argument not in (None, "-"):
         return argument
-    if path is not None:
+    if path not in (None, "-"):
         with open(path, "rb") as file:
             data = file.read()
     else:
-        if argument is None and sys.stdin.isatty():
+        if argument is None and path is None and sys.stdin.isatty():
             raise ValueError(f"no {what} is given: pass it as an argument, or pipe it in")
         data = sys.stdin.buffer.read()
-    text = data.decode().removesuffix("\n")
+    source = "stdin" if path in (None, "-") else path
+    try:
+        text = data.decode().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the {what} from {source}: {error}") from error
     if not text:
-        raise ValueError(f"the {what} from {path or 'stdin'} is empty")
+        raise ValueError(f"the {what} from {source} is empty")
     return text
 
 
@@ -622,6 +633,9 @@ def sentence(error: Exception) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0; 2 for an error, said in one line on stderr; 130 after Ctrl-C; 141 when nobody reads the output any more."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # the descriptor was closed
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     parser = build_parser()
     args = parser.parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
@@ -643,6 +657,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more at exit
         return 128 + signal.SIGPIPE
-    except (slm.Error, ImportError, OSError, ValueError, MemoryError) as error:  # ImportError: of an extra that is not installed
+    except (
+        slm.Error,
+        ImportError,
+        OSError,
+        TypeError,
+        ValueError,
+        MemoryError,
+    ) as error:  # ImportError: of an extra that is not installed
         note(sentence(error))
         return 2

@@ -21,7 +21,7 @@ class Constraint(ABC):
 
     With constrain= only tokens are drawn that keep to it, and an end token only where the text matches. Where the text can go on
     in one way only, its tokens are not computed: they are the longest that the vocabulary has. A text that ends by max_tokens or
-    at the end of the context ("length") may be unfinished.
+    at the end of the context ("length"), or by stop=, may be unfinished.
     """
 
     @abstractmethod
@@ -103,17 +103,27 @@ def json(schema: Any) -> Constraint:
     others only if additionalProperties is a schema; one space or none behind ":" and ",", and no other white space; integers
     of up to 18 digits; numbers of up to 16 digits, 16 decimals and an exponent below 100, or with bounds 6 decimals. llguidance
     keeps the order and the white space, and writes other properties unless additionalProperties is False, perhaps one twice;
-    numbers without bounds of any length.
+    numbers without bounds of any length. There one of the properties can also come under a name written with escapes, such as
+    "\\u0061" for "a", as another property and with a value that the schema does not allow for "a".
     """
+    try:
+        return constraint_of(schema)
+    except RecursionError:
+        raise LimitError("JSON schema: nested too deep, or in itself") from None
+
+
+def constraint_of(schema: Any) -> Constraint:
     from slm.json_schema import read_schema, schema_of, unknown_to_grammars
 
     name, expressions, schema = f"json({shown(schema)})", new_expressions(), schema_of(schema)
     try:
         return Pattern(name, expressions.compile(read_schema(schema, expressions)))
     except (UnsupportedError, LimitError) as error:
-        if unknown_to_grammars(schema):
-            raise
         refused = error
+    unknown = next(unknown_to_grammars(schema, "#"), None)
+    if unknown is not None:
+        where, keyword = unknown
+        raise UnsupportedError(f"JSON schema, {where}: the keyword {keyword!r} is not supported; see slm.json for those that are")
     try:
         from slm import grammars
     except ImportError:
@@ -121,7 +131,8 @@ def json(schema: Any) -> Constraint:
     try:
         return grammars.Grammar(name, grammars.read_schema(schema))
     except ValueError as error:
-        raise type(refused)(f"{refused}; nor by llguidance: {error}") from None
+        reason = str(error).partition(" Enable 'coerce_one_of'")[0]  # an option that is not ours
+        raise type(refused)(f"{refused}; nor by llguidance: {reason}") from None
 
 
 def grammar(text: str) -> Constraint:

@@ -30,18 +30,26 @@ if TYPE_CHECKING:
     from slm.tokenizer import Tokenizer
 
 MOST_MATCHERS = 32  # SLM_BATCH_MOST: so many texts run at once
+MOST_RULES = 500  # and references of a schema: llguidance follows each by a call within a call
+MOST_CHARACTERS = 1 << 16
+FED = 64  # bytes of a text between two looks for a signal
 MOST_ALIKE = 4  # tokens with the same bytes; where there are more, what must come is drawn
 
 
 def read_grammar(text: str) -> str:
     """Lark's rules are `name: ...`, those of GBNF `name ::= ...`."""
-    if re.search(r"\[[^]\n]*\btemperature\s*=", text):
+    if len(text) > MOST_CHARACTERS:
+        raise LimitError(f"grammar: {len(text)} characters; at most {MOST_CHARACTERS} are accepted")
+    if re.search(r"(?m)^[ \t]*[?!]?[\w.-]+[ \t]*\[[^]\n]*\btemperature\s*=", text):
         raise UnsupportedError("grammar: a rule's temperature is not supported; temperature= is an option of the call")
     if re.search(r"(?m)^\s*[\w-]+\s*::=", text):
         try:
             text = gbnf_to_lark(text)
         except Exception as error:  # of several classes, a bare Exception among them
             raise ValueError(f"grammar: {error}") from None
+    n_rules = len(re.findall(r"(?m)^[ \t]*[?!]?[\w-].*?:", text))
+    if n_rules > MOST_RULES:
+        raise LimitError(f"grammar: {n_rules} rules; at most {MOST_RULES} are accepted")
     return grammar_of(lark_grammar=text)
 
 
@@ -54,7 +62,11 @@ def read_schema(schema: Mapping[str, Any]) -> str:
 def grammar_of(**text: Any) -> str:
     """As llguidance takes it. Forcing would allow the tokens of its own choice alone, where a text can go on in one way only."""
     start = '%llguidance {"no_forcing": true}\nstart: @text'
-    return json.dumps({"grammars": [{"lark_grammar": start}, {"name": "text", **text}]}, allow_nan=False)
+    whole = json.dumps({"grammars": [{"lark_grammar": start}, {"name": "text", **text}]}, allow_nan=False)
+    n_references = whole.count("$ref")
+    if n_references > MOST_RULES:
+        raise LimitError(f"grammar: {n_references} references; at most {MOST_RULES} are accepted")
+    return whole
 
 
 def matcher_over(tokens: LLTokenizer, grammar: str) -> LLMatcher:
@@ -79,7 +91,8 @@ class Grammar(Constraint):
     def matches(self, text: str) -> bool:
         data = list(check_text("text", text).encode())
         matcher = self._start.deep_copy()
-        matches = matcher.try_consume_tokens(data) == len(data) and matcher.is_accepting()
+        pieces = (data[at : at + FED] for at in range(0, len(data), FED))
+        matches = all(matcher.try_consume_tokens(piece) == len(piece) for piece in pieces) and matcher.is_accepting()
         if matcher.is_error() and too_complex(matcher):
             check(matcher)
         return matches
@@ -97,7 +110,8 @@ class Grammar(Constraint):
 
 
 def too_complex(matcher: LLMatcher) -> bool:
-    return matcher.stop_reason() in ("ParserTooComplex", "LexerTooComplex")
+    """llguidance calls the limit on the rows of its parser an internal error."""
+    return matcher.stop_reason() in ("ParserTooComplex", "LexerTooComplex") or "max is" in matcher.get_error()
 
 
 def check(matcher: LLMatcher) -> None:

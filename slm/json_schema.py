@@ -3,7 +3,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from functools import cached_property
 from typing import Any, NoReturn
@@ -67,15 +67,20 @@ def read_schema(schema: Mapping[str, Any], expressions: Expressions) -> int:
     return Reader(schema, expressions).value_of_root()
 
 
-def unknown_to_grammars(schema: Any) -> set[str]:
-    """Keywords that slm.grammars does not do."""
+def unknown_to_grammars(schema: Any, where: str) -> Iterator[tuple[str, str]]:
+    """Keywords that slm.grammars does not do, each behind the JSON pointer of where it stands."""
     if isinstance(schema, list | tuple):
-        return set().union(*map(unknown_to_grammars, schema))
-    if not isinstance(schema, Mapping):
-        return set()
-    named = [value for name in NAMED_SUBSCHEMAS if isinstance(schema.get(name), Mapping) for value in schema[name].values()]
-    below = [schema[name] for name in SUBSCHEMAS if name in schema]
-    return {name for name in schema if name not in OF_GRAMMARS} | unknown_to_grammars(named + below)
+        for i, each in enumerate(schema):
+            yield from unknown_to_grammars(each, f"{where}/{i}")
+    elif isinstance(schema, Mapping):
+        for name, value in schema.items():
+            if name not in OF_GRAMMARS:
+                yield where, name
+            elif name in SUBSCHEMAS:
+                yield from unknown_to_grammars(value, f"{where}/{name}")
+            elif name in NAMED_SUBSCHEMAS and isinstance(value, Mapping):
+                for key, each in value.items():
+                    yield from unknown_to_grammars(each, f"{where}/{name}/{key}")
 
 
 class Reader:

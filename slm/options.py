@@ -210,7 +210,8 @@ class GenerateOptions:
     n:           how many answers to sample, 1 to 1024; above 1 generate() and chat() give a list of them for each prompt, and a
                  temperature is needed. The i-th is the same for any n. The prompt runs once
     logprobs:    above 0, up to 1024: Output.logprobs has the log-probability of each token and those of so many likeliest ones in
-                 its place, by the model's own distribution, before all that this record does to it; 0 is off
+                 its place, by the model's own distribution, before all that this record does to it, but for
+                 constrain=: then over the tokens that may come there, 0 where only one may; 0 is off
     echo:        text, tokens and logprobs of the Output begin with those of the prompt, the text without its control tokens. The
                  prompt's log-probabilities take a pass of their own. Not in a session
     processors:  a function or several of (tokens, logits), called for each token that is drawn: an int32 array of prompt and

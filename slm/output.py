@@ -2,6 +2,7 @@
 """What calls return: small frozen records that print as one line."""
 
 import os
+from copy import deepcopy
 from dataclasses import dataclass, field
 from html import escape
 from itertools import accumulate
@@ -72,8 +73,8 @@ class Logprob:
     """How likely a token was in its place.
 
     token:   its id
-    logprob: ln of its probability by the model's own distribution, before penalties, temperature and the like; None for the first
-             token of an echoed prompt
+    logprob: ln of its probability by the model's own distribution, before penalties, temperature and the like, with constrain=
+             over the tokens that may come there; None for the first token of an echoed prompt
     bytes:   its text, perhaps a part of a character; empty without a tokenizer
     top:     the likeliest tokens there, falling
     """
@@ -130,7 +131,7 @@ class Output:
         message: dict[str, Any] = {"role": "assistant", "content": self.text}
         if self.tool_calls:
             message["tool_calls"] = [
-                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": deepcopy(call.arguments)}}
                 for call in self.tool_calls
             ]
         return message

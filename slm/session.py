@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conversations that keep their KV state between turns."""
 
+import json
 import os
 import threading
 import weakref
@@ -193,6 +194,12 @@ class Session:
             raise ValueError(f"{os.fspath(path)}: a session of another model, {name}, {others}")
         template = fields.get_object("template").values
         more = {name: value for name, value in template.items() if name not in ("tools", "documents", "chat_template")}
+        lists = [template[name] for name in ("tools", "documents") if template.get(name) is not None]
+        plain_lists = all(isinstance(value, list) and all(isinstance(item, dict) for item in value) for value in lists)
+        if not plain_lists or not isinstance(template.get("chat_template"), str | None):
+            raise report.bad(
+                "STATE", None, "template", "tools and documents as lists of objects, a template as a string", "others"
+            )
         keywords = template_keywords(template.get("tools"), template.get("documents"), template.get("chat_template"), more)
         session = cls(model, None, keywords)
         n_tokens = fields.get_int("n_tokens", 0, min(len(saved.ids), model.context))
@@ -340,4 +347,8 @@ def said_messages(message: Any) -> list[dict[str, Any]]:
         if not isinstance(each, Mapping):
             refuse_type(name, "a str, a mapping with a role and content, or a sequence of such mappings", each)
         messages[i] = plain(each, name, SAVED_DEPTH)
+        try:
+            json.dumps(messages[i], allow_nan=False)
+        except ValueError:
+            raise ValueError(f"{name} holds a number that is not finite, which JSON cannot write") from None
     return messages

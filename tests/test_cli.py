@@ -512,6 +512,19 @@ def test_score(smollm2, smollm2_path, tmp_path):
     assert 'line 2 must be {"context": ..., "continuation": ...} or [context, continuation]' in refused.stderr
 
 
+def test_closed_streams(smollm2_path):
+    for redirection, command in ((">&-", ["--version"]), ("2>&-", ["run", "-m", smollm2_path, "--max-tokens", 1, "Hi"])):
+        line = " ".join(map(str, [sys.executable, "-m", "slm", *command, redirection]))
+        done = subprocess.run(line, shell=True, capture_output=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_what_is_no_text_to_score(smollm2_path):
+    for line in ('["a", NaN]', '[["a", 2], [3]]'):
+        done = cli("score", "-m", smollm2_path, input=line)
+        assert (done.returncode, done.stderr.count("\n"), "Traceback" in done.stderr) == (2, 1, False)
+
+
 def test_version_and_help():
     assert cli("--version").stdout == f"slm {slm.__version__}\n"
     for args in ([], ["--help"]):

@@ -327,9 +327,9 @@ def test_what_cannot_be_written(model) -> None:
 
 BEYOND = [
     ({"not": {}}, "the keyword 'not'"),
-    ({"type": "string", "format": "date", "maxLenght": 3}, "the keyword"),
-    ({"properties": {"a": {"allOf": [{"if": {}}]}}}, "#/properties/a: the keyword 'allOf'"),
-    ({"type": ["string", "null"], "format": "date", "nullable": True}, "the keyword 'format'"),
+    ({"type": "string", "format": "date", "maxLenght": 3}, "#: the keyword 'maxLenght'"),
+    ({"properties": {"a": {"allOf": [{"if": {}}]}}}, "#/properties/a/allOf/0: the keyword 'if'"),
+    ({"type": ["string", "null"], "format": "date", "nullable": True}, "the keyword 'nullable'"),
     ({"type": "string", "format": "no such"}, "llguidance: grammar: Unknown format: no such"),
     ({"oneOf": [{"type": "string"}, {"type": "string", "maxLength": 3}]}, "llguidance: grammar: oneOf"),
     ({"$ref": "https://example.com/schema"}, "does not lie in this schema; nor by llguidance"),
@@ -351,3 +351,19 @@ def test_without_the_extra(without_llguidance) -> None:
     assert "pip install" not in str(raised.value)
     with pytest.raises(ImportError, match=r"pip install \"slm-cpu\[json\]\""):
         slm.grammar(ARITHMETIC)
+
+
+def test_what_is_too_large_is_refused_and_what_grows_too_large_is_named() -> None:
+    for head in ("r", "R"):
+        chain = "\n".join(f'{head}{i}: {head}{i + 1} "a"' for i in range(3000))
+        with pytest.raises(slm.LimitError, match="3002 rules; at most 500"):
+            slm.grammar(f'start: {head}0\n{chain}\n{head}3000: "b"')
+    with pytest.raises(slm.LimitError, match="characters"):
+        slm.grammar("start: " + "[" * 100_000)
+    chained = {str(i): {"$ref": f"#/$defs/{i + 1}"} for i in range(3000)}
+    with pytest.raises(slm.UnsupportedError, match="at most 500"):
+        slm.json({"allOf": [{"$ref": "#/$defs/0"}], "$defs": chained | {"3000": {"type": "string"}}})
+    assert slm.grammar('start: "[temperature=3]"').matches("[temperature=3]")
+    unknown = {"allOf": [{"type": "string"}], "properties": {"a": {"not": {}}}}
+    with pytest.raises(slm.UnsupportedError, match="#/properties/a: the keyword 'not'"):
+        slm.json(unknown)

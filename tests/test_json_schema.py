@@ -278,3 +278,15 @@ class Tree:
 def test_a_class_that_is_part_of_itself_is_refused() -> None:
     with pytest.raises(ValueError, match="Tree must not be part of itself"):
         slm.json(Tree)
+
+
+def test_what_is_too_deep_is_refused() -> None:
+    deep: dict = {"type": "string"}
+    for _ in range(2000):
+        deep = {"type": "array", "items": deep}
+    inside: dict = {"type": "array"}
+    inside["items"] = inside
+    chain = {str(i): {"$ref": f"#/$defs/{i + 1}"} for i in range(1000)} | {"1000": {"type": "string"}}
+    for schema in (deep, inside, {"$ref": "#/$defs/0", "$defs": chain}):
+        with pytest.raises(slm.LimitError, match="too deep"):
+            slm.json(schema)

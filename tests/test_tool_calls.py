@@ -67,6 +67,7 @@ BROKEN = [
     "", "Hello", "{", "[]", "null", "<tool_call>", "</tool_call>", "<tool_call></tool_call>", "[TOOL_CALLS]", "[TOOL_CALLS] [1]",
     '{"name": "Ada", "age": 36}', '{"name": 1, "parameters": {}}', '{"name": "f", "parameters": [1]}', '[{"name": "f"}]',
     '<tool_call>{"name": "f", "arguments": 1}',
+    '<tool_call>{"name": "f", "arguments": {"a": 1e999}}</tool_call>', '{"name": "f", "parameters": {"a": -1e999}}',
     '[TOOL_CALLS] [{"name": "f", "arguments": {}}, 3]', '{"name": "f", "parameters": ' + "9" * 5000 + "}",
     "[TOOL_CALLS]" + "[" * 100_000, "<tool_call>" + '{"a":' * 100_000, "{" * 100_000,
 ]  # fmt: skip
@@ -197,3 +198,13 @@ def test_a_call_that_no_conversation_can_hold_stays_text(smollm2, arguments):
     session = smollm2.session(**TALK)
     output = session.send(ASKED, constrain=slm.choice([call]))
     assert (output.text, output.tool_calls) == (call, [])
+
+
+def test_a_message_does_not_share_what_its_calls_hold():
+    from slm.output import Output, Timings, ToolCall, Usage
+
+    call = ToolCall("f", {"a": [1]})
+    output = Output("", [], finish_reason="stop", usage=Usage(1, 1), timings=Timings(0, 0, 1, 0), seed=0, tool_calls=[call])
+    message = output.message
+    call.arguments["a"].append(2)
+    assert message["tool_calls"][0]["function"]["arguments"] == {"a": [1]}

@@ -3,6 +3,7 @@
 
 import json
 from collections.abc import Callable
+from math import isfinite
 from typing import Any, NamedTuple, NoReturn
 
 Call = tuple[str, dict[str, Any]]  # name and arguments
@@ -28,13 +29,17 @@ def call_of(value: Any, arguments: str) -> Call | None:
 
 
 def whole_json(text: str) -> Any:
-    """None for what is not JSON, or too deep."""
+    """None for what is not JSON, or too deep, or holds a number that is no finite float."""
 
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"{constant} is not JSON")
 
+    def finite(number: str) -> float:
+        value = float(number)
+        return value if isfinite(value) else refuse(number)
+
     try:
-        return json.loads(text, parse_constant=refuse)
+        return json.loads(text, parse_constant=refuse, parse_float=finite)
     except (ValueError, RecursionError):
         return None
 

@@ -72,7 +72,7 @@ def report_of(path: str | os.PathLike[str]) -> Report:
 
 
 def read_session(path: str | os.PathLike[str], vocab_size: int) -> SavedSession:
-    """Raises OSError, FormatError, UnsupportedError (a later version), LimitError."""
+    """Raises OSError, FormatError, UnsupportedError (another version), LimitError."""
     report = report_of(path)
     with InputFile(path, report) as file:
         head = file.pread(HEAD.size, 0)
