@@ -377,7 +377,7 @@ slm_status slm_session_forward(slm_session *session, const int32_t *tokens, int6
                                const slm_call *call, slm_error *error);
 
 /* The logits [n_rows, vocab_size] of rows [n_rows, hidden_size] of the residual stream, by the final norm and lm_head: those of a
- * step, bit for bit, where rows are what SLM_SITE_OUT of the last layer gave. */
+ * step, bit for bit, where rows are what SLM_SITE_OUT of the last layer gave (F32 weights through BLIS: all rows of the step). */
 slm_status slm_model_unembed(slm_model *model, const float *rows, int64_t n_rows, float *logits, const slm_call *call,
                              slm_error *error);
 

@@ -30,7 +30,7 @@ def parse_site(parameter: str, name: Any) -> tuple[str, int]:
         refuse_type(f"a site of {parameter}", "a str", name)
     if name in ("embed", "final_norm"):
         return name, 0
-    match = re.fullmatch(r"layer\.([0-9]{1,9})\.(\w+)", name, re.ASCII)
+    match = re.fullmatch(r"layer\.(0|[1-9][0-9]{0,8})\.(\w+)", name, re.ASCII)
     if match and match[2] in LAYER_SITES:
         return match[2], int(match[1])
     near = get_close_matches(re.sub(r"[0-9]+", "<i>", name), SITES, n=1)
@@ -42,6 +42,9 @@ def check_capture(capture: Any) -> list[str]:
     names = [capture] if isinstance(capture, str) else capture
     if not isinstance(names, Iterable):
         refuse_type("capture", "names of sites", capture)
+    names = list(names)
+    for name in names:
+        parse_site("capture", name)
     return list(dict.fromkeys(names))
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a source to a running model: hub -> formats -> families -> the core. A source is a path or a name."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -83,27 +84,33 @@ def open_model(
     return Opened(core, tokenizer, tuple(sorted(set(end_ids))), architecture, of_hub(info, located))
 
 
-def open_adapter(
-    core: _core.Model, architecture: Architecture, path: Source, scale: float, threads: int
-) -> tuple[_core.Model, Adapter]:
-    """A model that shares the weights of `core`, which was made of this architecture, and adds scale times what the adapter says:
-    a PEFT folder or a GGUF file, which is closed afterwards.
+def open_adapter(path: Source) -> AdapterFiles:
+    """A PEFT folder or a GGUF file. Raises OSError, FormatError, UnsupportedError, LimitError."""
+    if not os.path.exists(path):
+        known = "no such file or folder (adapters are named by their paths, not as on the Hugging Face Hub)"
+        raise FileNotFoundError(errno.ENOENT, known, os.fspath(path))
+    named_peft = os.path.isdir(path) or Path(path).suffix in (".safetensors", ".json", ".bin")
+    return PeftAdapter(path) if named_peft else GGUFAdapter(path)
 
-    Raises OSError, FormatError (also for the adapter of another model), UnsupportedError, LimitError, MemoryError.
+
+def adapt(
+    core: _core.Model, architecture: Architecture, files: AdapterFiles, path: Source, scale: float, threads: int
+) -> tuple[_core.Model, Adapter]:
+    """A model that shares the weights of `core`, which was made of this architecture, and adds scale times what the adapter says.
+
+    Raises FormatError (also for the adapter of another model), UnsupportedError, MemoryError.
     """
-    files: AdapterFiles = PeftAdapter(path) if os.path.isdir(path) else GGUFAdapter(path)
-    with files:
-        placed = adapters.place(files, architecture, scale)
-        try:
-            adapted = core.adapt(placed, threads)
-        except FormatError as error:  # the core knows which tensor is wrong, but no file
-            raise files.report.bad(
-                "NUMBERS", None, "tensors", "finite numbers, all of them there", error, index=error.index
-            ) from None
-        files.check_size()
-        ranks = {pair.b.shape[1] for pair in files.pairs.values()}
-        sizes = sum(pair.a.size + pair.b.size for pair in files.pairs.values())
-        record = Adapter(files.name, Path(path), files.base, scale, len(files.pairs), tuple(sorted(ranks)), sizes)
+    placed = adapters.place(files, architecture, scale)
+    try:
+        adapted = core.adapt(placed, threads)
+    except FormatError as error:  # the core knows which tensor is wrong, but no file
+        raise files.report.bad(
+            "NUMBERS", None, "tensors", "finite numbers, all of them there", error, index=error.index
+        ) from None
+    files.check_size()
+    ranks = {pair.b.shape[1] for pair in files.pairs.values()}
+    sizes = sum(pair.a.size + pair.b.size for pair in files.pairs.values())
+    record = Adapter(files.name, Path(path), files.base, scale, len(files.pairs), tuple(sorted(ranks)), sizes)
     return adapted, record
 
 

@@ -4,6 +4,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
@@ -41,6 +42,7 @@ from slm.tokenizer import Tokenizer, batch_of, flat_ids, prompt_ids
 if TYPE_CHECKING:
     from slm.asynchronous import AsyncStream
     from slm.families.architecture import Architecture
+    from slm.formats.adapter_files import AdapterFiles
     from slm.info import Adapter, Info
 
 MAX_THREADS = 256
@@ -200,7 +202,8 @@ class Model:
         """One pass over a text from position 0: a flat sequence of token ids, or a str, encoded as generate() does.
 
         logits: "all" gives [n_tokens, vocab_size] f32, "last" only the last position's, [1, vocab_size].
-        capture: names of sites; the result's `activations` has an array of each, of all tokens. It changes no bit of the logits.
+        capture: names of sites; the result's `activations` has an array of each, of all tokens. It changes no bit of the logits
+            (F32 weights on BLIS: of "all" logits).
         edit: a mapping of sites to functions f(array): each gets the rows of its site, [n_tokens, hidden_size] f32, and changes
             them in place and returns None, or returns an array of that shape; the model goes on with those. One with a parameter
             named `positions` gets that too, int64 [n_tokens]. What is captured at the same site is what f made of it.
@@ -238,7 +241,8 @@ class Model:
 
     def unembed(self, hidden: NDArray[np.floating]) -> NDArray[np.float32]:
         """The logits [n, vocab_size] f32 of rows [n, hidden_size] of the residual stream, such as layer.<i>.out: by the final
-        norm and the output layer. Of layer.<last>.out they are those of the pass, bit for bit.
+        norm and the output layer. Of layer.<last>.out they are those of the pass, bit for bit
+        (F32 weights on BLIS: where all its rows are given).
 
         Raises NumericsError (NaN or infinity), UnsupportedError, ValueError for another shape, TypeError for what is no floats.
         """
@@ -326,7 +330,8 @@ class Model:
         return vectors
 
     def adapt(self, path: str | os.PathLike[str], *, scale: float = 1.0) -> "Model":
-        """A model with a LoRA adapter, which shares all weights of this one: what it takes beside them is the adapter's matrices.
+        """A model with a LoRA adapter, which shares all weights of this one: beside them it holds the adapter's matrices, A
+        of a module that several linears are fused into once for each.
 
         path: a folder that PEFT's save_pretrained() wrote, or a GGUF file with an adapter; for either kind of model files.
         scale: multiplies what the adapter adds. It may be negative; with 0 the result is that of this model, bit for bit.
@@ -335,16 +340,23 @@ class Model:
         instead is what the model without any gives. What an adapter adds is computed in f32, of f32 inputs and in the types of
         its files, whatever the types of the model, and on all tiers, threads, batches and chunks gives the same bits.
         Of PEFT: LoRA on linear layers, embeddings and the output layer, with rank_pattern, alpha_pattern and use_rslora; what
-        else its configuration asks for raises UnsupportedError.
+        else its configuration asks for raises UnsupportedError, and so do whole matrices in its file: PEFT adds the
+        model's where it adapts embeddings, unless save_pretrained(folder, save_embedding_layers=False) says not to.
         Raises FormatError for damaged files and for the adapter of another model, UnsupportedError, LimitError, OSError,
         ClosedError, MemoryError, TypeError and ValueError.
         """
-        core = self._open_core()
+        self._open_core()
         check_path("path", path)
         scale = check_number("scale", scale, -MAX_SCALE, MAX_SCALE)
         from slm import loader
 
-        adapted, adapter = loader.open_adapter(core, self._architecture, path, scale, self.threads)
+        with loader.open_adapter(path) as files:
+            return self._adapted(files, path, scale)
+
+    def _adapted(self, files: "AdapterFiles", path: str | os.PathLike[str], scale: float = 1.0) -> "Model":
+        from slm import loader
+
+        adapted, adapter = loader.adapt(self._open_core(), self._architecture, files, path, scale, self.threads)
         made_of = self.info, self.tokenizer, self.end_ids, self.threads, self._architecture
         return Model(adapted, *made_of, (*self.adapters, adapter))
 
@@ -467,10 +479,11 @@ def load(
     origin = check_origin(revision, offline)
     from slm import loader  # the file formats and families are imported with the first model, not with slm
 
-    opened = loader.open_model(source, **options, **origin, progress=progress)
-    made_of = opened.info, opened.tokenizer, opened.end_ids, options["threads"], opened.architecture
-    model = Model(opened.core, *made_of)
-    return model if adapter is None else model.adapt(adapter)
+    with nullcontext() if adapter is None else loader.open_adapter(adapter) as files:  # errors before the weights are read
+        opened = loader.open_model(source, **options, **origin, progress=progress)
+        made_of = opened.info, opened.tokenizer, opened.end_ids, options["threads"], opened.architecture
+        model = Model(opened.core, *made_of)
+        return model if adapter is None or files is None else model._adapted(files, adapter)
 
 
 def load_tokenizer(

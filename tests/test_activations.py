@@ -218,6 +218,7 @@ WRONG = [
     (lambda rows: rows + np.float64(1e300), ValueError, "has become NaN or infinite"),
     (lambda rows: rows.resize((1, 1), refcheck=False), ValueError, r"found \(1, 1\)"),
     (lambda rows: 1 / 0, ZeroDivisionError, "division"),
+    (lambda rows: next(iter(())), RuntimeError, "raised StopIteration"),
 ]
 
 
@@ -232,6 +233,15 @@ def test_what_a_function_gives_is_checked(smollm2, function, exception, message)
     with pytest.raises(exception, match=message):
         smollm2.generate([PROMPT, PROMPT], edit={"layer.3.mlp_in": function})
     assert smollm2.generate(PROMPT, max_tokens=3).tokens == plain
+
+
+def test_a_row_that_overflows_is_seen_wherever_it_is(smollm2, ids):
+    def add(rows, positions):
+        rows[positions == 0] = 3e38
+
+    last = f"layer.{smollm2.num_hidden_layers - 1}"
+    with pytest.raises(slm.NumericsError, match="position 0"):
+        smollm2.forward(ids, logits="last", edit={f"{last}.attn_out": add, f"{last}.mlp_out": add})
 
 
 def test_an_exception_keeps_what_came(smollm2):
@@ -301,9 +311,11 @@ ARGUMENTS = [
     ),
     ({"capture": "layer.-1.out"}, ValueError, "no site is named 'layer.-1.out'; did you mean 'layer.<i>.out'"),
     ({"capture": "hidden"}, ValueError, "no site is named 'hidden'; there are embed, layer.<i>.attn_in, "),
+    ({"capture": "layer.00.out"}, ValueError, "no site is named 'layer.00.out'"),
+    ({"capture": [["embed"]]}, TypeError, "a site of capture must be a str, not list"),
     ({"capture": 3}, TypeError, "capture must be names of sites, not int 3"),
     ({"capture": [3]}, TypeError, "a site of capture must be a str, not int 3"),
-    ({"edit": {"layer.30.out": len}}, ValueError, "layer.30: the model has layers 0 to 29"),
+    ({"edit": {"layer.30.out": len}}, ValueError, "edit: there is no layer.30.out; the model has layers 0 to 29"),
     ({"edit": {"layer.1.q": len}}, ValueError, "edit: no site is named 'layer.1.q'"),
     ({"edit": {"layer.1.attn_weights": len}}, slm.UnsupportedError, "layer.1.attn_weights can be captured, not edited"),
     ({"edit": {"embed": 3}}, TypeError, r"edit\['embed'\] must be a function of an array, not int 3"),
@@ -318,6 +330,8 @@ def test_arguments_are_checked(smollm2, keywords, exception, message):
     if "edit" in keywords:
         with pytest.raises(exception, match=message):
             smollm2.generate("x", **keywords)
+        with pytest.raises(exception, match=message):
+            smollm2.generate([], **keywords)
 
 
 def test_weights_that_no_memory_holds(smollm2):

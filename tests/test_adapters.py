@@ -375,6 +375,14 @@ WRONG_FIELDS = [
     ({"alpha_pattern": {"(?=q)": 1}}, slm.UnsupportedError, "PEFT_UNHANDLED", ["$.alpha_pattern", "(?=q)"]),
     ({"alpha_pattern": {"q[": 1}}, slm.UnsupportedError, "PEFT_UNHANDLED", ["$.alpha_pattern", "not closed"]),
     ({"alpha_pattern": {"q{90000}_{90000}": 1}}, slm.FormatError, "PEFT_JSON_RANGE", ["$.alpha_pattern", "states"]),
+    ({"alpha_pattern": {"^x|q_proj": 1}}, slm.UnsupportedError, "PEFT_UNHANDLED", ["$.alpha_pattern", "alternative"]),
+    (
+        {"alpha_pattern": {f"(a|b)*a(a|b){{14}}{i}": 1 for i in range(64)}},
+        slm.LimitError,
+        "PEFT_LIMIT",
+        ["states of $.alpha_pattern"],
+    ),
+    ({"fine_tune_type": "lora"}, slm.UnsupportedError, "PEFT_UNHANDLED", ["one of mlx-lm", "adapter_model.safetensors"]),
     ({"alpha_pattern": []}, slm.FormatError, "PEFT_JSON_TYPE", ["$.alpha_pattern"]),
 ]
 
@@ -395,13 +403,52 @@ def test_a_pattern_cannot_take_for_ever(qwen, tmp_path):
     np.testing.assert_array_equal(adapted.forward(case.ids).logits, plain)
 
 
+def test_a_dollar_at_the_end_of_a_pattern_says_nothing(qwen, tmp_path):
+    model, _, case = qwen
+    found = [
+        model.adapt(write_peft(tmp_path / str(i), case.config | {"alpha_pattern": {key: 99}}, case.arrays)).forward(case.ids)
+        for i, key in enumerate(("q_proj", "q_proj$"))
+    ]
+    np.testing.assert_array_equal(found[0].logits, found[1].logits)
+
+
+def test_an_embedding_of_full_rank(qwen, tmp_path):
+    """Whose matrix A is square, and still transposed in PEFT's files."""
+    model, _, case = qwen
+    vocab, hidden = model.vocab_size, model.hidden_size
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((vocab, vocab)).astype(np.float32), rng.standard_normal((hidden, vocab)).astype(np.float32)
+    name = f"{PREFIX}model.embed_tokens.lora_embedding_"
+    config = {"peft_type": "LORA", "r": vocab, "lora_alpha": vocab}
+    adapted = model.adapt(write_peft(tmp_path / "square", config, {f"{name}A": a, f"{name}B": b}))
+    ids = case.ids[:4]
+    rows = [each.forward(ids, capture="embed").activations["embed"] for each in (adapted, model)]
+    assert relative_error(rows[0] - rows[1], (b @ a[:, ids]).T) < 1e-3
+
+
+def test_gguf_adapters_of_families_that_share_an_architecture(tmp_path):
+    case = FAMILIES["mistral_window"]
+    width, hidden = case.config["intermediate_size"], case.config["hidden_size"]
+    keys = adapter_keys(CASES["llama"])
+    arrays = {"lora_a": np.ones((2, width), np.float32), "lora_b": np.ones((hidden, 2), np.float32)}
+    named = {f"blk.0.ffn_down.weight.{name}": array for name, array in arrays.items()}
+    with slm.load(write_folder(tmp_path / "model", case.config, case.arrays, ["F32"] * len(case.arrays))) as model:
+        assert model.adapt(write_gguf_adapter(tmp_path / "a.gguf", keys, named)).adapters[0].ranks == (2,)
+
+
 def test_folders_that_are_none(qwen, tmp_path):
     model, path, _ = qwen
     check_refused(model, tmp_path, slm.FormatError, "PEFT_NO_ADAPTER", ["adapter_config.json"], tmp_path)
     (path / "adapter_model.safetensors").rename(path / "adapter_model.bin")
     check_refused(model, path, slm.FormatError, "PEFT_NO_ADAPTER", ["adapter_model.safetensors", "load it with PEFT"], path)
+    with pytest.raises(FileNotFoundError, match="named by their paths"):
+        model.adapt("org/name")
+    read = []
     with pytest.raises(FileNotFoundError):
-        model.adapt(tmp_path / "nowhere")
+        slm.load(tmp_path / "model.gguf", adapter=tmp_path / "nowhere", progress=lambda *done: read.append(done))
+    assert not read
+    file = path / "adapter_config.json"
+    check_refused(model, file, slm.FormatError, "PEFT_NO_ADAPTER", ["name the folder it is in"], file)
     with pytest.raises(slm.UnsupportedError, match=r"give it to adapt\(\)"):
         slm.load(path)
 
@@ -416,7 +463,14 @@ def test_a_file_that_is_cut(qwen, tmp_path):
 GGUF_A = "blk.0.attn_q.weight.lora_a"
 WRONG_GGUF = [
     ({"general.type": ("string", "model")}, {}, slm.UnsupportedError, "GGUF_KEY_UNHANDLED", ["general.type", "'model'"]),
-    ({"general.type": None}, {}, slm.FormatError, "GGUF_KEY_MISSING", ["general.type"]),
+    ({"general.type": None}, {}, slm.FormatError, "GGUF_KEY_MISSING", ["general.type", "a model, no adapter"]),
+    (
+        {},
+        {GGUF_A: np.zeros((65537, 64), np.float32), f"{GGUF_A[:-1]}b": np.zeros((64, 65537), np.float32)},
+        slm.LimitError,
+        "GGUF_TENSORS",
+        [GGUF_A, "65536"],
+    ),
     ({"adapter.type": ("string", "ia3")}, {}, slm.UnsupportedError, "GGUF_KEY_UNHANDLED", ["adapter.type", "'ia3'"]),
     ({"adapter.lora.alpha": ("uint32", 3)}, {}, slm.FormatError, "GGUF_KEY_TYPE", ["adapter.lora.alpha"]),
     ({"adapter.lora.alpha": ("float32", np.nan)}, {}, slm.FormatError, "GGUF_KEY_RANGE", ["adapter.lora.alpha"]),

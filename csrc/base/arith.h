@@ -24,5 +24,9 @@ static inline int64_t slm_max64(int64_t a, int64_t b) {
 static inline int64_t slm_div_up(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }
+/* The least multiple of b that is not below a. */
+static inline int64_t slm_round_up(int64_t a, int64_t b) {
+    return slm_div_up(a, b) * b;
+}
 
 #endif

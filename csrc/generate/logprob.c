@@ -17,7 +17,7 @@ slm_row slm_row_reduce(const slm_kernels *kernels, const float *logits, int64_t 
         int64_t count = slm_min64(BLOCK, n - i);
         float most, sum;
         memcpy(block, logits + i, (size_t)count * sizeof *block);
-        kernels->attention_softmax(block, 0, count, slm_div_up(count, 16) * 16, false, &most, &sum);
+        kernels->attention_softmax(block, 0, count, slm_round_up(count, 16), false, &most, &sum);
         if (most > r.most) {
             total = total * exp((double)r.most - most) + sum;
             r.most = most;

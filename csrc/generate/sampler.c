@@ -37,7 +37,7 @@ slm_status slm_sampler_create(slm_sampler *s, const slm_kernels *kernels, const 
                        .typical_p = o->typical_p > 0 ? o->typical_p : 1,
                        .n = n};
     if (s->temperature == 0) return SLM_OK;
-    s->weights = slm_alloc_array((size_t)slm_div_up(n, 16) * 16, sizeof *s->weights);
+    s->weights = slm_alloc_array((size_t)slm_round_up(n, 16), sizeof *s->weights);
     s->keys = s->typical_p < 1 ? slm_alloc_array((size_t)n, sizeof *s->keys) : NULL;
     s->order = slm_alloc_array((size_t)n, sizeof *s->order);
     if (s->weights && s->order && (s->keys || s->typical_p == 1)) return SLM_OK;
@@ -89,7 +89,7 @@ static double weigh(const slm_sampler *s, const float *logits, int64_t n, float 
     double sums[8] = {0}, total = 0;
     float largest, sum;
     for (int64_t i = 0; i < n; i++) s->weights[i] = (logits[i] - most) / s->temperature;
-    s->kernels->attention_softmax(s->weights, 0, n, slm_div_up(n, 16) * 16, false, &largest, &sum);
+    s->kernels->attention_softmax(s->weights, 0, n, slm_round_up(n, 16), false, &largest, &sum);
     for (int64_t i = 0; i + 8 <= n; i += 8) {
         for (int j = 0; j < 8; j++) sums[j] += s->weights[i + j];
     }

@@ -37,16 +37,12 @@ static void beside(slm_model *m, const slm_lora *lora, slm_dense *linears[MOST_B
     }
 }
 
-static int64_t padded(int64_t rank) {
-    return slm_div_up(rank, 16) * 16;
-}
-
 /* Behind the products a x of all addends of these linears. */
 static int64_t free_place(slm_dense *const *linears) {
     int64_t end = 0;
     for (; *linears; linears++) {
         for (const slm_addend *addend = (*linears)->addends; addend; addend = addend->next)
-            end = slm_max64(end, addend->at + padded(addend->b.cols));
+            end = slm_max64(end, addend->at + slm_round_up(addend->b.cols, 16));
     }
     return end;
 }
@@ -106,7 +102,7 @@ static slm_status plan_addend(slm_plan *plan, const slm_lora *lora, slm_addend *
     addend->at = free_place(linears);
     addend->next = *first;
     *first = addend;
-    m->low_ld = slm_max64(m->low_ld, addend->at + padded(rank));
+    m->low_ld = slm_max64(m->low_ld, addend->at + slm_round_up(rank, 16));
     return SLM_OK;
 }
 

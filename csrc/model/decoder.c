@@ -243,7 +243,7 @@ bool slm_step_is_finite(const slm_step *step, int64_t token) {
 }
 
 /* In the last layer, which the other layers lead to: where output is not of all tokens, NaN would hide in the cache until a later
- * token sees it. */
+ * token sees it. Behind it, where somebody sees the rows of all tokens. */
 static void check_silent(slm_step *step, slm_team *team) {
     int64_t begin, end;
     slm_team_range(team, step->n_outputs < step->n_tokens ? step->n_tokens : 0, &begin, &end);
@@ -442,6 +442,10 @@ void slm_decoder_step(slm_step *step, slm_team *team) {
     }
     if (!wanted.n && !visited) return;
     stream_done(step, team); /* rows go to other threads now */
+    if (visited) {
+        done(team);
+        check_silent(step, team);
+    }
     block_input(step, team, visited ? &all : &wanted, &model->norm);
     visit(step, team, SLM_SITE_FINAL_NORM, 0, w->streams->normed);
     if (visited) keep_wanted(step, team);

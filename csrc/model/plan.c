@@ -41,7 +41,9 @@ static slm_status check_pieces(const slm_planned *p, int64_t rows, int64_t cols,
     if (p->vector && rows == 1) return check_vector(p, cols, error);
     int64_t found = 0;
     for (const slm_tensor *piece = p->tensor; piece; piece = piece->below) {
-        if (piece->rows < 1 || piece->cols != cols || piece->type != p->tensor->type || found > rows - piece->rows ||
+        if (found && piece->rows > rows - found)
+            return slm_fail(error, SLM_BAD_ARGUMENT, p->layer, "%s: expected %lld rows, found more", p->name, (long long)rows);
+        if (piece->rows < 1 || piece->cols != cols || piece->type != p->tensor->type || piece->rows > rows ||
             (piece->transposed_ld &&
              (slm_type_block(piece->type) != 1 || piece->transposed_ld < piece->rows || piece->transposed_ld > INT32_MAX))) {
             return slm_fail(error, SLM_BAD_ARGUMENT, p->layer, "%s: expected [%lld, %lld], found [%lld, %lld]", p->name,
@@ -61,7 +63,7 @@ size_t slm_planned_row_bytes(const slm_planned *p) {
 }
 
 int64_t slm_planned_stride(const slm_planned *p) {
-    return slm_div_up(p->shape.cols, 16) * 16;
+    return slm_round_up(p->shape.cols, 16);
 }
 
 bool slm_planned_is_encoded(const slm_planned *p) {
@@ -93,7 +95,7 @@ slm_status slm_plan_tensor(slm_plan *plan, const slm_planned *request, int64_t r
     if (p->screened) slm_matrix_screen(&p->shape);
     size_t bytes = p->matrix ? slm_matrix_bytes(&p->shape) : (size_t)(rows * slm_planned_stride(p)) * sizeof(float);
     p->at = plan->model->arena_bytes;
-    if (!slm_add_size(plan->model->arena_bytes, slm_div_up((int64_t)bytes, 64) * 64, &plan->model->arena_bytes))
+    if (!slm_add_size(plan->model->arena_bytes, slm_round_up((int64_t)bytes, 64), &plan->model->arena_bytes))
         return slm_fail_memory(error);
     if (p->matrix) *p->matrix = p->shape;
     plan_size(plan, p);
@@ -147,7 +149,7 @@ static slm_status plan_norms(slm_plan *plan, const slm_affine *from, int64_t n_n
                              slm_norm *to, slm_error *error) {
     const slm_config *c = &plan->model->config;
     *to = (slm_norm){.kind = c->norm_kind, .eps = c->norm_eps, .width = width};
-    if (n_norms > 1) to->head_stride = slm_div_up(width, 16) * 16;
+    if (n_norms > 1) to->head_stride = slm_round_up(width, 16);
     slm_status status = plan_vectors(plan, &from->weight, n_norms, width, name, layer, c->norm_offset, &to->weight, error);
     if (!status) status = plan_vectors(plan, &from->bias, n_norms, width, name, layer, 0, &to->bias, error);
     return status;

@@ -37,9 +37,8 @@ slm_status slm_plan_create(const slm_config *config, const slm_weights *weights,
                            slm_error *error);
 void slm_plan_release(slm_plan *plan); /* and its model, if it is still there */
 
-/* Checks a tensor of rows x cols, gives it a place in the arena and adds it to plan->tensors, which has room. blas: BLIS may run
- * it.
- */
+/* Checks a tensor of rows x cols, gives it a place in the arena and adds it to plan->tensors, which has room. blas: BLIS may
+ * run it. */
 slm_status slm_plan_tensor(slm_plan *plan, const slm_planned *request, int64_t rows, int64_t cols, bool blas, slm_error *error);
 /* Reads and packs all tensors into the model's arena. */
 slm_status slm_plan_load(const slm_plan *plan, const slm_call *call, slm_error *error);

@@ -19,10 +19,6 @@ static void *take(slm_workspace *w, int64_t count, int64_t other, size_t size) {
     return block;
 }
 
-static int64_t padded(int64_t n) {
-    return slm_div_up(n, 16) * 16;
-}
-
 /* blocks: room for the addresses of all blocks; NULL: nothing but w->bytes is wanted. */
 static slm_status lay_out(slm_workspace *w, const slm_model *model, int64_t max_tokens, int threads, void **blocks,
                           slm_error *error) {
@@ -31,10 +27,10 @@ static slm_status lay_out(slm_workspace *w, const slm_model *model, int64_t max_
     *w = (slm_workspace){.max_tokens = n,
                          .threads = threads,
                          .blocks = blocks,
-                         .hidden_ld = padded(c->hidden_size),
-                         .q_ld = padded(q),
-                         .kv_ld = padded(c->num_key_value_heads * c->head_dim),
-                         .inner_ld = padded(c->intermediate_size)};
+                         .hidden_ld = slm_round_up(c->hidden_size, 16),
+                         .q_ld = slm_round_up(q, 16),
+                         .kv_ld = slm_round_up(c->num_key_value_heads * c->head_dim, 16),
+                         .inner_ld = slm_round_up(c->intermediate_size, 16)};
     int64_t widest = slm_max64(w->hidden_ld, slm_max64(w->q_ld, w->inner_ld)), groups = slm_div_up(widest, 16);
     int64_t width = model->kv_shape.width, partials = SLM_ATTENTION_PARTIALS * c->num_attention_heads;
     bool ok = (w->q = take(w, n, w->q_ld, sizeof(float))) && (w->k = take(w, n, w->kv_ld, sizeof(float))) &&

@@ -28,7 +28,7 @@ static bool takes_rounded(const slm_input *input, const slm_matrix *w) {
 /* ---- what adapters add ----------------------------------------------------------------------------------------------------- */
 
 static void scale_low(const slm_kernels *kernels, const slm_addend *addend, float *low) {
-    kernels->scale(low, addend->scale, slm_div_up(addend->b.cols, 16) * 16);
+    kernels->scale(low, addend->scale, slm_round_up(addend->b.cols, 16));
 }
 
 /* a x of the tokens first .. last - 1. */
@@ -48,7 +48,7 @@ static void prepare_addends(const slm_kernels *kernels, slm_team *team, const sl
 void slm_addends_embed(const slm_kernels *kernels, const slm_addend *addends, int64_t row, float *low, float *x) {
     for (const slm_addend *addend = addends; addend; addend = addend->next) {
         int64_t rank = addend->b.cols;
-        memset(low + rank, 0, (size_t)(slm_div_up(rank, 16) * 16 - rank) * sizeof *low);
+        memset(low + rank, 0, (size_t)(slm_round_up(rank, 16) - rank) * sizeof *low);
         slm_matrix_row(&addend->a, row, low);
         scale_low(kernels, addend, low);
         kernels->linear_float(&addend->b, 0, addend->b.n_panels, low, 0, 1, true, x, 0);

@@ -14,24 +14,22 @@ static const char *const targets[] = {[SLM_TARGET_EMBED_TOKENS] = "embed_tokens"
                                       [SLM_TARGET_DOWN_PROJ] = "down_proj",
                                       NULL};
 
-/* (target, layer, a, b, scale) */
+/* (target, layer, a, b, scale). Runs no Python, which could change the list or the pieces that were counted. */
 static bool read_lora(const slm_py_state *state, PyObject *item, slm_tensor **pieces, slm_lora *lora) {
     const char *target;
-    long long layer;
-    PyObject *a, *b;
-    double scale;
+    PyObject *layer, *a, *b, *scale;
     if (!PyTuple_Check(item)) {
         PyErr_Format(PyExc_TypeError, "loras: expected tuples, found %R", (PyObject *)Py_TYPE(item));
         return false;
     }
-    if (!PyArg_ParseTuple(item, "sLOOd", &target, &layer, &a, &b, &scale)) return false;
+    if (!PyArg_ParseTuple(item, "sO!OOO!", &target, &PyLong_Type, &layer, &a, &b, &PyFloat_Type, &scale)) return false;
     int index = slm_py_choice("target", targets, target);
     if (index < 0 || !slm_py_tensor(state, a, "a", pieces, &lora->a) || !slm_py_tensor(state, b, "b", pieces, &lora->b))
         return false;
     lora->target = index;
-    lora->layer = layer;
-    lora->scale = (float)scale;
-    return true;
+    lora->layer = PyLong_AsLongLong(layer);
+    lora->scale = (float)PyFloat_AsDouble(scale);
+    return !PyErr_Occurred();
 }
 
 /* All of them in one block, and behind them the pieces of their tensors. */
@@ -72,9 +70,11 @@ PyObject *slm_py_model_adapt(PyObject *self, PyObject *args, PyObject *kwargs) {
     slm_lora *loras = read_loras(state, list, n);
     slm_py_model *adapted = loras ? (slm_py_model *)PyType_GenericAlloc(state->Model, 0) : NULL;
     if (adapted) {
+        slm_model *held = slm_model_retain(model); /* another thread may initialise the object anew */
         slm_py_call_begin(&call, state);
-        slm_status status = slm_model_adapt(model, loras, n, &call.call, &adapted->model, &error);
+        slm_status status = slm_model_adapt(held, loras, n, &call.call, &adapted->model, &error);
         bool ok = slm_py_call_end(&call) && !status;
+        slm_model_release(held);
         if (status) slm_py_raise(state, &error);
         if (!ok) Py_CLEAR(adapted);
     }

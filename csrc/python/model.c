@@ -99,6 +99,13 @@ static bool enum_field(fields *f, const char *name, const char *const *names, in
 static bool read_piece(const slm_py_state *state, PyObject *tuple, const char *name, slm_tensor *out) {
     const char *type;
     long long offset, rows, cols, transposed_ld = 0;
+    for (Py_ssize_t i = 1; i < PyTuple_Size(tuple); i++) { /* a number of another class could run Python, which changes lists */
+        PyObject *item = PyTuple_GetItem(tuple, i);
+        if (!PyLong_Check(item)) {
+            PyErr_Format(PyExc_TypeError, "%s: expected int, found %R", name, (PyObject *)Py_TYPE(item));
+            return false;
+        }
+    }
     if (!PyArg_ParseTuple(tuple, "siLLL|L", &type, &out->fd, &offset, &rows, &cols, &transposed_ld)) return false;
     out->type = slm_py_type(type);
     out->offset = (uint64_t)offset;
@@ -471,16 +478,19 @@ static PyObject *model_unembed(PyObject *self, PyObject *args, PyObject *kwargs)
         !slm_py_call_options(threads, NULL, &call.call)) {
         return NULL;
     }
+    /* Another thread may initialise this object anew while the call runs. */
+    slm_model *held = slm_model_retain(model->model);
     slm_model_stats stats;
-    slm_model_describe(model->model, &stats);
+    slm_model_describe(held, &stats);
     const float *rows = slm_py_rows(hidden, "hidden", stats.hidden_size, &n_rows, &keep);
     if (rows) array = slm_py_new_array_f32(n_rows, stats.vocab_size, &logits);
     if (array) {
         slm_py_call_begin(&call, state);
-        slm_status status = slm_model_unembed(model->model, rows, n_rows, logits, &call.call, &error);
+        slm_status status = slm_model_unembed(held, rows, n_rows, logits, &call.call, &error);
         if (!slm_py_call_end(&call) || status) Py_CLEAR(array);
         if (status) slm_py_raise(state, &error);
     }
+    slm_model_release(held);
     Py_XDECREF(keep);
     return array;
 }

@@ -69,8 +69,7 @@ void slm_py_free_taps(slm_py_call *call);
 /* Has the function of the event's tap change its rows. -1 with an exception. */
 int slm_py_edit(const slm_py_call *call, const slm_event *event);
 
-/* ---- arguments
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- arguments ------------------------------------------------------------------------------------------------------------ */
 
 bool slm_py_bool(PyObject *object, const char *name, bool *out);
 /* A Python or NumPy integer, no bool, least .. most. False with TypeError or ValueError naming it. */

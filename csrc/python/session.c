@@ -187,8 +187,7 @@ static PyMethodDef methods[] = {
      "forward(tokens, output='last', threads=0, prefill_chunk=0, taps=())\n--\n\nAppend tokens; their logits or hidden states."},
     {"generate", KEYWORDS(slm_py_session_generate),
      "generate(tokenizer, prompt, max_tokens, ignore_eos, temperature, top_k, top_p, seed, sample, stop, end_tokens, "
-     "draft='none', "
-     "n_held=0)\n--\n\nA generation that occupies this session."},
+     "draft='none', n_held=0)\n--\n\nA generation that occupies this session."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -55,6 +55,26 @@ PyObject *slm_py_raise(const slm_py_state *state, const slm_error *error) {
 /* Taking the GIL may wait for a busy Python thread's whole time slice, so not at every event. */
 static const double LOOK_SECONDS = 0.02;
 
+/* As PEP 479: who drives a coroutine or an iterator over the call would take these for its end. */
+static void refuse_stop_iteration(void) {
+    if (!PyErr_ExceptionMatches(PyExc_StopIteration) && !PyErr_ExceptionMatches(PyExc_StopAsyncIteration)) return;
+    PyObject *type, *cause, *traceback;
+    PyErr_Fetch(&type, &cause, &traceback);
+    PyErr_NormalizeException(&type, &cause, &traceback);
+    if (traceback) PyException_SetTraceback(cause, traceback);
+    PyObject *error =
+        PyObject_CallFunction(PyExc_RuntimeError, "s", "a function that was given to the call raised StopIteration");
+    if (error) {
+        Py_INCREF(cause);
+        PyException_SetCause(error, cause); /* takes the reference */
+        PyErr_SetObject(PyExc_RuntimeError, error);
+    }
+    Py_XDECREF(error);
+    Py_XDECREF(type);
+    Py_XDECREF(cause);
+    Py_XDECREF(traceback);
+}
+
 static int on_event(void *user, const slm_event *event) {
     slm_py_call *call = user;
     bool progress = call->progress && event->kind == call->progress_kind;
@@ -77,6 +97,7 @@ static int on_event(void *user, const slm_event *event) {
         stop = !result;
         Py_XDECREF(result);
     }
+    if (stop) refuse_stop_iteration();
     call->thread = PyEval_SaveThread();
     call->next_look = slm_seconds() + LOOK_SECONDS;
     return stop;

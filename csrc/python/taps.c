@@ -35,8 +35,14 @@ static bool read_tap(PyObject *tuple, const slm_model_stats *model, int64_t n_to
     }
     *tap = (slm_tap){.site = which, .layer = PyLong_AsLongLong(layer)};
     if (PyErr_Occurred()) return false;
-    if (PyCallable_Check(target)) return true;
+    bool of_layers = which != SLM_SITE_EMBED && which != SLM_SITE_FINAL_NORM;
     name_of(tap, name);
+    if (of_layers && (tap->layer < 0 || tap->layer >= model->num_hidden_layers)) {
+        PyErr_Format(PyExc_ValueError, "%s: there is no %s; the model has layers 0 to %lld",
+                     PyCallable_Check(target) ? "edit" : "capture", name, (long long)model->num_hidden_layers - 1);
+        return false;
+    }
+    if (PyCallable_Check(target)) return true;
     if (n_tokens < 0 || !slm_py_is_array(target)) {
         PyErr_Format(PyExc_TypeError, "%s: expected %s, found %R", name, n_tokens < 0 ? "a function" : "an array or a function",
                      (PyObject *)Py_TYPE(target));

@@ -21,6 +21,8 @@ LINEARS = frozenset((*QKV, "o_proj", *MLP, *GROUPS))
 # How the names of modules begin in classes of Hugging Face: with a head or without, and of the text part of larger models.
 PREFIXES = ("", "model.", "language_model.", "language_model.model.", "model.language_model.")
 FLOATS = ("F32", "F16", "BF16")
+# What GGUF files call models of these families, which have there the architecture of another one.
+ALIASES = {"gemma3": "gemma3", "ministral": "llama", "mistral": "llama"}
 Entry = tuple[str, int, tuple[Any, ...], tuple[Any, ...] | list[tuple[Any, ...]], float]  # of _core.Model.adapt
 
 
@@ -87,17 +89,17 @@ def place(adapter: AdapterFiles, architecture: Architecture, scale: float) -> li
     return [
         entry
         for name, (_, pair) in found.items()
-        for entry in entries(known[name], pair, scale, architecture if reordered else None)
+        for entry in entries(known[name], pair, scale, adapter.is_gguf, architecture if reordered else None)
     ]
 
 
 def check_architecture(adapter: AdapterFiles, architecture: Architecture) -> None:
     if adapter.architecture is None:
         return
-    names = {family.model_type: family.architecture for family in FAMILIES}
+    names = {family.model_type: family.architecture for family in FAMILIES} | ALIASES
     expected = architecture.family if architecture.is_gguf else names.get(architecture.family)
     if adapter.architecture != expected:
-        wanted = quoted(expected) if expected else f"a PEFT folder, as GGUF has no architecture for {quoted(architecture.family)}"
+        wanted = quoted(expected) if expected else f"a PEFT folder, as slm reads no GGUF files of {quoted(architecture.family)}"
         found = quoted(adapter.architecture)
         raise adapter.report.bad("FOREIGN", None, "general.architecture", wanted, found)
 
@@ -118,12 +120,12 @@ def shapes(linear: Linear, pair: Pair, in_gguf: bool) -> tuple[tuple[int, int], 
     return (rows, rank) if in_gguf else (rank, rows), (linear.columns, rank)
 
 
-def entries(linear: Linear, pair: Pair, scale: float, reordered: Architecture | None) -> Iterator[Entry]:
+def entries(linear: Linear, pair: Pair, scale: float, in_gguf: bool, reordered: Architecture | None) -> Iterator[Entry]:
     """reordered: the model whose rows of q and k have another order than those of B."""
     layer, factor, rank = linear.layer or 0, pair.factor * scale, pair.b.shape[1]
     if pair.embeds:
         tokens = sum(linear.counts)
-        ld = () if pair.a.shape[1] == rank and pair.a.shape[0] == tokens else (tokens,)
+        ld = () if in_gguf else (tokens,)
         a = (pair.a.type.name, pair.a.file.fileno(), pair.a.offset, tokens, rank, *ld)
         yield linear.fields[0], layer, a, rows_of(pair.b, 0, linear.columns), factor
         return

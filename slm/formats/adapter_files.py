@@ -13,6 +13,9 @@ from slm.errors import quoted
 from slm.formats.report import Report, listed
 from slm.formats.tensors import TensorInfo
 
+MAX_RANK = 1 << 16
+MAX_ALPHA = 1e9
+
 
 class Pair(NamedTuple):
     """a, b: the tensors; factor: alpha / rank, or as the files say; embeds: of an embedding."""

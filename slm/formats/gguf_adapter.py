@@ -8,7 +8,7 @@ Source: convert_lora_to_gguf.py and src/llama-adapter.cpp in the llama.cpp repos
 import os
 
 from slm.errors import quoted
-from slm.formats.adapter_files import AdapterFiles, Pair, halves
+from slm.formats.adapter_files import MAX_ALPHA, MAX_RANK, AdapterFiles, Pair, halves
 from slm.formats.gguf_model import shown
 from slm.formats.gguf_names import TENSORS
 from slm.formats.gguf_split import open_gguf
@@ -17,7 +17,6 @@ KIND, ADAPTER, ALPHA = "general.type", "adapter.type", "adapter.lora.alpha"
 SUFFIXES = ((".lora_a", ".lora_b"),)
 HINT = "<tensor of the model>.lora_a and .lora_b alone"
 EMBEDDING = f"{TENSORS['embed_tokens'][0]}.weight"
-MAX_ALPHA = 1e9
 
 
 class GGUFAdapter(AdapterFiles):
@@ -42,8 +41,12 @@ class GGUFAdapter(AdapterFiles):
 
     def _read(self) -> None:
         gguf = self._gguf
+        if KIND not in gguf.metadata:
+            raise self.report.bad("KEY_MISSING", None, KIND, "'adapter'", "none: a model, no adapter")
         for key, expected in ((KIND, "adapter"), (ADAPTER, "lora")):
             found = gguf.get_string(key)
+            if key == KIND and found == "model":
+                raise self.report.unsupported("KEY_UNHANDLED", gguf.offset_of(key), key, "'adapter'", "'model': no adapter")
             if found != expected:
                 raise self.report.unsupported("KEY_UNHANDLED", gguf.offset_of(key), key, quoted(expected), quoted(found))
         alpha = gguf.get_float(ALPHA, -MAX_ALPHA, MAX_ALPHA, 0.0)
@@ -60,5 +63,7 @@ class GGUFAdapter(AdapterFiles):
             if b.shape[1] != rank:
                 shape = f"[rows, {rank}], as {quoted(a.name)} is {list(a.shape)}"
                 raise self.report.bad("TENSORS", b.header_offset, f"tensor {quoted(b.name)}", shape, list(b.shape))
+            if rank > MAX_RANK:
+                raise self.report.limit("TENSORS", a.header_offset, f"rank of tensor {quoted(a.name)}", rank, MAX_RANK)
             pairs[module] = Pair(a, b, alpha / rank if alpha else 1.0, embeds)
         self.pairs = pairs

@@ -9,18 +9,22 @@ Source: peft/tuners/lora and peft/utils/save_and_load.py in the PEFT repository.
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from slm.constraints import Constraint, regex
+from slm.constraints import new_expressions
 from slm.errors import UnsupportedError, quoted
 from slm.formats import json_text
-from slm.formats.adapter_files import AdapterFiles, Pair, halves
+from slm.formats.adapter_files import MAX_ALPHA, MAX_RANK, AdapterFiles, Pair, halves
 from slm.formats.json_text import Object, read_object, shown
 from slm.formats.report import Report
 from slm.formats.safetensors import CODES as SAFETENSORS_CODES
 from slm.formats.safetensors import Safetensors
+from slm.regex_syntax import read_regex
+
+if TYPE_CHECKING:
+    from slm import _core
 
 CODES = SAFETENSORS_CODES | json_text.CODES | {  # raised as PEFT_<code>
     "MAGIC": "not a file that slm reads",
@@ -37,9 +41,9 @@ FOREIGN = "adapter_model.bin"
 PREFIX = "base_model.model."
 SUFFIXES = ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_embedding_B"))
 HINT = f"{PREFIX}<module>.lora_A.weight and .lora_B.weight alone (PEFT's save_pretrained(folder, save_embedding_layers=False))"
-MAX_RANK = 1 << 16
-MAX_ALPHA = 1e9
 MAX_PATTERNS = 4096
+MAX_STATES = 1 << 20  # of the automata of all patterns
+OF_MLX = "adapters.safetensors"
 
 # What only training looks at, what says where adapters are (their tensors do, too), and remarks.
 IGNORED = frozenset(
@@ -75,9 +79,15 @@ class PeftAdapter(AdapterFiles):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         folder = Path(path)
+        if not folder.is_dir():
+            expected = "the folder of an adapter, or a GGUF file"
+            raise Report(path, "PEFT", CODES).bad("NO_ADAPTER", None, "path", expected, "another file; name the folder it is in")
         if not (folder / CONFIG).exists():
             raise Report(path, "PEFT", CODES).bad("NO_ADAPTER", None, CONFIG, "a file of this name", "none")
         config = read_object(folder / CONFIG, Report(folder / CONFIG, "PEFT", CODES))
+        if (folder / OF_MLX).exists() or "fine_tune_type" in config:
+            expected = f"an adapter as PEFT saves it, with {WEIGHTS}"
+            raise config.report.unsupported("UNHANDLED", None, "folder", expected, f"one of mlx-lm, with {OF_MLX}")
         check_config(config)
         if not (folder / WEIGHTS).exists():
             how = f"{FOREIGN}; load it with PEFT and save it again: save_pretrained(folder) writes safetensors"
@@ -115,41 +125,54 @@ def check_config(config: Object) -> None:
 
 
 def read_pairs(config: Object, file: Safetensors, report: Report) -> dict[str, Pair]:
-    ranks, alphas = Pattern(config, "rank_pattern"), Pattern(config, "alpha_pattern")
     rank, alpha = config.get_int("r", 1, MAX_RANK, 8), config.get_float("lora_alpha", -MAX_ALPHA, MAX_ALPHA, 8.0)
     stabilized = config.get_bool("use_rslora", False)
-    pairs = {}
-    for name, (a, b, kind) in halves(file.tensors, SUFFIXES, report, HINT).items():
+    found = halves(file.tensors, SUFFIXES, report, HINT)
+    for name, (a, _, _) in found.items():
         if not name.startswith(PREFIX):
             raise report.bad("TENSORS", None, f"tensor {quoted(a.name)}", f"a name that begins with {PREFIX}", quoted(a.name))
-        module = name.removeprefix(PREFIX)
-        r = ranks.of(module, lambda place, key: place.get_int(key, 1, MAX_RANK), rank)
-        for tensor, found in ((a, a.shape[0]), (b, b.shape[1])):
-            if found != r:
-                raise report.bad("RANK", None, f"tensor {quoted(tensor.name)}", f"rank {r}", f"{found} of {list(tensor.shape)}")
-        own = alphas.of(module, lambda place, key: place.get_float(key, -MAX_ALPHA, MAX_ALPHA), alpha)
-        pairs[module] = Pair(a, b, own / (math.sqrt(r) if stabilized else r), kind == 1)
+    modules = {name.removeprefix(PREFIX): halves for name, halves in found.items()}
+    ranks = by_pattern(config, "rank_pattern", modules, lambda values, key: values.get_int(key, 1, MAX_RANK))
+    alphas = by_pattern(config, "alpha_pattern", modules, lambda values, key: values.get_float(key, -MAX_ALPHA, MAX_ALPHA))
+    pairs = {}
+    for module, (a, b, kind) in modules.items():
+        r = ranks.get(module, rank)
+        for tensor, has in ((a, a.shape[0]), (b, b.shape[1])):
+            if has != r:
+                raise report.bad("RANK", None, f"tensor {quoted(tensor.name)}", f"rank {r}", f"{has} of {list(tensor.shape)}")
+        factor = alphas.get(module, alpha) / (math.sqrt(r) if stabilized else r)
+        pairs[module] = Pair(a, b, factor, kind == 1)
     return pairs
 
 
-class Pattern:
-    """rank_pattern or alpha_pattern: regular expressions of the end of a module's name -> values, the first that matches."""
+def by_pattern(config: Object, name: str, modules: Iterable[str], read: Callable[[Object, str], Any]) -> dict[str, Any]:
+    """rank_pattern or alpha_pattern: regular expressions of the end of a module's name -> values, the first that matches.
+    Patterns may be hostile: our own automata match in linear time, and one lives at a time."""
+    values: Object = config.get_object(name, Object({}, config.where(name), config.report))
+    if len(values.values) > MAX_PATTERNS:
+        raise config.report.limit("LIMIT", None, values.path, len(values.values), MAX_PATTERNS)
+    found: dict[str, Any] = {}
+    left, n_states = list(modules), 0
+    for key in values:
+        value, automaton = read(values, key), compile_key(values, key)
+        n_states += automaton.n_states
+        if n_states > MAX_STATES:
+            raise config.report.limit("LIMIT", None, f"states of {values.path}", n_states, MAX_STATES)
+        found |= {module: value for module in left if automaton.matches(module.encode())}
+        left = [module for module in left if module not in found]
+    return found
 
-    def __init__(self, config: Object, name: str) -> None:
-        self._values: Object = config.get_object(name, Object({}, config.where(name), config.report))
-        if len(self._values.values) > MAX_PATTERNS:
-            raise config.report.limit("LIMIT", None, self._values.path, len(self._values.values), MAX_PATTERNS)
-        self._keys = {key: self._compile(key) for key in self._values}
 
-    def _compile(self, key: str) -> Constraint:
-        # ^ in front keeps out what may stand before the end of a name. Our own automata take no longer for hostile patterns.
-        pattern = f"({key[1:]})" if key.startswith("^") else rf"(.*\.)?({key})"
-        try:
-            return regex(pattern)
-        except UnsupportedError as error:
-            raise self._values.report.unsupported("UNHANDLED", None, self._values.where(key), "a plain pattern", error) from None
-        except ValueError as error:
-            raise self._values.report.bad("JSON_RANGE", None, self._values.where(key), "a pattern", error) from None
-
-    def of(self, module: str, read: Any, default: Any) -> Any:
-        return next((read(self._values, key) for key, pattern in self._keys.items() if pattern.matches(module)), default)
+def compile_key(values: Object, key: str) -> "_core.Automaton":
+    # PEFT matches (.*\.)?(key)$: ^ in front keeps out what may stand before the end of a name, and $ at the end says nothing.
+    stem = key.removesuffix("$")
+    if (len(stem) - len(stem.rstrip("\\"))) % 2:  # \\$ is a character
+        stem = key
+    expressions = new_expressions()
+    try:
+        pattern = stem if stem.startswith("^") else rf"(.*\.)?({stem})"
+        return expressions.compile(read_regex(pattern, expressions, expressions.character))
+    except UnsupportedError as error:
+        raise values.report.unsupported("UNHANDLED", None, values.where(key), "a plain pattern", error) from None
+    except ValueError as error:
+        raise values.report.bad("JSON_RANGE", None, values.where(key), "a pattern", error) from None
