@@ -166,7 +166,7 @@ def by_pattern(config: Object, name: str, modules: Iterable[str], read: Callable
 def compile_key(values: Object, key: str) -> "_core.Automaton":
     # PEFT matches (.*\.)?(key)$: ^ in front keeps out what may stand before the end of a name, and $ at the end says nothing.
     stem = key.removesuffix("$")
-    if (len(stem) - len(stem.rstrip("\\"))) % 2:  # \\$ is a character
+    if (len(stem) - len(stem.rstrip("\\"))) % 2:  # an escaped $ is a character
         stem = key
     expressions = new_expressions()
     try:
