@@ -183,7 +183,7 @@ class AsWrapped:
         self.special_token_ids = [self.eos_token_id]
 
     def __call__(self, text: bytes) -> list[int]:
-        raise NotImplementedError  # it would be called for what is forced
+        raise RuntimeError("llguidance asks for the tokens of forced text, in spite of no_forcing")
 
 
 vocabularies: "WeakKeyDictionary[Tokenizer, Vocabulary]" = WeakKeyDictionary()

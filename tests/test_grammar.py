@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Grammars and schemas by llguidance: what models write keeps to them; and what is refused, with and without the extra [json]."""
 
-import json
 import random
 import re
 import threading
 
-import jsonschema
 import numpy as np
 import pytest
 from test_constraints import byte_level, sentencepiece, write_model
+from test_json_schema import assert_valid
 
 import slm
 
@@ -106,13 +105,6 @@ def is_sum(text: str) -> bool:
     except SyntaxError:
         return False
     return True
-
-
-def assert_valid(text: str, schema: dict) -> None:
-    checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
-    jsonschema.validate(json.loads(text), schema, cls=jsonschema.Draft202012Validator, format_checker=checker)
-    outside = re.sub(r'"(?:[^"\\]|\\.)*"', '""', text)
-    assert re.fullmatch(r"(?:[^\s]|(?<=[:,]) )*", outside), text
 
 
 @pytest.mark.parametrize("number", range(len(SCHEMAS)))

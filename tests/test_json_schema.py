@@ -26,7 +26,8 @@ def model(request, tmp_path_factory):
 
 
 def assert_valid(text: str, schema: dict) -> None:
-    jsonschema.validate(json.loads(text), schema, cls=jsonschema.Draft202012Validator)
+    checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
+    jsonschema.validate(json.loads(text), schema, cls=jsonschema.Draft202012Validator, format_checker=checker)
     text.encode()  # no lone surrogates
     outside = re.sub(r'"(?:[^"\\]|\\.)*"', '""', text)
     assert re.fullmatch(r"(?:[^\s]|(?<=[:,]) )*", outside), text

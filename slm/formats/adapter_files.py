@@ -5,11 +5,11 @@ A module that gives y gives y + factor * B (A x) with the adapter. A is [rank, c
 x picks one row, A has a row or a column for each token.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple, Self
+from typing import NamedTuple
 
 from slm.errors import quoted
+from slm.formats.model_files import OpenFiles
 from slm.formats.report import Report, listed
 from slm.formats.tensors import TensorInfo
 
@@ -26,32 +26,17 @@ class Pair(NamedTuple):
     embeds: bool
 
 
-class AdapterFiles(ABC):
+class AdapterFiles(OpenFiles):
     """An open adapter; a context manager. report: about the file that holds tensors; pairs: module, as the files name it -> Pair.
 
     name: a title. architecture: of the models that it is for, where the files say so. base: which model it was trained on, as the
     files say: a remark.
     """
 
-    is_gguf: ClassVar[bool]
-    report: Report
     name: str
     base: str | None
     architecture: str | None = None
     pairs: Mapping[str, Pair]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @abstractmethod
-    def close(self) -> None: ...
-
-    @abstractmethod
-    def check_size(self) -> None:
-        """Raise FormatError if a file is not as long as when it was opened: somebody is writing it."""
 
 
 def halves(

@@ -15,17 +15,11 @@ from slm.formats.report import REQUIRED, Report
 from slm.formats.tensors import TensorInfo
 
 
-class ModelFiles(ABC):
-    """An open model; a context manager. Getters raise FormatError and LimitError; a field that is absent gives the default.
-
-    kind: what the model calls itself, in the words of its format. name: a title. report: about the files as a whole.
-    end_tokens: ids that end a text, where files beside the vocabulary say so.
-    """
+class OpenFiles(ABC):
+    """What holds files open; a context manager that closes them. report: about the files as a whole."""
 
     is_gguf: ClassVar[bool]
-    path: str | os.PathLike[str]
     report: Report
-    tensors: Mapping[str, TensorInfo]
 
     def __enter__(self) -> Self:
         return self
@@ -35,6 +29,22 @@ class ModelFiles(ABC):
 
     @abstractmethod
     def close(self) -> None: ...
+
+    @abstractmethod
+    def check_size(self) -> None:
+        """Raise FormatError if a file is not as long as when it was opened: somebody is writing it."""
+
+
+class ModelFiles(OpenFiles):
+    """An open model; a context manager. Getters raise FormatError and LimitError; a field that is absent gives the default.
+
+    kind: what the model calls itself, in the words of its format. name: a title. report: about the files as a whole.
+    end_tokens: ids that end a text, where files beside the vocabulary say so.
+    """
+
+    path: str | os.PathLike[str]
+    report: Report
+    tensors: Mapping[str, TensorInfo]
 
     @property
     @abstractmethod
@@ -52,10 +62,6 @@ class ModelFiles(ABC):
     @abstractmethod
     def file_bytes(self) -> int:
         """Of all files that hold weights."""
-
-    @abstractmethod
-    def check_size(self) -> None:
-        """Raise FormatError if a file is not as long as when it was opened: somebody is writing it."""
 
     # ---- configuration --------------------------------------------------------------------------------------------------------
 
