@@ -61,7 +61,8 @@ def test_bars_on_request(smollm2, capfd):
 
 NOTEBOOK = """
 import sys, types
-# What tqdm looks at to know a notebook; here it is one without ipywidgets.
+# What tqdm knows a notebook by; here it is one without ipywidgets.
+sys.modules["ipykernel.zmqshell"] = sys.modules["ipywidgets"] = None
 sys.modules["IPython"] = types.SimpleNamespace(get_ipython=lambda: types.SimpleNamespace(config={"IPKernelApp": {}}))
 from slm.progress import reported
 with reported(True, 2, " texts") as report:

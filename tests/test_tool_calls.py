@@ -16,6 +16,27 @@ SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
 CALLS = [("weather", {"city": "Århus", "days": 3, "more": {"a": [1, None, "}"]}}), ("nothing", {})]
 
 
+# Their way to write calls, by the template of Command R7B and the documentation of FunctionGemma.
+ACTION = """{%- for message in messages %}
+{%- if message.tool_calls %}<|START_ACTION|>[
+    {% for call in message.tool_calls %}
+    {%- set function = call.function %}
+    {"tool_call_id": "{{ loop.index0 }}", "tool_name": "{{ function.name }}", "parameters": {{ function.arguments | tojson }}}
+    {%- if not loop.last %},{% endif %}
+    {% endfor %}
+]<|END_ACTION|><|END_OF_TURN_TOKEN|>{% else %}{{ message.content }}{% endif %}
+{%- endfor %}"""
+ESCAPED = """{%- macro written(value) -%}
+{%- if value is string %}<escape>{{ value }}<escape>
+{%- elif value is mapping %}{
+{%- for key, each in value | dictsort %}{{ key }}:{{ written(each) }}{% if not loop.last %},{% endif %}{% endfor %}}
+{%- elif value is iterable %}[{% for each in value %}{{ written(each) }}{% if not loop.last %},{% endif %}{% endfor %}]
+{%- else %}{{ value | tojson }}{% endif %}{%- endmacro %}
+{%- for message in messages %}{{ message.content }}{% for call in message.tool_calls or [] -%}
+<start_function_call>call:{{ call.function.name }}{{ written(call.function.arguments) }}<end_function_call>
+{%- endfor %}{% endfor %}{% if not add_generation_prompt %}<end_of_turn>{% endif %}"""
+
+
 def written(template, calls):
     """The answer that a template writes of calls: what stands between the prompt and the end of the turn."""
     from slm.chat import ChatTemplate
@@ -31,10 +52,17 @@ def written(template, calls):
 
 @pytest.mark.parametrize(
     ("name", "n_calls", "ends"),
-    [("thinking", 2, "<|im_end|>\n"), ("inst", 2, "</s>"), ("header_ids", 1, "<|eot_id|>")],
+    [
+        ("thinking", 2, "<|im_end|>\n"),
+        ("inst", 2, "</s>"),
+        ("header_ids", 1, "<|eot_id|>"),
+        (ACTION, 2, "<|END_OF_TURN_TOKEN|>"),
+        (ESCAPED, 2, "<end_of_turn>"),
+    ],
+    ids=["thinking", "inst", "header_ids", "action", "escaped"],
 )
 def test_what_templates_write_is_read_back(name, n_calls, ends):
-    template = (CHAT / f"{name}.jinja").read_text()
+    template = name if "{" in name else (CHAT / f"{name}.jinja").read_text()
     answer = written(template, CALLS[:n_calls])
     text, calls = style_of(template).read(answer[: answer.rindex(ends)])
     assert (text.replace("<think>\n\n</think>", "").strip(), calls) == ("", CALLS[:n_calls])
@@ -46,7 +74,7 @@ def test_templates_without_a_known_style_have_none():
 
 
 CALL = '{"name": "f", "arguments": {}}'
-TAGGED, LIST, BARE = (style.read for style in STYLES)
+ACTIONS, CALLS_ESCAPED, TAGGED, LIST, BARE = (style.read for style in STYLES)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +84,14 @@ TAGGED, LIST, BARE = (style.read for style in STYLES)
         (TAGGED, '<tool_call>\n{"name": "f", "arguments": "{\\"a\\": 1}"}', "", [("f", {"a": 1})]),  # cut before its end
         (TAGGED, f"<tool_call>{CALL}</tool_call><tool_call>{{</tool_call>", "<tool_call>{</tool_call>", [("f", {})]),
         (LIST, '[TOOL_CALLS][{"name": "f", "arguments": {}}]', "", [("f", {})]),
+        (ACTIONS, '<|START_ACTION|>[{"tool_name": "f", "parameters": {}}]', "", [("f", {})]),  # as the text says to write it
+        (
+            CALLS_ESCAPED,
+            "<start_function_call>call:f{a:<escape>{b:1},<escape>,c:-1.5}<end_function_call> ",
+            "",
+            [("f", {"a": "{b:1},", "c": -1.5})],
+        ),
+        (CALLS_ESCAPED, "<start_function_call>call:f{}<end_function_call>So.", "So.", [("f", {})]),
         (BARE, '<|python_tag|>{"name": "f", "parameters": {"a": "b"}}', "", [("f", {"a": "b"})]),
     ],
 )
@@ -69,6 +105,9 @@ BROKEN = [
     '<tool_call>{"name": "f", "arguments": 1}',
     '<tool_call>{"name": "f", "arguments": {"a": 1e999}}</tool_call>', '{"name": "f", "parameters": {"a": -1e999}}',
     '[TOOL_CALLS] [{"name": "f", "arguments": {}}, 3]', '{"name": "f", "parameters": ' + "9" * 5000 + "}",
+    "<|START_ACTION|>[]", '<|START_ACTION|>[{"name": "f", "parameters": {}}]<|END_ACTION|>', "<start_function_call>call:f",
+    "<start_function_call>f{}", "<start_function_call>call:f{a:<escape>b}", "<start_function_call>call:f{a:b}",
+    "<start_function_call>call:f" + "{a:" * 100_000, "<start_function_call>call:f{" + "a" * 1_000_000,
     "[TOOL_CALLS]" + "[" * 100_000, "<tool_call>" + '{"a":' * 100_000, "{" * 100_000,
 ]  # fmt: skip
 
@@ -79,7 +118,20 @@ def test_what_is_no_call_stays_text(style):
         assert style.read(answer) == (answer, [])
 
 
-PIECES = ["<tool_call>", "</tool_call>", "[TOOL_CALLS]", '{"name": "f"', ', "arguments": {}}', "[", "]", "x"]
+PIECES = [
+    "<|START_ACTION|>",
+    "<start_function_call>call:f{",
+    "a:",
+    "<escape>",
+    "<tool_call>",
+    "</tool_call>",
+    "[TOOL_CALLS]",
+    '{"name": "f"',
+    ', "arguments": {}}',
+    "[",
+    "]",
+    "x",
+]
 
 
 @settings(max_examples=200, deadline=None)
