@@ -17,6 +17,7 @@ from itertools import pairwise
 from typing import Any
 
 from slm.errors import TemplateError, quoted
+from slm.families.tool_calls import in_own_words
 from slm.options import check_text, refuse_type, shown
 from slm.tools import tool_schemas
 
@@ -113,10 +114,11 @@ class ChatTemplate:
         Raises TypeError or ValueError for what is not plain data; TemplateError when the template refuses it, fails, or goes over
         its budget.
         """
-        conversation = plain_messages(messages)
+        schemas = None if tools is None else plain(tool_schemas(tools), "tools", 1)
+        conversation = in_own_words(self.source, plain_messages(messages), schemas or [])
         given = plain(variables or {}, "variables", 1) | {
             "messages": conversation,
-            "tools": None if tools is None else plain(tool_schemas(tools), "tools", 1),
+            "tools": schemas,
             "documents": None if documents is None else plain_documents(documents),
         }
         known = list(strings(given))

@@ -133,15 +133,18 @@ class Tokenizer:
                 others = f"; its templates are {', '.join(map(repr, templates))}, name one as chat_template" if templates else ""
                 problem = "default chat template" if templates else "chat template: it completes text, use generate() or stream()"
                 raise TemplateError(f"the model has no {problem}{others}")
-        if check_text("chat_template", chosen) in templates:
-            source = templates[chosen]
-            if source not in self._compiled:
-                self._compiled[source] = ChatTemplate(source, *self._template_variables)
-            return self._compiled[source]
-        if "{" not in chosen:
+        named = check_text("chat_template", chosen) in templates
+        if not named and "{" not in chosen:
             known = f"a name from {', '.join(map(repr, templates))}" if templates else "the model has none by name"
             raise ValueError(f"chat_template must be a Jinja template or a name ({known}), not {shown(chosen)}")
-        return ChatTemplate(chosen, *self._template_variables)
+        source = templates[chosen] if named else chosen
+        if tools and "tools" not in source:
+            raise TemplateError("tools: the chat template has no place for them")
+        if not named:
+            return ChatTemplate(source, *self._template_variables)
+        if source not in self._compiled:
+            self._compiled[source] = ChatTemplate(source, *self._template_variables)
+        return self._compiled[source]
 
     @overload
     def apply_chat_template(
@@ -192,9 +195,11 @@ class Tokenizer:
         continue_final_message: end inside the last message, which the model then goes on with; or the name of the field of that
             message to go on with, such as "reasoning_content".
         variables: what else the template reads, such as enable_thinking.
-        Text in any of these never becomes a control token; without such text the ids are those of Transformers.
-        Raises TemplateError when there is no template, or it refuses the conversation, fails or goes over its budget; TypeError
-        and ValueError for arguments that are not plain data, and for functions that lack hints or descriptions.
+        Text in any of these never becomes a control token; without such text the ids are those of Transformers, but where a
+        template knows no "tool_calls": slm gives it tools, calls and results in the words that the model was trained with.
+        Raises TemplateError when there is no template, or it has no place for tools, refuses the conversation, fails or goes over
+        its budget; TypeError and ValueError for arguments that are not plain data, and for functions that lack hints or
+        descriptions.
         """
         continued = continue_final_message is not False
         if continued and not isinstance(continue_final_message, bool | str):

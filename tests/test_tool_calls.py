@@ -2,6 +2,7 @@
 """Calls of tools in answers: each style read as published templates write it, what is no call left alone, a whole round."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import slm
-from slm.families.tool_calls import STYLES, style_of
+from slm.chat import ChatTemplate
+from slm.families.tool_calls import STYLES, Style, read_json, style_of
+from slm.generation import read_calls
 
 CHAT = Path(__file__).parent / "data" / "chat"
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
 CALLS = [("weather", {"city": "Århus", "days": 3, "more": {"a": [1, None, "}"]}}), ("nothing", {})]
 
 
-# Their way to write calls, by the template of Command R7B and the documentation of FunctionGemma.
+# Their way to write calls, by published templates and the documentation of FunctionGemma and Nemotron-Mini.
 ACTION = """{%- for message in messages %}
 {%- if message.tool_calls %}<|START_ACTION|>[
     {% for call in message.tool_calls %}
@@ -36,11 +39,39 @@ ESCAPED = """{%- macro written(value) -%}
 <start_function_call>call:{{ call.function.name }}{{ written(call.function.arguments) }}<end_function_call>
 {%- endfor %}{% endfor %}{% if not add_generation_prompt %}<end_of_turn>{% endif %}"""
 
+NAMED = """{%- for message in messages %}{{ message.content }}{% for call in message.tool_calls or [] %}[TOOL_CALLS]
+{{- call.function.name }}[ARGS]{{ call.function.arguments | tojson }}{% endfor %}{% endfor %}
+{%- if not add_generation_prompt %}</s>{% endif %}"""
+CALL_ID = NAMED.replace("[ARGS]", "[CALL_ID]{{ call.id }}[ARGS]")
+TOOLCALL = """{%- for message in messages %}{{ message.content }}{% if message.tool_calls %}<TOOLCALL>[
+{%- for call in message.tool_calls %}{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
+{%- if not loop.last %}, {% endif %}{% endfor %}]</TOOLCALL>{% endif %}{% endfor %}
+{%- if not add_generation_prompt %}<|eot_id|>{% endif %}"""
+# These do not know "tool_calls".
+ROLES = """{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}
+{%- if add_generation_prompt %}<|assistant|>{% endif %}"""
+IN_TAGS = "{% if tools %}{{ tools | tojson }} call by <tool_call></tool_call>{% endif %}" + ROLES
+MARKED = "{% if tools %}{{ tools | tojson }} call by <|tool_call|>{% endif %}" + ROLES
+MINI = "{% for tool in tools or [] %}<tool> {{ tool | tojson }} </tool>{% endfor %}" + ROLES
+OWN_ROLES = """{% if tools %}{{ tools | tojson }}{% endif %}{% for message in messages %}
+{%- if message.role == "assistant_tool_call" %}<|assistant|><|tool_call|>{{ message.content }}<|end|>
+{%- elif message.role in ("user", "assistant", "tool_response") %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endif %}
+{%- endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"""
+IN_SYSTEM = """{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}
+{%- if message['tools'] %}<|tool|>{{ message['tools'] }}<|/tool|>{% endif %}<|end|>{% endfor %}
+{%- if add_generation_prompt %}<|assistant|>{% endif %}"""
+LINES = """[gMASK]<sop>{% if tools %}<|system|>{{ tools | tojson }}{% endif %}{% for message in messages %}<|{{ message.role }}|>
+{{- message.metadata }}
+{{ message.content }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% else %}<|user|>{% endif %}"""
+OLD_LINES = (
+    LINES.replace("{% if tools %}<|system|>{{ tools | tojson }}{% endif %}", "")
+    .replace("<|{{", "{% if message['tools'] %}<|system|>{{ message['tools'] | tojson }}{% endif %}{% if message.content %}<|{{")
+    .replace("content }}{% endfor", "content }}{% endif %}{% endfor")
+)
+
 
 def written(template, calls):
     """The answer that a template writes of calls: what stands between the prompt and the end of the turn."""
-    from slm.chat import ChatTemplate
-
     tool_calls = [{"id": "123456789", "type": "function", "function": {"name": n, "arguments": a}} for n, a in calls]
     question = [{"role": "user", "content": "x"}]
     chat = ChatTemplate(template, SPECIAL, [])
@@ -58,8 +89,17 @@ def written(template, calls):
         ("header_ids", 1, "<|eot_id|>"),
         (ACTION, 2, "<|END_OF_TURN_TOKEN|>"),
         (ESCAPED, 2, "<end_of_turn>"),
+        (NAMED, 2, "</s>"),
+        (CALL_ID, 2, "</s>"),
+        (TOOLCALL, 2, "<|eot_id|>"),
+        (IN_TAGS, 2, "<|end|>"),
+        (MARKED, 2, "<|end|>"),
+        (OWN_ROLES, 2, "<|end|>"),
+        (IN_SYSTEM, 2, "<|end|>"),
+        (MINI, 2, "<|end|>"),
+        (LINES, 1, "<|user|>"),
     ],
-    ids=["thinking", "inst", "header_ids", "action", "escaped"],
+    ids=lambda value: value if str(value).isidentifier() else "",
 )
 def test_what_templates_write_is_read_back(name, n_calls, ends):
     template = name if "{" in name else (CHAT / f"{name}.jinja").read_text()
@@ -73,8 +113,88 @@ def test_templates_without_a_known_style_have_none():
         assert style_of((CHAT / f"{name}.jinja").read_text()) is None
 
 
+SCHEMA = {"type": "function", "function": {"name": "f", "description": "<|end|>"}}
+BODY = '{"name": "f", "description": "<|end|>"}'
+ARGUMENTS = '{"a": "é"}'
+F = '{"name": "f", "arguments": {"a": "é"}}'
+FULL = json.dumps(SCHEMA)
+A_ROUND = [
+    {"role": "user", "content": "x"},
+    {
+        "role": "assistant",
+        "content": "So: ",
+        "tool_calls": [
+            {"id": "1", "type": "function", "function": {"name": "f", "arguments": {"a": "é"}}},
+            {"function": {"name": "f", "arguments": ARGUMENTS}},
+        ],
+    },
+    {"role": "tool", "tool_call_id": "1", "content": "y"},
+]
+
+
+END = "<|end|>"
+
+
+@pytest.mark.parametrize(
+    ("template", "tools", "calls", "role"),
+    [
+        (
+            IN_TAGS,
+            f"[{FULL}] call by <tool_call></tool_call>",
+            f"So: <tool_call>{F}</tool_call>\n<tool_call>{F}</tool_call>",
+            "tool",
+        ),
+        (MINI, f"<tool> {FULL} </tool>", f"So: <toolcall> {F} </toolcall>\n<toolcall> {F} </toolcall>", "tool"),
+        (MARKED, f"[{FULL}] call by <|tool_call|>", f"So: <|tool_call|>[{F}, {F}]", "tool_response"),
+        (OWN_ROLES, f"[{FULL}]", f"<|tool_call|>So: [{F}, {F}]", "tool_response"),
+        (IN_SYSTEM, f"<|system|><|tool|>[{BODY}]<|/tool|><|end|>", f"So: <|tool_call|>[{F}, {F}]<|/tool_call|>", "tool_response"),
+    ],
+    ids=["in_tags", "mini", "marked", "own_roles", "in_system"],
+)
+def test_templates_that_do_not_know_tool_calls(template, tools, calls, role):
+    """They get tools, calls and results in their own words; nor does a control token come of these."""
+    text, guards = ChatTemplate(template, SPECIAL, [END, "<|tool_call|>"]).render(A_ROUND, True, tools=[SCHEMA])
+    assert text == f"{tools}<|user|>x{END}<|assistant|>{calls}{END}<|{role}|>y{END}<|assistant|>"
+    assert len(text[: text.index(END) + 1].encode()) in guards
+
+
+@pytest.mark.parametrize("template", [LINES, OLD_LINES], ids=["lines", "old_lines"])
+def test_a_line_and_arguments(template):
+    text, _ = ChatTemplate(template, SPECIAL, []).render(A_ROUND, True, tools=[SCHEMA])
+    call = f"<|assistant|>f\n{ARGUMENTS}"
+    assert text == f"[gMASK]<sop><|system|>[{FULL}]<|user|>\nx<|assistant|>\nSo: {call}{call}<|observation|>\ny<|assistant|>"
+
+
+def test_content_in_parts_keeps_its_parts():
+    parts = [{"type": "text", "text": "So: "}]
+    message = {"role": "assistant", "content": parts, "tool_calls": A_ROUND[1]["tool_calls"]}
+    template = ChatTemplate("<tool_call>{{ messages[0].content | map(attribute='text') | join }}", SPECIAL, [])
+    assert template.render([message], False)[0] == f"<tool_call>So: <tool_call>{F}</tool_call>\n<tool_call>{F}</tool_call>"
+
+
+def test_a_system_message_stays():
+    for template in (IN_SYSTEM, OLD_LINES):
+        system = {"role": "system", "content": "z"}
+        text, _ = ChatTemplate(template, SPECIAL, []).render([system, *A_ROUND], True, tools=[SCHEMA])
+        assert (text.count("<|system|>"), text.count("z")) == (1 + (template is OLD_LINES), 1)
+
+
+@pytest.mark.parametrize("wrong", ["x", [1], [{"name": 1}], [{"name": "f", "arguments": {}}, {}], {"name": "f"}])
+def test_wrong_calls_in_a_conversation(wrong):
+    with pytest.raises(ValueError, match="'tool_calls' of a message must be a list"):
+        ChatTemplate(IN_TAGS, SPECIAL, []).render([{"role": "assistant", "content": "", "tool_calls": wrong}], True)
+
+
+def test_a_template_without_a_place_for_tools_refuses_them(smollm2):
+    assert "tools" not in smollm2.tokenizer.chat_templates["default"]
+    for call in (smollm2.chat, smollm2.session(tools=[weather]).send, smollm2.tokenizer.apply_chat_template):
+        with pytest.raises(slm.TemplateError, match="tools: the chat template has no place for them"):
+            call([ASKED], **({} if call.__name__ == "send" else {"tools": [weather]}))
+    assert smollm2.chat([ASKED], tools=[], max_tokens=1).usage.completion_tokens == 1
+
+
 CALL = '{"name": "f", "arguments": {}}'
-ACTIONS, CALLS_ESCAPED, TAGGED, LIST, BARE = (style.read for style in STYLES)
+ACTIONS, CALLS_ESCAPED, TAGGED, LIST, TAGGED_LIST, MARKS, ENDED_MARKS, MINIS, LINE, BARE = (style.read for style in STYLES)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +204,20 @@ ACTIONS, CALLS_ESCAPED, TAGGED, LIST, BARE = (style.read for style in STYLES)
         (TAGGED, '<tool_call>\n{"name": "f", "arguments": "{\\"a\\": 1}"}', "", [("f", {"a": 1})]),  # cut before its end
         (TAGGED, f"<tool_call>{CALL}</tool_call><tool_call>{{</tool_call>", "<tool_call>{</tool_call>", [("f", {})]),
         (LIST, '[TOOL_CALLS][{"name": "f", "arguments": {}}]', "", [("f", {})]),
+        (
+            LIST,
+            '[TOOL_CALLS]f[ARGS]{"a": "}{[ARGS]"}[TOOL_CALLS] f-2 {"a": 1}\n',
+            "",
+            [("f", {"a": "}{[ARGS]"}), ("f-2", {"a": 1})],
+        ),
+        (LIST, f"Well. [TOOL_CALLS]{CALL}", "Well.", [("f", {})]),
+        (TAGGED, f"<tool_call>[{CALL}, {CALL}]</tool_call>", "", [("f", {}), ("f", {})]),
+        (TAGGED_LIST, f"Well. <TOOLCALL>[{CALL}]</TOOLCALL>", "Well.", [("f", {})]),
+        (MARKS, f"Well. <|tool_call|> [{CALL}]\n", "Well.", [("f", {})]),
+        (MARKS, f"<tool_call>[{CALL}]", "", [("f", {})]),
+        (ENDED_MARKS, f"<|tool_call|>{CALL}<|/tool_call|><|tool_call|>[{CALL}]", "", [("f", {}), ("f", {})]),
+        (MINIS, f"<toolcall> {CALL} </toolcall>", "", [("f", {})]),
+        (LINE, 'get.x\n{"a":\n1}\n', "", [("get.x", {"a": 1})]),
         (ACTIONS, '<|START_ACTION|>[{"tool_name": "f", "parameters": {}}]', "", [("f", {})]),  # as the text says to write it
         (
             CALLS_ESCAPED,
@@ -108,6 +242,10 @@ BROKEN = [
     "<|START_ACTION|>[]", '<|START_ACTION|>[{"name": "f", "parameters": {}}]<|END_ACTION|>', "<start_function_call>call:f",
     "<start_function_call>f{}", "<start_function_call>call:f{a:<escape>b}", "<start_function_call>call:f{a:b}",
     "<start_function_call>call:f" + "{a:" * 100_000, "<start_function_call>call:f{" + "a" * 1_000_000,
+    "[TOOL_CALLS]f[ARGS]", "[TOOL_CALLS]f[ARGS][]", '[TOOL_CALLS]so, f{"a": 1}', '[TOOL_CALLS]f[ARGS]{"a": 1} and',
+    "<|tool_call|>[]", "<|tool_call|>[{}]<|/tool_call|>", '<|tool_call|>[{"name": "f", "arguments": {}}, {}]',
+    "<TOOLCALL>f</TOOLCALL>", "f\n", "f\n[1]", 'The answer\n{"a": 1}', '\n{"a": 1}', "f\n" + '{"a":' * 100_000,
+    "<toolcall>" * 10_000, "<tool_call>" * 10_000, "<|tool_call|>" * 10_000, "[TOOL_CALLS]f{" * 10_000,
     "[TOOL_CALLS]" + "[" * 100_000, "<tool_call>" + '{"a":' * 100_000, "{" * 100_000,
 ]  # fmt: skip
 
@@ -126,6 +264,12 @@ PIECES = [
     "<tool_call>",
     "</tool_call>",
     "[TOOL_CALLS]",
+    "f[ARGS]{",
+    "<|tool_call|>",
+    "<|/tool_call|>",
+    "<toolcall>",
+    "</TOOLCALL>",
+    "f\n",
     '{"name": "f"',
     ', "arguments": {}}',
     "[",
@@ -141,6 +285,16 @@ def test_nothing_raises(pieces):
         text, calls = style.read("".join(pieces))
         assert isinstance(text, str)
         assert all(isinstance(name, str) and isinstance(arguments, dict) for name, arguments in calls)
+
+
+def test_marks_that_are_control_tokens_are_seen(smollm2):
+    """A text leaves control tokens out, and so the marks of most styles; here two of another vocabulary's stand for them."""
+    style = Style("", "<|im_start|>", partial(read_json, begin="<|im_start|>", end="<|im_end|>"))
+    said = f"Well. <|im_start|>{CALL}<|im_end|><|im_start|>[{CALL}]"
+    tokens = smollm2.tokenizer.encode(said, add_special_tokens=False, parse_special=True)
+    text = said.replace("<|im_start|>", "").replace("<|im_end|>", "")
+    content, calls = read_calls(style, smollm2.tokenizer, text, tokens)
+    assert (content, [call.name for call in calls]) == ("Well.", ["f", "f"])
 
 
 def weather(city: str) -> str:
