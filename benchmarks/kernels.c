@@ -140,7 +140,7 @@ static void run_gemv(void *arg) {
     task *t = arg;
     int64_t step = PANELS / t->n_tokens, n = t->w.n_panels;
     for (int64_t p = 0; p < n; p += step)
-        t->kernels->gemv(&t->w, p, p + step < n ? p + step : n, &t->in, 0, t->n_tokens, y, step * 16);
+        t->kernels->gemv(&t->w, p, p + step < n ? p + step : n, &t->in, 0, t->n_tokens, NULL, y, step * 16);
 }
 
 static void run_gemm(void *arg) {

@@ -75,16 +75,15 @@ WRAP(REGION, slm_threads_run, (int threads, slm_clock *clock, slm_region body, v
 WRAP(BARRIERS, slm_team_barrier, (slm_team * team), (team))
 WRAP(STEP, slm_decoder_step, (slm_step * step, slm_team *team), (step, team))
 WRAP(MATRICES, slm_linear_run,
-     (const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linear *linears, int n_linears,
+     (const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linears *linears, const slm_linears *next,
       const slm_linear_scratch *scratch),
-     (kernels, team, input, linears, n_linears, scratch))
+     (kernels, team, input, linears, next, scratch))
 WRAP(ATTENTION, slm_attention_run,
      (const slm_kernels *kernels, slm_team *team, const slm_attention *attention, const slm_attention_scratch *scratch),
      (kernels, team, attention, scratch))
 WRAP(VECTORS, slm_linear_prepare,
-     (const slm_kernels *kernels, slm_team *team, slm_input *input, const slm_linear *linears, int n_linears, int64_t first,
-      int64_t last),
-     (kernels, team, input, linears, n_linears, first, last))
+     (const slm_kernels *kernels, slm_team *team, slm_input *input, const slm_linears *linears, int64_t first, int64_t last),
+     (kernels, team, input, linears, first, last))
 WRAP(VECTORS, slm_norm_run, (const slm_kernels *kernels, const slm_norm *norm, const float *x, float *y), (kernels, norm, x, y))
 WRAP(VECTORS, slm_norm_heads, (const slm_kernels *kernels, const slm_norm *norm, float *x, int64_t first, int64_t n_heads),
      (kernels, norm, x, first, n_heads))

@@ -58,11 +58,17 @@ static inline void relax(void) {
 #endif
 }
 
-static void wait_while(atomic_uint *word, unsigned value) {
+/* team: NULL, or whose bytes ahead are asked for meanwhile. */
+static void wait_while(atomic_uint *word, unsigned value, slm_team *team) {
     double deadline = 0;
     for (unsigned spins = 1;; spins++) {
         if (atomic_load_explicit(word, memory_order_acquire) != value) return;
-        relax();
+        if (team && team->ahead < team->ahead_end) {
+            __builtin_prefetch(team->ahead, 0, 2);
+            team->ahead += 64;
+        } else {
+            relax();
+        }
         if (spins % SPINS_PER_CLOCK) continue;
         double now = slm_seconds();
         if (!deadline) deadline = now + SPIN_SECONDS;
@@ -98,7 +104,7 @@ void slm_team_barrier(slm_team *team) {
         atomic_exchange(&shared->phase, phase + 1);
         wake_sleepers();
     } else {
-        wait_while(&shared->phase, phase);
+        wait_while(&shared->phase, phase, team);
     }
 }
 
@@ -123,7 +129,7 @@ static void *worker_main(void *arg) {
     worker *self = arg;
     unsigned done = 0;
     for (;;) {
-        wait_while(&self->started, done++);
+        wait_while(&self->started, done++, NULL);
         slm_team team = {.index = self->index, .count = pool.shared.count, .shared = &pool.shared};
         pool.body(pool.arg, &team);
         slm_team_barrier(&team);

@@ -18,6 +18,7 @@ typedef struct slm_team_shared slm_team_shared;
 typedef struct slm_team {
     int index, count; /* this thread, 0 is the caller's own; all */
     slm_team_shared *shared;
+    const uint8_t *ahead, *ahead_end; /* what this thread will read from memory next: asked for while it waits for others */
 } slm_team;
 
 typedef void (*slm_region)(void *arg, slm_team *team);

@@ -40,9 +40,10 @@ typedef struct slm_kernels {
 
     /* Few tokens, codes straight from the panels: y[i * ldy + 16 * (p - first) + r] of token + i, 0 <= i < n_tokens, for the
      * panels first <= p < last of a matrix of codes whose group is no smaller than that of x. Per group of x:
-     * y = fma(dot - offset * sum, d * scale, y), then with minimums y = fma(m, scaled_sum, y). */
-    void (*gemv)(const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token, int64_t n_tokens, float *y,
-                 int64_t ldy);
+     * y = fma(dot - offset * sum, d * scale, y), then with minimums y = fma(m, scaled_sum, y). then: what the thread will read
+     * after them, or NULL; it is asked for as what comes next of the panels is. */
+    void (*gemv)(const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token, int64_t n_tokens,
+                 const uint8_t *then, float *y, int64_t ldy);
     /* A screened matrix and the first token of x, whose group is 32: for the panels first <= p < last the largest coarse
      * product of a row, coarse[p - first], and a limit that no row's y of gemv exceeds, most[p - first]. reach: [k / 32], from
      * which the limit follows (ops/head.c): y <= coarse product + spread, spread = sum of |d| * residue * reach, rounded up by

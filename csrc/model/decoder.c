@@ -67,18 +67,46 @@ static slm_input input_of(const slm_step *step, const slm_team *team, int64_t n_
 }
 
 /* The forms of an input that its linears need. */
-static void prepare(const slm_step *step, slm_team *team, slm_input *input, const slm_linear *linears, int n_linears) {
+static void prepare(const slm_step *step, slm_team *team, slm_input *input, const slm_linears *linears) {
     int64_t begin, end;
     own_rows(step, team, input->n_tokens, &begin, &end);
-    slm_linear_prepare(step->model->kernels, team, input, linears, n_linears, begin, end);
+    slm_linear_prepare(step->model->kernels, team, input, linears, begin, end);
     stream_done(step, team);
 }
 
-/* The linears of one input. */
-static void project(const slm_step *step, slm_team *team, slm_input *input, const slm_linear *linears, int n_linears) {
-    prepare(step, team, input, linears, n_linears);
-    slm_linear_run(step->model->kernels, team, input, linears, n_linears, &step->workspace->linear[team->index]);
+/* The linears of one input; next: the ones that follow, if it is known. */
+static void project(const slm_step *step, slm_team *team, slm_input *input, slm_linears linears, const slm_linears *next) {
+    prepare(step, team, input, &linears);
+    slm_linear_run(step->model->kernels, team, input, &linears, next, &step->workspace->linear[team->index]);
     done(team);
+}
+
+static slm_linears qkv_of(const slm_step *step, const slm_layer *layer) {
+    const slm_workspace *w = step->workspace;
+    return (slm_linears){3,
+                         {{.dense = &layer->q_proj, .y = w->q, .ldy = w->q_ld},
+                          {.dense = &layer->k_proj, .y = w->k, .ldy = w->kv_ld},
+                          {.dense = &layer->v_proj, .y = w->v, .ldy = w->kv_ld}}};
+}
+
+/* What gives delta. */
+static slm_linears output_of(const slm_step *step, const slm_dense *dense) {
+    const slm_workspace *w = step->workspace;
+    return (slm_linears){1, {{.dense = dense, .y = w->delta, .ldy = w->hidden_ld}}};
+}
+
+static slm_linears up_of(const slm_step *step, const slm_layer *layer) {
+    const slm_workspace *w = step->workspace;
+    return (slm_linears){1,
+                         {{.dense = &layer->up_proj,
+                           .gate = layer->gate_proj.w.data ? &layer->gate_proj : NULL,
+                           .act = &step->model->config.hidden_act,
+                           .y = w->product,
+                           .ldy = w->inner_ld}}};
+}
+
+static slm_linears head_of(const slm_step *step) {
+    return (slm_linears){1, {{.dense = &step->model->lm_head, .y = step->output, .ldy = step->model->config.vocab_size}}};
 }
 
 /* The span that a token is in. */
@@ -295,11 +323,8 @@ static void attention_block(slm_step *step, slm_team *team, const row_set *rows,
     float *normed = stream_of(step, team)->normed;
 
     slm_input input = input_of(step, team, step->n_tokens, normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
-    project(step, team, &input,
-            (slm_linear[]){{.dense = &layer->q_proj, .y = w->q, .ldy = w->q_ld},
-                           {.dense = &layer->k_proj, .y = w->k, .ldy = w->kv_ld},
-                           {.dense = &layer->v_proj, .y = w->v, .ldy = w->kv_ld}},
-            3);
+    slm_linears o_proj = output_of(step, &layer->o_proj), up_proj = up_of(step, layer);
+    project(step, team, &input, qkv_of(step, layer), &o_proj);
     if (layer->q_norm.weight && layer->q_norm.width != head_dim) {
         normalize_all_heads(step, team, layer);
         done(team);
@@ -328,7 +353,7 @@ static void attention_block(slm_step *step, slm_team *team, const row_set *rows,
     slm_attention_run(model->kernels, team, &attention, &w->attention[team->index]);
     done(team);
     input = input_of(step, team, rows->n, attended, n_heads * head_dim, w->q_ld, SLM_GROUP);
-    project(step, team, &input, &(slm_linear){.dense = &layer->o_proj, .y = w->delta, .ldy = w->hidden_ld}, 1);
+    project(step, team, &input, o_proj, &up_proj);
 }
 
 /* delta = down_proj(act(gate_proj(normed)) * up_proj(normed)), or down_proj(act(up_proj(normed))). */
@@ -339,11 +364,11 @@ static void mlp_block(const slm_step *step, slm_team *team, const row_set *rows,
 
     float *normed = stream_of(step, team)->normed;
     slm_input input = input_of(step, team, rows->n, normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
-    slm_linear product = {.dense = &layer->up_proj, .act = &model->config.hidden_act, .y = w->product, .ldy = w->inner_ld};
-    if (layer->gate_proj.w.data) product.gate = &layer->gate_proj;
-    project(step, team, &input, &product, 1);
+    slm_linears down_proj = output_of(step, &layer->down_proj);
+    slm_linears next = index + 1 < model->config.num_hidden_layers ? qkv_of(step, layer + 1) : head_of(step);
+    project(step, team, &input, up_of(step, layer), &down_proj);
     input = input_of(step, team, rows->n, w->product, model->config.intermediate_size, w->inner_ld, layer->down_proj_group);
-    project(step, team, &input, &(slm_linear){.dense = &layer->down_proj, .y = w->delta, .ldy = w->hidden_ld}, 1);
+    project(step, team, &input, down_proj, &next);
 }
 
 /* output = lm_head(normed), or the choices among its elements. */
@@ -353,16 +378,16 @@ static void output_logits(slm_step *step, slm_team *team) {
     int64_t vocab_size = model->config.vocab_size;
     float *normed = stream_of(step, team)->normed;
     slm_input input = input_of(step, team, step->n_outputs, normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
-    slm_linear linear = {.dense = &model->lm_head, .y = step->output, .ldy = vocab_size};
+    slm_linears linears = head_of(step);
     slm_head head = {
         .dense = &model->lm_head, .scale = model->config.logits_scale, .cap = model->config.logits_softcap, .limits = w->limits};
     if (step->choices) {
-        prepare(step, team, &input, &linear, 1);
+        prepare(step, team, &input, &linears);
         if (!slm_head_choose(model->kernels, team, &input, &head, step->choices, &w->linear[team->index]))
             atomic_store(&step->finite, false);
         return;
     }
-    project(step, team, &input, &linear, 1);
+    project(step, team, &input, linears, NULL);
     int64_t begin, end;
     slm_team_range(team, step->n_outputs * vocab_size, &begin, &end);
     if (!slm_head_finish(model->kernels, &head, step->output + begin, end - begin)) atomic_store(&step->finite, false);

@@ -7,10 +7,11 @@
 #include "blas.h"
 
 enum {
-    FEW_TOKENS = 16,  /* the most that take codes straight from the panels, read as one stream: beyond, a strip is as fast */
-    POLL_PANELS = 64, /* of one token between two looks at the clock */
-    BF16_PANELS = 4,  /* that share a load of the activations */
-    LOW_TOKENS = 16,  /* whose products with a are made between two looks: x stays in the first cache */
+    FEW_TOKENS = 16,     /* the most that take codes straight from the panels, read as one stream: beyond, a strip is as fast */
+    POLL_PANELS = 64,    /* of one token between two looks at the clock */
+    BF16_PANELS = 4,     /* that share a load of the activations */
+    AHEAD_BYTES = 65536, /* asked for in a wait, at most */
+    LOW_TOKENS = 16,     /* whose products with a are made between two looks: x stays in the first cache */
 };
 
 static bool holds_codes(const slm_matrix *w) {
@@ -57,11 +58,12 @@ void slm_addends_embed(const slm_kernels *kernels, const slm_addend *addends, in
 
 /* ---- the input ------------------------------------------------------------------------------------------------------------- */
 
-void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *input, const slm_linear *linears, int n_linears,
-                        int64_t first, int64_t last) {
+void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *input, const slm_linears *linears, int64_t first,
+                        int64_t last) {
     bool codes = false, rounded = false;
-    for (int i = 0; i < 2 * n_linears; i++) {
-        const slm_dense *dense = i % 2 ? linears[i / 2].gate : linears[i / 2].dense;
+    for (int i = 0; i < 2 * linears->n; i++) {
+        const slm_linear *linear = &linears->at[i / 2];
+        const slm_dense *dense = i % 2 ? linear->gate : linear->dense;
         if (!dense) continue;
         const slm_matrix *w = &dense->w;
         codes = codes || takes_codes(input, w);
@@ -94,15 +96,16 @@ static void multiply_panel(const slm_kernels *kernels, const slm_input *input, c
     }
 }
 
-/* dense(x) of all tokens and the panels first .. last - 1, which y has room for; what lies beyond rows stays or becomes 0. */
+/* dense(x) of all tokens and the panels first .. last - 1, which y has room for; what lies beyond rows stays or becomes 0. then:
+ * what is read after them, or NULL. */
 static void run_dense(const slm_kernels *kernels, const slm_input *input, const slm_dense *dense, int64_t first, int64_t last,
-                      float *y, int64_t ldy, const slm_linear_scratch *scratch) {
+                      const uint8_t *then, float *y, int64_t ldy, const slm_linear_scratch *scratch) {
     const slm_matrix *w = &dense->w;
     if (w->form == SLM_FORM_BLAS) {
         int64_t row = first * 16, n_rows = slm_min64(last * 16, w->rows) - row;
         slm_blas_linear((const float *)w->data + row * w->cols, n_rows, w->cols, input->x, input->ldx, input->n_tokens, y, ldy);
     } else if (takes_codes(input, w) && input->n_tokens <= FEW_TOKENS) {
-        kernels->gemv(w, first, last, &input->codes, 0, input->n_tokens, y, ldy);
+        kernels->gemv(w, first, last, &input->codes, 0, input->n_tokens, then, y, ldy);
     } else if (takes_rounded(input, w)) {
         kernels->linear_bf16(w, first, last, input->rounded, input->ldx, input->n_tokens, y, ldy);
     } else {
@@ -118,7 +121,7 @@ void slm_linear_panels(const slm_kernels *kernels, const slm_input *input, const
                        float *y, int64_t ldy, const slm_linear_scratch *scratch) {
     int64_t step = dense->w.form == SLM_FORM_BLAS ? SLM_BLAS_PANELS : last - first;
     for (int64_t p = first; p < last; p += step)
-        run_dense(kernels, input, dense, p, slm_min64(p + step, last), y + (p - first) * 16, ldy, scratch);
+        run_dense(kernels, input, dense, p, slm_min64(p + step, last), NULL, y + (p - first) * 16, ldy, scratch);
 }
 
 /* ---- rows of a linear ------------------------------------------------------------------------------------------------------ */
@@ -141,12 +144,13 @@ int64_t slm_linear_scratch_size(int64_t n_tokens) {
 /* The panels first .. last - 1, most_panels at most. They go where they belong, or into scratch where rows end inside a panel or
  * where an activation is to run over many tokens at once. */
 static void run_panels(const slm_kernels *kernels, const slm_input *input, const slm_linear *linear, int64_t first, int64_t last,
-                       const slm_linear_scratch *scratch) {
+                       const uint8_t *then, const slm_linear_scratch *scratch) {
     int64_t n_tokens = input->n_tokens, width = (last - first) * 16;
     bool direct = last * 16 <= linear->ldy && (n_tokens == 1 || !linear->act);
     float *out = linear->y + first * 16, *y = direct ? out : scratch->y;
-    run_dense(kernels, input, linear->dense, first, last, y, direct ? linear->ldy : width, scratch);
-    if (linear->gate) run_dense(kernels, input, linear->gate, first, last, scratch->gate, width, scratch);
+    const uint8_t *behind = linear->gate ? slm_matrix_panel(&linear->gate->w, first) : then;
+    run_dense(kernels, input, linear->dense, first, last, behind, y, direct ? linear->ldy : width, scratch);
+    if (linear->gate) run_dense(kernels, input, linear->gate, first, last, then, scratch->gate, width, scratch);
     if (linear->act)
         kernels->activate(*linear->act, linear->gate ? scratch->gate : y, linear->gate ? y : NULL, n_tokens * width, y);
     if (direct) return;
@@ -160,50 +164,75 @@ static int64_t panel_bytes(const slm_linear *linear) {
     return (int64_t)linear->dense->w.panel_bytes + (linear->gate ? (int64_t)linear->gate->w.panel_bytes : 0);
 }
 
-/* The bytes of all linears, one after the other, are cut into even shares. Panels of one linear that come before such a cut,
- * which lies so many bytes after its first one. */
+/* Panels of a linear that come before a cut, which lies so many bytes after its first one. */
 static int64_t panels_before(const slm_linear *linear, int64_t cut) {
     int64_t unit = runs_blas(linear) ? SLM_BLAS_PANELS : 1, bytes = unit * panel_bytes(linear);
     return cut <= 0 ? 0 : slm_min64(slm_div_up(cut, bytes) * unit, linear->dense->w.n_panels);
 }
 
-static void run_shares(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linear *linears,
-                       int n_linears, const slm_linear_scratch *scratch) {
+/* The bytes of all linears, one after the other, are cut into even shares: a thread's panels of linear i, *first .. *last - 1. */
+static void share_of(const slm_team *team, const slm_linears *linears, int i, int64_t *first, int64_t *last) {
     int64_t total = 0, before = 0, begin, end;
-    for (int i = 0; i < n_linears; i++) total += linears[i].dense->w.n_panels * panel_bytes(&linears[i]);
-    slm_team_range(team, total, &begin, &end);
-    for (int i = 0; i < n_linears; i++) {
-        const slm_linear *linear = &linears[i];
-        int64_t first = panels_before(linear, begin - before), last = panels_before(linear, end - before), step;
-        for (; first < last && !slm_team_cancelled(team); first += step) {
-            step = slm_min64(most_panels(linear, input->n_tokens), last - first);
-            run_panels(kernels, input, linear, first, first + step, scratch);
-        }
-        before += linear->dense->w.n_panels * panel_bytes(linear);
+    for (int j = 0; j < linears->n; j++) {
+        if (j == i) before = total;
+        total += linears->at[j].dense->w.n_panels * panel_bytes(&linears->at[j]);
     }
+    slm_team_range(team, total, &begin, &end);
+    *first = panels_before(&linears->at[i], begin - before);
+    *last = panels_before(&linears->at[i], end - before);
+}
+
+/* The weights that a thread begins with in linears from i on: *bytes of them, or NULL. */
+static const uint8_t *beginning(const slm_team *team, const slm_linears *linears, int i, int64_t *bytes) {
+    for (int64_t first, last; linears && i < linears->n; i++) {
+        share_of(team, linears, i, &first, &last);
+        const slm_matrix *w = &linears->at[i].dense->w;
+        *bytes = (last - first) * (int64_t)w->panel_bytes;
+        if (first < last) return slm_matrix_panel(w, first);
+    }
+    return NULL;
+}
+
+static void run_shares(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linears *linears,
+                       const slm_linears *next, const slm_linear_scratch *scratch) {
+    int64_t ahead_bytes = 0, bytes, first, last, step;
+    const uint8_t *ahead = beginning(team, next, 0, &ahead_bytes);
+    for (int i = 0; i < linears->n; i++) {
+        const slm_linear *linear = &linears->at[i];
+        const uint8_t *then = beginning(team, linears, i + 1, &bytes);
+        if (!then) then = ahead;
+        for (share_of(team, linears, i, &first, &last); first < last && !slm_team_cancelled(team); first += step) {
+            step = slm_min64(most_panels(linear, input->n_tokens), last - first);
+            const uint8_t *behind = first + step < last ? slm_matrix_panel(&linear->dense->w, first + step) : then;
+            run_panels(kernels, input, linear, first, first + step, behind, scratch);
+        }
+    }
+    team->ahead = ahead;
+    team->ahead_end = ahead + slm_min64(ahead_bytes, AHEAD_BYTES);
 }
 
 /* ---- many tokens: panels to whoever is free -------------------------------------------------------------------------------- */
 
-static void run_items(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linear *linears,
-                      int n_linears, const slm_linear_scratch *scratch) {
+static void run_items(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linears *linears,
+                      const slm_linear_scratch *scratch) {
     int64_t item = slm_team_take(team), before = 0;
-    for (int i = 0; i < n_linears; i++) {
-        int64_t step = most_panels(&linears[i], input->n_tokens), n_panels = linears[i].dense->w.n_panels;
+    for (int i = 0; i < linears->n; i++) {
+        const slm_linear *linear = &linears->at[i];
+        int64_t step = most_panels(linear, input->n_tokens), n_panels = linear->dense->w.n_panels;
         int64_t n_items = slm_div_up(n_panels, step);
         for (; item - before < n_items && !slm_team_cancelled(team); item = slm_team_take(team)) {
             int64_t first = (item - before) * step;
-            run_panels(kernels, input, &linears[i], first, slm_min64(first + step, n_panels), scratch);
+            run_panels(kernels, input, linear, first, slm_min64(first + step, n_panels), NULL, scratch);
         }
         before += n_items;
     }
 }
 
-void slm_linear_run(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linear *linears, int n_linears,
-                    const slm_linear_scratch *scratch) {
+void slm_linear_run(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linears *linears,
+                    const slm_linears *next, const slm_linear_scratch *scratch) {
     if (input->n_tokens <= FEW_TOKENS) {
-        run_shares(kernels, team, input, linears, n_linears, scratch);
+        run_shares(kernels, team, input, linears, next, scratch);
     } else {
-        run_items(kernels, team, input, linears, n_linears, scratch);
+        run_items(kernels, team, input, linears, scratch);
     }
 }

@@ -43,6 +43,14 @@ typedef struct slm_linear {
     int64_t ldy;               /* >= rows */
 } slm_linear;
 
+enum { SLM_INPUT_LINEARS = 3 };
+
+/* The linears of one input. */
+typedef struct slm_linears {
+    int n;
+    slm_linear at[SLM_INPUT_LINEARS];
+} slm_linears;
+
 /* What one thread needs while it runs linears. */
 typedef struct slm_linear_scratch {
     uint8_t *codes;  /* [16 * k] of the widest matrix */
@@ -54,12 +62,13 @@ int64_t slm_linear_scratch_size(int64_t n_tokens);
 
 /* Makes the forms of x that the matrices and addends need, of the tokens first .. last - 1. input->codes.group, 32 or 16, becomes
  * 16 where a matrix has scales for groups of 16. */
-void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *input, const slm_linear *linears, int n_linears,
-                        int64_t first, int64_t last);
+void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *input, const slm_linears *linears, int64_t first,
+                        int64_t last);
 /* All threads of the team call it, when input is prepared for all tokens; y is whole after a barrier. Few tokens: a thread's
- * share of the rows depends on nothing but the matrices and the team. */
-void slm_linear_run(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linear *linears, int n_linears,
-                    const slm_linear_scratch *scratch);
+ * share of the rows depends on nothing but the matrices and the team. next: what is run after them, or NULL; of few tokens, the
+ * weights that a thread will begin with are asked for while it ends its share and waits for others. */
+void slm_linear_run(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linears *linears,
+                    const slm_linears *next, const slm_linear_scratch *scratch);
 
 enum { SLM_BLAS_PANELS = 8 }; /* of one BLIS call: fixed, so that the work of a thread does not change a bit */
 

@@ -33,17 +33,17 @@ typedef struct run {
 
 static void body(void *arg, slm_team *team) {
     run *r = arg;
-    slm_linear linear = {.dense = r->head.dense, .y = r->logits, .ldy = w.rows};
+    slm_linears linears = {1, {{.dense = r->head.dense, .y = r->logits, .ldy = w.rows}}};
     slm_input input = r->input; /* every thread lowers the group by itself */
     int64_t begin, end;
     slm_team_range(team, input.n_tokens, &begin, &end);
-    slm_linear_prepare(r->kernels, team, &input, &linear, 1, begin, end);
+    slm_linear_prepare(r->kernels, team, &input, &linears, begin, end);
     slm_team_barrier(team);
     if (r->choices) {
         if (!slm_head_choose(r->kernels, team, &input, &r->head, r->choices, &r->scratch[team->index])) r->finite = false;
         return;
     }
-    slm_linear_run(r->kernels, team, &input, &linear, 1, &r->scratch[team->index]);
+    slm_linear_run(r->kernels, team, &input, &linears, NULL, &r->scratch[team->index]);
     slm_team_barrier(team);
     slm_team_range(team, input.n_tokens * w.rows, &begin, &end);
     if (!slm_head_finish(r->kernels, &r->head, r->logits + begin, end - begin)) r->finite = false;

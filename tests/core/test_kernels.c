@@ -133,8 +133,8 @@ static void test_screened(const slm_kernels *tier, int64_t rows, int64_t k, int6
     for (int64_t i = 0; i < n_tokens * k; i++) x[i] = largest ? (i / k % 2 ? -1.0f : 1.0f) : random_float();
     slm_codes in = quantized(&slm_kernels_scalar, 0, n_tokens, k, group);
     int64_t ldy = w.n_panels * 16;
-    slm_kernels_scalar.gemv(&w, 0, w.n_panels, &in, 0, n_tokens, y[0], ldy);
-    tier->gemv(&screened, 0, w.n_panels, &in, 0, n_tokens, y[1], ldy);
+    slm_kernels_scalar.gemv(&w, 0, w.n_panels, &in, 0, n_tokens, NULL, y[0], ldy);
+    tier->gemv(&screened, 0, w.n_panels, &in, 0, n_tokens, NULL, y[1], ldy);
     for (int64_t p = 0; p < w.n_panels; p++) {
         slm_strip strip;
         tier->unpack(&screened, p, group, strip_codes, d, m, &strip);
@@ -161,11 +161,11 @@ static void test_int8(const slm_kernels *tier, slm_type type, int64_t rows, int6
     slm_codes in = quantized(&slm_kernels_scalar, 0, n_tokens, k, group);
     int64_t ldy = w.n_panels * 16;
     for (int64_t t = 0; t < n_tokens; t++) {
-        slm_kernels_scalar.gemv(&w, 0, w.n_panels, &in, t, 1, y[0] + t * ldy, 0);
+        slm_kernels_scalar.gemv(&w, 0, w.n_panels, &in, t, 1, NULL, y[0] + t * ldy, 0);
     }
     int64_t whole = n_tokens > 2 ? n_tokens - 1 : n_tokens; /* tokens from the first on and from another one */
-    tier->gemv(&w, 0, w.n_panels, &in, 0, whole, y[1], ldy);
-    if (whole < n_tokens) tier->gemv(&w, 0, w.n_panels, &in, whole, 1, y[1] + whole * ldy, ldy);
+    tier->gemv(&w, 0, w.n_panels, &in, 0, whole, NULL, y[1], ldy);
+    if (whole < n_tokens) tier->gemv(&w, 0, w.n_panels, &in, whole, 1, NULL, y[1] + whole * ldy, ldy);
     for (int64_t p = 0; p < w.n_panels; p++) {
         slm_strip strip;
         tier->unpack(&w, p, group, strip_codes, d, m, &strip);

@@ -60,8 +60,8 @@ SLM_INLINE __m256 finish(int bits, const sums *sum, __m256i offset) {
 #include "kernels/avx2/int8.inc"
 
 void slm_gemv_int8_avx2(const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token, int64_t n_tokens,
-                        float *y, int64_t ldy) {
-    gemv_types(w, first, last, x, token, n_tokens, y, ldy);
+                        const uint8_t *then, float *y, int64_t ldy) {
+    gemv_types(w, first, last, x, token, n_tokens, then, y, ldy);
 }
 
 void slm_gemm_int8_avx2(const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y, int64_t ldy) {

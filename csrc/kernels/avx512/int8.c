@@ -93,19 +93,19 @@ SLM_INLINE void add_group(int T, const source *w, int group, int h, int64_t g, c
     for (int t = 0; t < T; t++) acc[t] = _mm512_fmadd_ps(m, _mm512_set1_ps(x->scaled_sums[at + t * n_groups]), acc[t]);
 }
 
-/* So many bytes that come AHEAD of a place in a stream. */
 SLM_INLINE void prefetch(const uint8_t *from, int bytes) {
-    for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)from + AHEAD + i, _MM_HINT_T0);
+    for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)from + i, _MM_HINT_T0);
 }
 
-/* streams: prefetch while the weights come from memory. */
-SLM_INLINE void tile(int T, const source *w, int group, const slm_codes *x, int64_t token, bool streams, float *y, int64_t ldy) {
+/* ahead: of weights that come from memory, what is to be asked for while a panel is read; or NULL. */
+SLM_INLINE void tile(int T, const source *w, int group, const slm_codes *x, int64_t token, const uint8_t *ahead, float *y,
+                     int64_t ldy) {
     int step = slm_panel_step(w->coding, w->screened);
     __m512 acc[MOST_TOKENS];
     for (int t = 0; t < T; t++) acc[t] = _mm512_setzero_ps();
     for (int64_t g = 0; g < x->k / group; g += SLM_GROUP / group) {
-        if (streams) prefetch(w->codes + g * group / SLM_GROUP * step, step);
-        if (streams && w->screened) prefetch(w->low + g * group / SLM_GROUP * 256, 256);
+        if (ahead) prefetch(ahead + g * group / SLM_GROUP * step, step);
+        if (ahead && w->screened) prefetch(w->low + AHEAD + g * group / SLM_GROUP * 256, 256);
         add_group(T, w, group, 0, g, x, token, acc);
         if (group == 16) add_group(T, w, group, 1, g + 1, x, token, acc);
     }
@@ -116,9 +116,9 @@ SLM_INLINE void tile(int T, const source *w, int group, const slm_codes *x, int6
 
 /* group: of x. */
 SLM_INLINE void gemv(slm_coding c, int group, bool screened, const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x,
-                     int64_t token, int64_t n_tokens, float *y, int64_t ldy) {
+                     int64_t token, int64_t n_tokens, const uint8_t *then, float *y, int64_t ldy) {
     for (int64_t p = first; p < last; p++, y += 16) {
-        const uint8_t *panel = slm_matrix_panel(w, p);
+        const uint8_t *panel = slm_matrix_panel(w, p), *ahead = slm_panels_ahead(w, p, last, AHEAD, then);
         source from = {.screened = screened,
                        .coding = c,
                        .offset = c.offset,
@@ -129,9 +129,9 @@ SLM_INLINE void gemv(slm_coding c, int group, bool screened, const slm_matrix *w
                        .scales = panel + w->scales_at,
                        .mins = panel + w->mins_at};
         int64_t i = 0;
-        for (; i + 4 <= n_tokens; i += 4) tile(4, &from, group, x, token + i, i == 0, y + i * ldy, ldy);
-        for (; i + 2 <= n_tokens; i += 2) tile(2, &from, group, x, token + i, i == 0, y + i * ldy, ldy);
-        if (i < n_tokens) tile(1, &from, group, x, token + i, i == 0, y + i * ldy, ldy);
+        for (; i + 4 <= n_tokens; i += 4) tile(4, &from, group, x, token + i, i ? NULL : ahead, y + i * ldy, ldy);
+        for (; i + 2 <= n_tokens; i += 2) tile(2, &from, group, x, token + i, i ? NULL : ahead, y + i * ldy, ldy);
+        if (i < n_tokens) tile(1, &from, group, x, token + i, i ? NULL : ahead, y + i * ldy, ldy);
     }
 }
 
@@ -139,17 +139,17 @@ SLM_INLINE void gemv(slm_coding c, int group, bool screened, const slm_matrix *w
 #define CASE(TYPE, NAME, BLOCK, BYTES, ...)                                                                                      \
     case SLM_TYPE_##TYPE: {                                                                                                      \
         const slm_coding c = {__VA_ARGS__};                                                                                      \
-        if (x->group == 16) gemv(c, 16, false, w, first, last, x, token, n_tokens, y, ldy);                                      \
-        if (x->group == 32 && c.group == 32) gemv(c, 32, false, w, first, last, x, token, n_tokens, y, ldy);                     \
+        if (x->group == 16) gemv(c, 16, false, w, first, last, x, token, n_tokens, then, y, ldy);                                \
+        if (x->group == 32 && c.group == 32) gemv(c, 32, false, w, first, last, x, token, n_tokens, then, y, ldy);               \
         break;                                                                                                                   \
     }
 
 void slm_gemv_int8_avx512(const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token, int64_t n_tokens,
-                          float *y, int64_t ldy) {
+                          const uint8_t *then, float *y, int64_t ldy) {
     if (w->screened) {
         const slm_coding c = {.bits = 8, .group = SLM_GROUP, .offset = 128};
-        if (x->group == 16) gemv(c, 16, true, w, first, last, x, token, n_tokens, y, ldy);
-        if (x->group == 32) gemv(c, 32, true, w, first, last, x, token, n_tokens, y, ldy);
+        if (x->group == 16) gemv(c, 16, true, w, first, last, x, token, n_tokens, then, y, ldy);
+        if (x->group == 32) gemv(c, 32, true, w, first, last, x, token, n_tokens, then, y, ldy);
         return;
     }
     switch (w->type) {
@@ -169,9 +169,9 @@ SLM_INLINE void gemm(bool mins, int group, const slm_strip *w, const slm_codes *
                    .d = (const uint8_t *)w->d,
                    .m = (const uint8_t *)w->m};
     int64_t t = first;
-    for (; t + 12 <= last; t += 12) tile(12, &from, group, x, t, false, y + (t - first) * ldy, ldy);
-    for (; t + 4 <= last; t += 4) tile(4, &from, group, x, t, false, y + (t - first) * ldy, ldy);
-    for (; t < last; t++) tile(1, &from, group, x, t, false, y + (t - first) * ldy, ldy);
+    for (; t + 12 <= last; t += 12) tile(12, &from, group, x, t, NULL, y + (t - first) * ldy, ldy);
+    for (; t + 4 <= last; t += 4) tile(4, &from, group, x, t, NULL, y + (t - first) * ldy, ldy);
+    for (; t < last; t++) tile(1, &from, group, x, t, NULL, y + (t - first) * ldy, ldy);
 }
 
 void slm_gemm_int8_avx512(const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y, int64_t ldy) {

@@ -166,7 +166,8 @@ SLM_INLINE void gemv(slm_coding c, int group, bool screened, const slm_matrix *w
     }
 
 void slm_gemv_int8_neon(const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token, int64_t n_tokens,
-                        float *y, int64_t ldy) {
+                        const uint8_t *then, float *y, int64_t ldy) {
+    (void)then;
     if (w->screened) {
         const slm_coding c = {.bits = 8, .group = SLM_GROUP, .offset = 128};
         if (x->group == 16) gemv(c, 16, true, w, first, last, x, token, n_tokens, y, ldy);
@@ -267,8 +268,8 @@ SLM_INLINE void gemm_i8mm(bool mins, int group, const slm_strip *w, const slm_co
 
 /* usmmla gives nothing to one token. */
 void slm_gemv_int8_neon_i8mm(const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token,
-                             int64_t n_tokens, float *y, int64_t ldy) {
-    slm_gemv_int8_neon(w, first, last, x, token, n_tokens, y, ldy);
+                             int64_t n_tokens, const uint8_t *then, float *y, int64_t ldy) {
+    slm_gemv_int8_neon(w, first, last, x, token, n_tokens, then, y, ldy);
 }
 
 void slm_gemm_int8_neon_i8mm(const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y, int64_t ldy) {

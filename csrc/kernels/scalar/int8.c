@@ -68,7 +68,8 @@ static void add_group(const uint8_t rows[ROWS][SLM_GROUP], int offset, const flo
 }
 
 void slm_gemv_int8_scalar(const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token, int64_t n_tokens,
-                          float *y, int64_t ldy) {
+                          const uint8_t *then, float *y, int64_t ldy) {
+    (void)then;
     const slm_coding *c = &w->coding;
     for (int64_t p = first; p < last; p++, y += ROWS) {
         const uint8_t *panel = slm_matrix_panel(w, p);
