@@ -79,6 +79,7 @@ SLM_INLINE void add_group(int T, const source *w, int group, int h, int64_t g, c
     const int8_t *codes = x->codes + token * x->k + g * group;
     __m512i dot[MOST_TOKENS];
     for (int t = 0; t < T; t++) dot[t] = _mm512_set1_epi32(-w->offset * x->sums[at + t * n_groups]);
+#pragma GCC unroll 8 /* GCC would keep the loop, and copy the sums around in it */
     for (int s = 0; s < group / 4; s++) {
         __m512i step = source_codes(w, group, g, w->strip ? s : h * group / 4 + s);
         for (int t = 0; t < T; t++) dot[t] = _mm512_dpbusd_epi32(dot[t], step, broadcast4(codes + t * x->k + 4 * s));
@@ -164,7 +165,7 @@ SLM_INLINE void gemm(bool mins, int group, const slm_strip *w, const slm_codes *
                      int64_t ldy) {
     source from = {.strip = true,
                    .coding = {.mins = mins},
-                   .offset = w->offset,
+                   .offset = mins ? 0 : w->offset, /* no type has both */
                    .codes = w->codes,
                    .d = (const uint8_t *)w->d,
                    .m = (const uint8_t *)w->m};
