@@ -55,7 +55,7 @@ def main() -> None:
     lines = [
         f"# Batches, {path.name}, {here['date']}",
         "",
-        f"{here['cpu']}, {threads} threads, slm {slm.__version__}: {PROMPT_TOKENS} tokens in and {TOKENS} out a prompt, "
+        f"{here['cpu']}, {threads} threads, commit {here['commit']}: {PROMPT_TOKENS} tokens in and {TOKENS} out a prompt, "
         f"{args.rounds} rounds.",
         "",
         "| prompts | tok/s of all, best (median) | times one prompt, medians |",

@@ -91,7 +91,7 @@ def main() -> None:
     lines = [
         f"# Constraints, {path.name}, {here['date']}",
         "",
-        f"{here['cpu']}, {threads} threads, slm {slm.__version__}. {n_all} generations under {len(SCHEMAS)} schemas, "
+        f"{here['cpu']}, {threads} threads, commit {here['commit']}. {n_all} generations under {len(SCHEMAS)} schemas, "
         f"{args.count} of each as one batch at temperature 0.8: all that ended by themselves valid by jsonschema, {n_length} "
         f"ended by length ({args.max_tokens} tokens). The trie of the vocabulary, once for a tokenizer: {trie:.0f} ms.",
         "",

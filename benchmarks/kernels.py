@@ -9,7 +9,6 @@ Builds kernels.c over the core (needs a C compiler), runs it and writes the tabl
 import argparse
 import json
 import os
-import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -23,7 +22,9 @@ HERE = Path(__file__).parent
 MEGABYTES = 128  # of a matrix that no L3 of ours holds
 PASSES = 3  # over all types; the best figure counts, for a neighbour on the same core may slow a whole pass
 NOTES = """\
-One thread, pinned. A row is a type of tensors in files, in the form that it is packed into. Cycles are counted against a chain of
+One thread, pinned; commit {commit}.
+
+A row is a type of tensors in files, in the form that it is packed into. Cycles are counted against a chain of
 dependent additions in the same run ({ghz:.2f} GHz). The best of {passes} passes, each a median of nine.
 
 - GEMV, L2 and memory: packed bytes per cycle, of a matrix of 512 KB again and again, and of one of {megabytes} MB. The share is
@@ -101,11 +102,10 @@ def main() -> None:
     figures = {tier: measure(program, args.seconds, tier, args.run_under) for tier in tiers}
     whole = figures[tiers[0]]["-"]
     head = f"# Kernels, {described['cpu']}, {described['date']}\n\n"
-    facts = {"ghz": whole["GHz"], "read": whole["read GB/s"], "columns": int(whole["columns"])}
+    facts = {"commit": described["commit"], "ghz": whole["GHz"], "read": whole["read GB/s"], "columns": int(whole["columns"])}
     text = head + NOTES.format(**facts, megabytes=MEGABYTES, passes=PASSES) + "\n"
     text += "\n".join(table(tier, figures[tier]) for tier in tiers)
-    cpu = re.sub(r"[^a-z0-9]+", "-", str(described["cpu"]).lower()).strip("-")
-    target = args.out / f"{str(described['date'])[:10]}-kernels-{cpu}"
+    target = args.out / f"{str(described['date'])[:10]}-kernels-{machine.slug(str(described['cpu']))}"
     args.out.mkdir(parents=True, exist_ok=True)
     result = {"machine": described, "tiers": figures}
     target.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

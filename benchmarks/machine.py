@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -25,9 +26,25 @@ def cpu_model() -> str:
     return f"{name}, family {fields['cpu family']} model {fields['model']}" if "cpu family" in fields else name
 
 
+def slug(name: str) -> str:
+    """For a file's name."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def commit() -> str:
+    """That the core and the package were built from, by the checkout of these scripts; with a plus if they differ from it."""
+    git = ["git", "-C", str(Path(__file__).parent.parent)]
+    try:
+        found = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, check=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found + "+" * subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "csrc", "slm"]).returncode
+
+
 def describe() -> dict[str, object]:
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": commit(),
         "cpu": cpu_model(),
         "cpus": os.cpu_count(),
         "system": platform.platform(),

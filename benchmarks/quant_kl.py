@@ -18,6 +18,7 @@ from pathlib import Path
 import gguf
 import llama_cpp
 import numpy as np
+from accuracy import divergence, log_softmax
 from machine import cpu_model
 
 import slm
@@ -52,11 +53,6 @@ def quantize(source: Path, target: Path, name: str) -> None:
         raise SystemExit(f"llama.cpp cannot quantize {source} to {name}")
 
 
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-
-
 def by_slm(path: Path, texts: list[list[int]]) -> tuple[np.ndarray, int]:
     """Log-probabilities [positions, vocab_size] and the bytes of the packed weights."""
     with slm.load(path) as model:
@@ -73,10 +69,6 @@ def by_llama_cpp(path: Path, texts: list[list[int]]) -> np.ndarray:
         logits.append(np.array(model.scores[: len(ids)], np.float32))
     model.close()
     return log_softmax(np.concatenate(logits))
-
-
-def divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    return (np.exp(p) * (p - q)).sum(axis=1)
 
 
 def measure(name: str, source: Path, original: np.ndarray, texts: list[list[int]], folder: Path) -> str:
@@ -107,7 +99,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "results")
     parser.add_argument("types", nargs="*", metavar="TYPE", default=TYPES)
     args = parser.parse_args()
-    model = Path(hub.resolve(args.model))
+    model = hub.resolve(args.model).path
     texts = [entry["prompt_ids"] + entry["greedy_ids"] for entry in json.loads(PROMPTS.read_text(encoding="utf-8"))]
     n = sum(map(len, texts))
     report = HEADER.format(model=model.name, version=llama_cpp.__version__, cpu=cpu_model(), n=n, n_texts=len(texts))

@@ -70,7 +70,8 @@ def markdown(result: dict[str, Any]) -> str:
         f"# {result['model']}, {result['threads']} threads, {machine['date']}",
         "",
         f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['system']}, Python {machine['python']}. "
-        f"slm runs its {machine['slm']['isa']} kernels. A token reads {result['weight_bytes'] / 1e6:.1f} MB of the file.",
+        f"slm at commit {machine['commit']} runs its {machine['slm']['isa']} kernels. "
+        f"A token reads {result['weight_bytes'] / 1e6:.1f} MB of the file.",
         "",
         f"Best (median) of {min(engine['runs'] for engine in result['engines'].values())} or more interleaved runs of "
         f"{result['repeats']} repeats each. {state(result)} "

@@ -5,7 +5,6 @@ import argparse
 import importlib.util
 import json
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 import convert
 import machine
 import report
-from engines import VARIANTS
+from engines import VARIANTS, Variant
 
 import slm
 from slm import hub
@@ -107,11 +106,10 @@ def summarize(runs: list[Run], wanted: int, n_bytes: int) -> dict[str, dict[str,
     return engines
 
 
-def choose(names: list[str], path: Path, cache: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """What of these engines can run, with the path it loads, and why the others cannot."""
+def choose(variants: dict[str, Variant], path: Path, cache: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Which of these engines can run, with the path it loads, and why the others cannot."""
     paths, left_out = {}, {}
-    for name in names:
-        variant = VARIANTS[name]
+    for name, variant in variants.items():
         file = convert.folder_of(cache, path, variant.form) if variant.form else path
         if importlib.util.find_spec(variant.package) is None:
             left_out[name] = f"the package {variant.package} is not installed"
@@ -140,7 +138,7 @@ def main() -> None:
     described = machine.describe()
     model = Path(hub.resolve(args.model).path)
     probe = child("machine.py", str(args.threads), args.run_under)
-    paths, left_out = choose(args.only or list(VARIANTS), model, args.cache)
+    paths, left_out = choose({name: VARIANTS[name] for name in args.only or VARIANTS}, model, args.cache)
     for name, reason in left_out.items():
         print(f"{name}: left out, {reason}", file=sys.stderr)
     tokenizer = slm.load_tokenizer(model)
@@ -172,8 +170,9 @@ def main() -> None:
         "runs": [run._asdict() for run in runs],
     }
     table = report.markdown(result)
-    cpu = re.sub(r"[^a-z0-9]+", "-", result["machine"]["cpu"].lower()).strip("-")
-    target = args.out / f"{result['machine']['date'][:10]}-{model.stem}-{result['threads']}-threads-{cpu}"
+    only_deep = "" if 0 in args.depths else f"-depth-{'-'.join(map(str, args.depths))}"
+    cpu = machine.slug(result["machine"]["cpu"])
+    target = args.out / f"{result['machine']['date'][:10]}-{model.stem}{only_deep}-{result['threads']}-threads-{cpu}"
     args.out.mkdir(parents=True, exist_ok=True)
     Path(f"{target}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     Path(f"{target}.md").write_text(table, encoding="utf-8")

@@ -66,7 +66,7 @@ def main() -> None:
     args = parser.parse_args()
     path, here = Path(hub.resolve(args.model).path), machine.describe()
     threads = child("machine.py", str(args.threads), args.run_under)["threads"]
-    paths, left_out = choose(args.only or list(ENGINES), path, args.cache)
+    paths, left_out = choose({name: VARIANTS[name] for name in args.only or ENGINES}, path, args.cache)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in paths}
     for _ in range(args.rounds):
         for name, found in runs.items():
@@ -76,7 +76,8 @@ def main() -> None:
     lines = [
         f"# Scoring multiple-choice questions, {path.name}, {here['date']}",
         "",
-        f"{here['cpu']}, {threads} threads, {args.rounds} rounds: {SHARED} tokens that all share, {OWN} of each question, "
+        f"{here['cpu']}, {threads} threads, commit {here['commit']}, {args.rounds} rounds: "
+        f"{SHARED} tokens that all share, {OWN} of each question, "
         f"{CHOICES} choices of 1 to {LONGEST} tokens; {args.items} questions by slm, {args.peer_items} by a peer.",
         "",
         "| engine | questions/s, best (median) | slm's median over its own | mean difference from slm's scores, nat |",

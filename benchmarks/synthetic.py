@@ -239,7 +239,8 @@ def main() -> None:
             results[f"{name}, {kind}"] = run(path)
     here = machine.describe()
     text = (
-        f"{here['date']}, {here['cpu']}, context {CONTEXT}, {PROMPT_TOKENS} tokens in and {NEW_TOKENS} out\n\n{table(results)}\n"
+        f"{here['date']}, {here['cpu']}, commit {here['commit']}, "
+        f"context {CONTEXT}, {PROMPT_TOKENS} tokens in and {NEW_TOKENS} out\n\n{table(results)}\n"
     )
     print(text)
     if args.out:

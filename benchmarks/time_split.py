@@ -109,7 +109,8 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         f"# A token's time, {result['model']}, {result['machine']['date']}",
         "",
-        f"{result['machine']['cpu']}, {result['threads']} threads, {TOKENS} tokens after a prompt of 1 or of the depth, greedy, "
+        f"{result['machine']['cpu']}, {result['threads']} threads, commit {result['machine']['commit']}: "
+        f"{TOKENS} tokens after a prompt of 1 or of the depth, greedy, "
         f"screening {'off' if result['screening'] == '0' else 'on'}; medians of {result['repeats']} runs. Microseconds a token "
         "of the calling thread, in parts that exclude each other: its waiting for others is in the barriers. Below the sum: "
         "a token as the product without clocks times it, and by how much the call of Model.generate exceeds the token loop in C.",

@@ -9,6 +9,8 @@ class Engine:
         from an empty cache: feed the prompt, then pick the most likely token n_tokens times, end tokens included
     def score(self, questions: list[Question]) -> list[list[float]]
         only of the engines that scoring.py compares: ln of the probability of each choice behind its question's context
+    def logits(self, ids: list[int]) -> np.ndarray
+        only of the engines that accuracy.py compares: [tokens, vocabulary], float32, from an empty cache
 """
 
 from dataclasses import dataclass, field

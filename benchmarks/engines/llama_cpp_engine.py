@@ -57,6 +57,19 @@ class Engine:
         logits = lib.llama_get_logits_ith(self.context, -1)
         return int(np.ctypeslib.as_array(logits, (self.vocab_size,)).argmax())
 
+    def decode(self, fed: list[tuple[int, int, int]]) -> np.ndarray:
+        """Logits behind each of these tokens, given as (sequence, position, token), until the next call."""
+        batch = lib.llama_batch_init(len(fed), 0, 1)
+        batch.n_tokens = len(fed)
+        for row, (sequence, position, token) in enumerate(fed):
+            batch.token[row], batch.pos[row], batch.logits[row] = token, position, 1
+            batch.n_seq_id[row], batch.seq_id[row][0] = 1, sequence
+        status = lib.llama_decode(self.context, batch)
+        lib.llama_batch_free(batch)
+        if status != 0:
+            raise RuntimeError(f"llama_decode: status {status}")
+        return np.ctypeslib.as_array(lib.llama_get_logits(self.context), (len(fed), self.vocab_size))
+
     def run(self, prompt: list[int], n_tokens: int) -> Timing:
         lib.llama_memory_clear(lib.llama_get_memory(self.context), True)
         start = time.perf_counter()
@@ -85,19 +98,14 @@ class Engine:
     def score_choices(self, at: int, choices: list[list[int]]) -> list[float]:
         """The last context token and the tokens of each choice, of which the last one is not fed."""
         fed = [(sequence, i, token) for sequence, choice in enumerate(choices) for i, token in enumerate(choice[:-1])]
-        batch = lib.llama_batch_init(len(fed), 0, 1)
-        batch.n_tokens = len(fed)
-        for row, (sequence, i, token) in enumerate(fed):
-            batch.token[row], batch.pos[row], batch.logits[row] = token, at + i, 1
-            batch.n_seq_id[row], batch.seq_id[row][0] = 1, sequence
-        status = lib.llama_decode(self.context, batch)
-        lib.llama_batch_free(batch)
-        if status != 0:
-            raise RuntimeError(f"llama_decode: status {status}")
-        logits = np.ctypeslib.as_array(lib.llama_get_logits(self.context), (len(fed), self.vocab_size))
+        logits = self.decode([(sequence, at + i, token) for sequence, i, token in fed])
         largest = logits.max(axis=1, keepdims=True)
         total = largest[:, 0] + np.log(np.exp(logits - largest).sum(axis=1))
         scores = [0.0] * len(choices)
         for row, (sequence, i, _) in enumerate(fed):
             scores[sequence] += float(logits[row, choices[sequence][i + 1]] - total[row])
         return scores
+
+    def logits(self, ids: list[int]) -> np.ndarray:
+        lib.llama_memory_clear(lib.llama_get_memory(self.context), True)
+        return self.decode([(0, position, token) for position, token in enumerate(ids)])

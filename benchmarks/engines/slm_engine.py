@@ -4,13 +4,15 @@
 import time
 from typing import Any
 
+import numpy as np
+
 import slm
 from engines import Question, Timing
 
 
 class Engine:
-    def __init__(self, path: str, threads: int, context: int) -> None:
-        self.model = slm.load(path, threads=threads, context=context)
+    def __init__(self, path: str, threads: int, context: int, **options: Any) -> None:
+        self.model = slm.load(path, threads=threads, context=context, **options)
         stats = self.model._core.stats()
         self.version = f"slm {slm.__version__}"
         self.settings: dict[str, Any] = {
@@ -29,3 +31,6 @@ class Engine:
     def score(self, questions: list[Question]) -> list[list[float]]:
         scores = iter(self.model.score((question.context, choice) for question in questions for choice in question.choices))
         return [[next(scores).logprob for _ in question.choices] for question in questions]
+
+    def logits(self, ids: list[int]) -> np.ndarray:
+        return self.model.forward(ids, logits="all").logits

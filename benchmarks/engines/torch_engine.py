@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PyTorch through transformers, weights in bf16: a forward call and an argmax a token, without generate's own work."""
+"""PyTorch through transformers, weights in bf16 or float32: a forward call and an argmax a token, without generate."""
 
 import copy
 import time
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 
@@ -12,9 +13,9 @@ from engines import Question, Timing, common
 
 
 class Engine:
-    def __init__(self, path: str, threads: int, context: int) -> None:
+    def __init__(self, path: str, threads: int, context: int, dtype: str = "bfloat16") -> None:
         torch.set_num_threads(threads)
-        self.model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16).eval()
+        self.model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval()
         self.version = f"torch {torch.__version__}, transformers {transformers.__version__}"
         self.settings: dict[str, Any] = {"threads": threads, "attention": self.model.config._attn_implementation}
 
@@ -50,3 +51,7 @@ class Engine:
             logprobs = logits.float().log_softmax(-1).gather(-1, rows[:, 1:, None])[..., 0]
             found.append([float(logprobs[i, : len(choice)].sum()) for i, choice in enumerate(question.choices)])
         return found
+
+    @torch.inference_mode()
+    def logits(self, ids: list[int]) -> np.ndarray:
+        return self.model(input_ids=torch.tensor([ids])).logits[0].float().numpy()

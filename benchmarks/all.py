@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole evidence in order: every measurement by its own script, tables to results/, and the chart of the README.
+
+    python benchmarks/all.py --model smollm2-135m [--model FILE ...] [STEP ...]
+
+Needs the peers, and convert.py's conversions of each model. Says what each command took; one that fails is named at the end.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import convert
+import machine
+
+import slm
+from slm import hub
+
+HERE = Path(__file__).parent
+Command = list[str | Path]
+SYNTHETIC = convert.DEFAULT_CACHE / "synthetic"
+
+
+def run(model: Path, engines: Iterable[str], *options: str) -> Command:
+    return ["run.py", "--model", model, *(f"--only={name}" for name in engines), "--repeats", "1", *options]
+
+
+def each(script: str, *options: str) -> Callable[[list[Path]], list[Command]]:
+    return lambda models: [[script, "--model", model, *options] for model in models]
+
+
+def whole(models: list[Path]) -> list[Command]:
+    engines = ("slm", "slm, screening", "llama.cpp", "OpenVINO GenAI, int8", "CTranslate2, int8")
+    return [run(model, engines, "--depths", "0", "512", "2048") for model in models]
+
+
+def one_thread(models: list[Path]) -> list[Command]:
+    return [run(model, ("slm", "llama.cpp", "OpenVINO GenAI, int8"), "--threads", "1", "--rounds", "2") for model in models]
+
+
+def deep(models: list[Path]) -> list[Command]:
+    return [run(model, ("slm", "llama.cpp"), "--depths", "8000", "--rounds", "2") for model in models]
+
+
+def synthetic(_: list[Path]) -> Iterator[Command]:
+    """The second script measures what the first one has made."""
+    SYNTHETIC.mkdir(parents=True, exist_ok=True)
+    here = machine.describe()
+    memory = HERE / "results" / f"{str(here['date'])[:10]}-memory-{machine.slug(str(here['cpu']))}.md"
+    yield ["synthetic.py", "--type", "Q4_0", "--type", "Q4_K", "--folder", SYNTHETIC, "--out", memory]
+    for file in sorted(SYNTHETIC.glob("*.gguf")):
+        yield run(file, ("slm", "llama.cpp"), "--depths", "0", "512", "--rounds", "2")
+
+
+def chart(models: list[Path]) -> list[Command]:
+    """Of the newest result of each model; dates are what names begin with."""
+    threads = slm.cpu_info()["threads"]
+    results = [max((HERE / "results").glob(f"*-{model.stem}-{threads}-threads-*.json")) for model in models]
+    return [["chart.py", *results, "--out", HERE / "results" / "chart.svg"]]
+
+
+STEPS: dict[str, Callable[[list[Path]], Iterable[Command]]] = {
+    "whole": whole,
+    "deep": deep,
+    "one-thread": one_thread,
+    "synthetic": synthetic,
+    "accuracy": each("accuracy.py"),
+    "time-split": each("time_split.py"),
+    "batch": lambda models: [["batch.py", "--model", models[0]]],
+    "kernels": lambda _: [["kernels.py", *(f"--tier={tier}" for tier in slm.cpu_info()["supported"] if tier != "scalar")]],
+    "scoring": lambda models: [["scoring.py", "--model", models[0]]],
+    "constraints": lambda models: [["constraints.py", "--model", models[0]]],
+    "chart": chart,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", action="append", help="a GGUF file or a name; may come several times")
+    parser.add_argument("steps", nargs="*", metavar="STEP", help=f"of {', '.join(STEPS)} (default: all)")
+    args = parser.parse_args()
+    if unknown := set(args.steps) - set(STEPS):
+        parser.error(f"no such step: {', '.join(sorted(unknown))}")
+    models = [Path(hub.resolve(name).path) for name in args.model or ["smollm2-135m"]]
+    failed = []
+    for step in args.steps or STEPS:
+        for script, *options in STEPS[step](models):
+            line = " ".join(map(str, [script, *options]))
+            print(f"== {step}: {line}", file=sys.stderr)
+            start = time.monotonic()
+            if subprocess.run([sys.executable, HERE / script, *options]).returncode:
+                failed.append(line)
+            print(f"== {time.monotonic() - start:.0f} s", file=sys.stderr)
+    sys.exit("failed:\n" + "\n".join(failed) if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
