@@ -242,6 +242,9 @@ def test_a_row_that_overflows_is_seen_wherever_it_is(smollm2, ids):
     last = f"layer.{smollm2.num_hidden_layers - 1}"
     with pytest.raises(slm.NumericsError, match="position 0"):
         smollm2.forward(ids, logits="last", edit={f"{last}.attn_out": add, f"{last}.mlp_out": add})
+    # Nor do rows that are captured hold what is no number.
+    with pytest.raises(slm.NumericsError, match="position 0"):
+        smollm2.forward(ids, logits="last", capture=f"{last}.out", edit={f"{last}.attn_out": add, f"{last}.mlp_out": add})
 
 
 def test_an_exception_keeps_what_came(smollm2):
@@ -350,6 +353,7 @@ TAPS = [
     ((("embed", 1, len),), ValueError, "layer.1"),
     ((("attn_weights", 1, len),), slm.UnsupportedError, "layer.1.attn_weights"),
     ((("out", 2**70, len),), OverflowError, "too big"),
+    ((("out", np.int64(1), len),), TypeError, "must be int, not numpy.int64"),
     ((("out", 1, None),), TypeError, "layer.1.out: expected an array or a function, found <class 'NoneType'>"),
 ]
 

@@ -426,10 +426,14 @@ def test_an_embedding_of_full_rank(qwen, tmp_path):
     assert relative_error(rows[0] - rows[1], (b @ a[:, ids]).T) < 1e-3
 
 
-def test_gguf_adapters_of_families_that_share_an_architecture(tmp_path):
-    case = FAMILIES["mistral_window"]
-    width, hidden = case.config["intermediate_size"], case.config["hidden_size"]
-    keys = adapter_keys(CASES["llama"])
+@pytest.mark.parametrize(
+    ("family", "architecture"), [("mistral_window", "llama"), ("ministral", "llama"), ("gemma3_vision", "gemma3")]
+)
+def test_gguf_adapters_of_families_that_share_an_architecture(tmp_path, family, architecture):
+    case = FAMILIES[family]
+    sizes = case.config.get("text_config", case.config)
+    width, hidden = sizes["intermediate_size"], sizes["hidden_size"]
+    keys = adapter_keys(CASES["llama"]) | {"general.architecture": ("string", architecture)}
     arrays = {"lora_a": np.ones((2, width), np.float32), "lora_b": np.ones((hidden, 2), np.float32)}
     named = {f"blk.0.ffn_down.weight.{name}": array for name, array in arrays.items()}
     with slm.load(write_folder(tmp_path / "model", case.config, case.arrays, ["F32"] * len(case.arrays))) as model:

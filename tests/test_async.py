@@ -229,6 +229,27 @@ def test_a_processor_that_raises_keeps_the_output(smollm2):
     assert all(output.tokens for output in caught.value.output)
 
 
+def test_the_end_of_an_iterator_in_a_function_is_no_end_of_the_call(smollm2):
+    """asyncio would wait for ever for a thread that ends with StopIteration, and a stream would take it for its own end."""
+
+    def spent(tokens, logits):
+        next(iter(()))
+
+    async def streamed():
+        return [chunk async for chunk in smollm2.astream("Once", processors=spent)]
+
+    async def answered():
+        return await smollm2.agenerate("Once", processors=spent)
+
+    calls = [lambda: smollm2.generate("Once", processors=spent), lambda: smollm2.generate(["Once", "One"], processors=spent)]
+    calls += [lambda: list(smollm2.stream("Once", processors=spent))]
+    calls += [lambda run=run: asyncio.run(asyncio.wait_for(run(), 30)) for run in (answered, streamed)]
+    for call in calls:
+        with pytest.raises(RuntimeError, match="raised StopIteration") as raised:
+            call()
+        assert isinstance(raised.value.__cause__, StopIteration)
+
+
 def test_what_a_stream_gave_stays_as_it_was(smollm2, story):
     with smollm2.stream("Once", max_tokens=30, ignore_eos=True, logprobs=1) as stream:
         next(stream)

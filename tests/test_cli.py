@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import gguf_writer
 import numpy as np
@@ -20,7 +21,7 @@ from hub_server import Hub, serving
 from test_adapters import PREFIX, write_peft
 
 import slm
-from slm.cli import GENERATE_OPTIONS
+from slm.cli import GENERATE_OPTIONS, Talk, build_parser
 
 QUESTION = "What is the capital of France?"
 
@@ -210,9 +211,10 @@ def test_run_hands_on_what_the_template_reads(smollm2_path, tmp_path):
     tools = tmp_path / "tools.json"
     tools.write_text('[{"type": "function", "function": {"name": "add"}}]')
     same = cli("run", "-m", smollm2_path, "--max-tokens", 8, QUESTION)
-    done = cli(*("run", "-m", smollm2_path, "--tools", tools, "--chat-template-kwargs", '{"a": 1}', "--max-tokens", 8, QUESTION))
-    assert (done.returncode, done.stdout, done.stderr) == (0, same.stdout, "")  # SmolLM2's template reads neither
+    done = cli("run", "-m", smollm2_path, "--chat-template-kwargs", '{"a": 1}', "--max-tokens", 8, QUESTION)
+    assert (done.returncode, done.stdout, done.stderr) == (0, same.stdout, "")  # SmolLM2's template does not read it
     for options, part in (
+        (("--tools", tools), "tools: the chat template has no place for them"),
         (("--tools", tmp_path / "none"), "No such file"),
         (("--chat-template-kwargs", "{"), "--chat-template-kwargs is not JSON"),
         (("--chat-template-kwargs", "[]"), "--chat-template-kwargs must be a JSON object"),
@@ -423,6 +425,60 @@ def test_commands_of_a_conversation(smollm2, smollm2_path, tmp_path):
     assert "'/walk' is no command; the commands are /undo, /reset, /save FILE" in shown
 
 
+def test_a_failed_answer_leaves_the_conversation_as_it_was(smollm2, monkeypatch):
+    talk = Talk(smollm2, build_parser().parse_args(["chat", "--max-tokens", "6"]))
+    talk.say("My name is Ada.")
+    before, messages, tokens = talk.session, talk.session.messages, talk.session.tokens
+    reader, writer = os.pipe()
+    os.close(reader)
+    stdout = os.fdopen(writer, "w")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stdout)
+        with pytest.raises(BrokenPipeError):  # with its first piece of text
+            talk.say("What is my name?")
+    with suppress(BrokenPipeError):
+        stdout.close()
+    assert talk.session is not before
+    assert (talk.session.messages, talk.session.tokens) == (messages, tokens)
+    talk.say("What is my name?")
+    session = smollm2.session()
+    for text in ("My name is Ada.", "What is my name?"):
+        session.send(text, max_tokens=6)
+    assert (talk.session.messages, talk.session.tokens) == (session.messages, session.tokens)
+    talk.obey("/undo")
+    talk.obey("/undo")
+    assert talk.session.messages == []
+    with pytest.raises(ValueError, match="no turn is left to take back"):
+        talk.obey("/undo")
+
+
+def test_load_of_odd_files(smollm2, tmp_path):
+    """Each an error that `slm chat` goes on after, with the conversation as it was; a session without messages is none."""
+    talk = Talk(smollm2, build_parser().parse_args(["chat", "--max-tokens", "6"]))
+    talk.say("Hi")
+    talk.obey(f"/save {tmp_path / 'whole'}")
+    whole = (tmp_path / "whole").read_bytes()
+    for name, data in (("empty", b""), ("text", b"hello"), ("cut", whole[:-1]), ("long", whole + b"x")):
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "damaged").write_bytes(whole[:-99] + bytes([whole[-99] ^ 1]) + whole[-98:])
+    os.mkfifo(tmp_path / "pipe")
+    messages, tokens = talk.session.messages, talk.session.tokens
+    for name in ("nowhere", "", "empty", "text", "cut", "long", "damaged", "pipe", "a\0b", "whole/x"):
+        with pytest.raises((slm.Error, OSError, ValueError)):
+            talk.obey(f"/load {tmp_path / name}")
+        assert (talk.session.messages, talk.session.tokens) == (messages, tokens)
+    talk.say("And?")  # what is loaded later does not undo this
+    session = smollm2.session()
+    session.append([1, 2, 3])
+    session.save(tmp_path / "ids")
+    talk.obey(f"/load {tmp_path / 'ids'}")
+    assert (talk.session.messages, talk.session.tokens) == ([], [1, 2, 3])
+    with pytest.raises(ValueError, match="no turn is left to take back"):
+        talk.obey("/undo")
+    talk.obey(f"/load   {tmp_path / 'whole'}  ")
+    assert (talk.session.messages, talk.session.tokens) == (messages, tokens)
+
+
 def test_ctrl_c_at_the_prompt_ends_a_conversation_the_second_time(smollm2_path):
     send = [(b"> ", b"\x03"), (b"once more[^>]*> ", b"Hi\n"), (b"> ", b"\x03"), (b"once more[^>]*> ", b"\x03")]
     shown, status = on_a_terminal("chat", "-m", smollm2_path, "--max-tokens", 2, send=send)
@@ -510,6 +566,21 @@ def test_score(smollm2, smollm2_path, tmp_path):
     refused = cli("score", "-m", smollm2_path, input='["a", "b"]\n{"context": "a"}\n')
     assert (refused.returncode, refused.stdout) == (2, "")
     assert 'line 2 must be {"context": ..., "continuation": ...} or [context, continuation]' in refused.stderr
+
+
+def test_ends_of_lines_are_part_of_what_is_scored(smollm2, smollm2_path, tmp_path):
+    path = tmp_path / "text"
+    path.write_bytes(b"The sea is blue.\r\nThe sky too.\r\n")
+    expected = dataclasses.asdict(smollm2.perplexity("The sea is blue.\r\nThe sky too.\r"))
+    command = [sys.executable, "-m", "slm", "score", "-m", smollm2_path, "--perplexity", "--json"]
+    for argument, data in ((path, b""), ("-", path.read_bytes())):
+        done = subprocess.run([*command, argument], input=data, capture_output=True, timeout=60)
+        assert json.loads(done.stdout) == expected
+    pairs = b'["2 + 2 =", " 4"]\r\n\r\n{"context": "2 + 2 =", "continuation": " 4"}\r\n'
+    done = subprocess.run([*command[:-2], "--json"], input=pairs, capture_output=True, timeout=60)
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        dataclasses.asdict(smollm2.score([("2 + 2 =", " 4")])[0])
+    ] * 2
 
 
 def test_closed_streams(smollm2_path):

@@ -355,6 +355,9 @@ def test_what_is_too_large_is_refused_and_what_grows_too_large_is_named() -> Non
     chained = {str(i): {"$ref": f"#/$defs/{i + 1}"} for i in range(3000)}
     with pytest.raises(slm.UnsupportedError, match="at most 500"):
         slm.json({"allOf": [{"$ref": "#/$defs/0"}], "$defs": chained | {"3000": {"type": "string"}}})
+    items = slm.grammar('start: "a" s\ns: ' + " | ".join(f'"b" s "c{i}"' for i in range(1001)) + ' | "d"')
+    with pytest.raises(slm.LimitError, match="items; max is 2000"):  # behind the "a"
+        items.matches("abd")
     assert slm.grammar('start: "[temperature=3]"').matches("[temperature=3]")
     unknown = {"allOf": [{"type": "string"}], "properties": {"a": {"not": {}}}}
     with pytest.raises(slm.UnsupportedError, match="#/properties/a: the keyword 'not'"):

@@ -75,7 +75,8 @@ def test_a_conversation_goes_on_in_another_process(smollm2, smollm2_path, tmp_pa
         """
         return city
 
-    session = smollm2.session("You answer briefly.", tools=[weather])
+    template = "{% for tool in tools %}{{ tool.function.name }} {% endfor %}" + smollm2.tokenizer.chat_templates["default"]
+    session = smollm2.session("You answer briefly.", tools=[weather], chat_template=template)
     session.send("What is the sea?", max_tokens=12)
     session.send("Is it deep?", max_tokens=12)
     session.save(tmp_path / "talk.session")
