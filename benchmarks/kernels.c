@@ -101,13 +101,20 @@ PEAK(dots_bf16, SLM_AVX512_BF16, __m512, _mm512_setzero_ps(), _mm512_dpbf16_ps(a
 PEAK(dots_avx512, SLM_AVX512, __m512i, _mm512_setzero_si512(), _mm512_dpbusd_epi32(acc[i], a, b))
 PEAK(fmas_avx512, SLM_AVX512, __m512, _mm512_setzero_ps(), _mm512_fmadd_ps(a, b, acc[i]))
 PEAK(dots_avx2, SLM_AVX2, __m256i, _mm256_setzero_si256(), _mm256_maddubs_epi16(acc[i], b))
+#if defined(SLM_AVX2_VNNI)
+PEAK(dots_avx2_vnni, SLM_AVX2_VNNI, __m256i, _mm256_setzero_si256(), _mm256_dpbusd_avx_epi32(acc[i], a, b))
+#endif
 PEAK(fmas_avx2, SLM_AVX2, __m256, _mm256_setzero_ps(), _mm256_fmadd_ps(a, b, acc[i]))
 
 static void measure_peaks(const char *tier) {
     bool wide = !strncmp(tier, "avx512", 6);
-    if (!wide && strcmp(tier, "avx2")) return;
+    if (!wide && strncmp(tier, "avx2", 4)) return;
+    work dots = wide ? dots_avx512 : dots_avx2;
+#if defined(SLM_AVX2_VNNI)
+    if (!strcmp(tier, "avx2_vnni")) dots = dots_avx2_vnni;
+#endif
     double steps = (double)CHAINS * PEAK_STEPS;
-    printf("-\tint8 peak\t%.2f\n", steps * (wide ? 64 : 32) / cycles_of(wide ? dots_avx512 : dots_avx2, NULL, NULL));
+    printf("-\tint8 peak\t%.2f\n", steps * (wide ? 64 : 32) / cycles_of(dots, NULL, NULL));
     if (!strcmp(tier, "avx512_bf16")) printf("-\tbf16 peak\t%.2f\n", steps * 32 / cycles_of(dots_bf16, NULL, NULL));
     printf("-\tf32 peak\t%.2f\n", steps * (wide ? 16 : 8) / cycles_of(wide ? fmas_avx512 : fmas_avx2, NULL, NULL));
 }

@@ -21,7 +21,7 @@ void slm_blas_init(const char *tier) {
     const char *name = "BLIS_ARCH_TYPE", *set = getenv(name);
     char *old = set ? strdup(set) : NULL, number[16];
     if (set && !old) return; /* no memory to put it back from: f32 then runs on our own kernel */
-    int arch = !strncmp(tier, "avx512", 6) ? BLIS_ARCH_SKX : !strcmp(tier, "avx2") ? BLIS_ARCH_HASWELL : -1;
+    int arch = !strncmp(tier, "avx512", 6) ? BLIS_ARCH_SKX : !strncmp(tier, "avx2", 4) ? BLIS_ARCH_HASWELL : -1;
     if (arch >= 0) {
         snprintf(number, sizeof number, "%d", arch);
         setenv(name, number, 1);

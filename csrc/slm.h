@@ -103,7 +103,7 @@ typedef struct slm_call {
 /* ---- the machine ------------------------------------------------------------------------------------------- */
 
 typedef struct slm_cpu_info {
-    const char *isa;       /* the kernel tier that runs: "scalar", "avx2", "avx512", "avx512_bf16", "neon", "neon_i8mm" */
+    const char *isa;       /* the kernel tier: "scalar", "avx2", "avx2_vnni", "avx512", "avx512_bf16", "neon", "neon_i8mm" */
     char supported[64];    /* the tiers this CPU and OS can run, space separated, fastest last */
     const char *blas;      /* "blis <version>" or "none: packed f32 kernel" */
     const char *blas_arch; /* BLIS's configuration, e.g. "skx"; "" without BLIS */

@@ -14,7 +14,7 @@ import tier_worker
 import slm
 from slm import _core
 
-CONFIGURATIONS = {"avx512_bf16": "skx", "avx512": "skx", "avx2": "haswell"}
+CONFIGURATIONS = {"avx512_bf16": "skx", "avx512": "skx", "avx2_vnni": "haswell", "avx2": "haswell"}
 has_blis = _core.cpu_info()["blas"].startswith("blis")
 needs_blis = pytest.mark.skipif(not has_blis, reason="this build of slm has no BLIS (Debian: libblis-serial-dev)")
 

@@ -40,6 +40,11 @@ static bool has_f16c(void) {
 bool slm_cpu_has_avx2(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
+/* Nor does every one know avxvnni, whose registers are those of AVX2, too: bit 4 of EAX. */
+bool slm_cpu_has_avx_vnni(void) {
+    unsigned a, b, c, d;
+    return slm_cpu_has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1 << 4);
+}
 bool slm_cpu_has_avx512_vnni(void) {
     return slm_cpu_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");

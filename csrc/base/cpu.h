@@ -8,6 +8,7 @@
 /* Each means: the CPU has it and the operating system saves its registers. */
 #if defined(__x86_64__)
 bool slm_cpu_has_avx2(void);        /* with FMA and F16C */
+bool slm_cpu_has_avx_vnni(void);    /* AVX2 and this, which AVX-512 does not imply */
 bool slm_cpu_has_avx512_vnni(void); /* F, BW, DQ, VL, VNNI */
 bool slm_cpu_has_avx512_bf16(void); /* and this */
 #elif defined(__aarch64__)

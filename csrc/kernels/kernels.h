@@ -106,6 +106,9 @@ typedef struct slm_kernels {
 extern const slm_kernels slm_kernels_scalar;
 #if defined(__x86_64__)
 extern const slm_kernels slm_kernels_avx2;
+#if defined(SLM_AVX2_VNNI)
+extern const slm_kernels slm_kernels_avx2_vnni;
+#endif
 extern const slm_kernels slm_kernels_avx512;
 extern const slm_kernels slm_kernels_avx512_bf16;
 #elif defined(__aarch64__)

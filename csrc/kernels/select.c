@@ -24,6 +24,9 @@ static const struct {
     {&slm_kernels_scalar, always},
 #if defined(__x86_64__)
     {&slm_kernels_avx2, slm_cpu_has_avx2},
+#if defined(SLM_AVX2_VNNI)
+    {&slm_kernels_avx2_vnni, slm_cpu_has_avx_vnni},
+#endif
     {&slm_kernels_avx512, slm_cpu_has_avx512_vnni},
     {&slm_kernels_avx512_bf16, slm_cpu_has_avx512_bf16},
 #elif defined(__aarch64__)

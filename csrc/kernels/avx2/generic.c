@@ -18,4 +18,8 @@ SLM_TARGET_END
 
 #define TIER avx2
 #include "kernels/table.inc"
+#if defined(SLM_AVX2_VNNI)
+#define TIER avx2_vnni
+#include "kernels/table.inc"
+#endif
 #endif

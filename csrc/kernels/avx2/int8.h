@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * int8.h: products of u4 and u8 weights with int8 activations on this tier; contracts in kernels.h. */
+ * int8.h: products of u4 and u8 weights with int8 activations on these tiers; contracts in kernels.h. */
 #ifndef SLM_KERNELS_AVX2_INT8_H
 #define SLM_KERNELS_AVX2_INT8_H
 
@@ -8,5 +8,9 @@
 void slm_gemv_int8_avx2(const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token, int64_t n_tokens,
                         const uint8_t *then, float *y, int64_t ldy);
 void slm_gemm_int8_avx2(const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y, int64_t ldy);
+
+void slm_gemv_int8_avx2_vnni(const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token,
+                             int64_t n_tokens, const uint8_t *then, float *y, int64_t ldy);
+void slm_gemm_int8_avx2_vnni(const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y, int64_t ldy);
 
 #endif
