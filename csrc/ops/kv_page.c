@@ -47,6 +47,11 @@ static void write_int8(const slm_kernels *kernels, const float *x, int64_t n, in
     for (int64_t g = 0; g < groups_of(n); g++) scales[g * scale_stride] = found_scales[g];
 }
 
+/* A loop of its own, which compilers turn into vectors: where the factors go, they lie apart. */
+static void round_factors(const float *x, int64_t n, uint16_t *factors) {
+    for (int64_t i = 0; i < n; i++) factors[i] = slm_f32_to_bf16_factor(x[i]);
+}
+
 /* position: in the panel */
 static void write_key(const slm_kernels *kernels, const slm_kv_shape *shape, uint8_t *panel, int64_t position, const float *k) {
     int64_t n = shape->head_dim;
@@ -54,8 +59,9 @@ static void write_key(const slm_kernels *kernels, const slm_kv_shape *shape, uin
         float *scales = (float *)(void *)(panel + n * 16);
         write_int8(kernels, k, n, (int8_t *)panel + position, 16, scales + position, 16);
     } else if (shape->keys == SLM_KV_BF16) {
-        uint16_t *k16 = (uint16_t *)(void *)panel + position * 2;
-        for (int64_t i = 0; i < n; i++) k16[i / 2 * 32 + i % 2] = slm_f32_to_bf16_factor(k[i]);
+        uint16_t factors[SLM_MAX_HEAD_DIM];
+        round_factors(k, n, factors);
+        for (int64_t i = 0; i < n; i += 2) memcpy(panel + i * 32 + position * 4, factors + i, 2 * sizeof *factors);
     } else {
         float *k32 = (float *)(void *)panel + position;
         for (int64_t i = 0; i < n; i++) k32[i * 16] = k[i];
@@ -69,8 +75,9 @@ static void write_value(const slm_kernels *kernels, const slm_kv_shape *shape, u
         float *scales = (float *)(void *)(values + SLM_PAGE_POSITIONS * width);
         write_int8(kernels, v, n, (int8_t *)values + position * width, 1, scales + position, SLM_PAGE_POSITIONS);
     } else if (shape->values == SLM_KV_BF16) {
-        uint16_t *v16 = (uint16_t *)(void *)values + position / 2 * width * 2 + position % 2;
-        for (int64_t i = 0; i < n; i++) v16[i * 2] = slm_f32_to_bf16_factor(v[i]);
+        uint16_t *v16 = (uint16_t *)(void *)values + position / 2 * width * 2 + position % 2, factors[SLM_MAX_HEAD_DIM];
+        round_factors(v, n, factors);
+        for (int64_t i = 0; i < n; i++) v16[i * 2] = factors[i];
     } else {
         memcpy((float *)(void *)values + position * width, v, (size_t)n * sizeof *v);
     }
