@@ -208,7 +208,7 @@ static void run_shares(const slm_kernels *kernels, slm_team *team, const slm_inp
         }
     }
     team->ahead = ahead;
-    team->ahead_end = ahead + slm_min64(ahead_bytes, AHEAD_BYTES);
+    team->ahead_end = ahead ? ahead + slm_min64(ahead_bytes, AHEAD_BYTES) : NULL;
 }
 
 /* ---- many tokens: panels to whoever is free -------------------------------------------------------------------------------- */
