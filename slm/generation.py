@@ -189,7 +189,7 @@ def read_calls(style: Style, tokenizer: Tokenizer, text: str, tokens: Sequence[i
     whole = text if style.mark in text else tokenizer.decode(tokens)  # the mark can be a control token
     content, calls = style.read(whole)
     try:
-        plain([arguments for _, arguments in calls], "calls", CALLS_DEPTH)
+        plain(calls, "calls", CALLS_DEPTH - 1)
     except ValueError:  # what no conversation can go on with: a lone surrogate, or nested too deep
         calls = []
     return (content, [ToolCall(*call) for call in calls]) if calls else (text, [])

@@ -398,9 +398,17 @@ def test_what_is_said_is_kept_as_it_was(smollm2):
     assert len(session.messages) == 2
 
 
-@pytest.mark.parametrize("arguments", ['{"a": "\\ud800"}', '{"a": ' + "[" * 70 + "]" * 70 + "}", '{"a": NaN}'])
-def test_a_call_that_no_conversation_can_hold_stays_text(smollm2, arguments):
-    call = f'<tool_call>{{"name": "weather", "arguments": {arguments}}}</tool_call>'
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("weather", '{"a": "\\ud800"}'),
+        ("weather", '{"a": ' + "[" * 70 + "]" * 70 + "}"),
+        ("weather", '{"a": NaN}'),
+        ("\\ud800", "{}"),
+    ],
+)
+def test_a_call_that_no_conversation_can_hold_stays_text(smollm2, name, arguments):
+    call = f'<tool_call>{{"name": "{name}", "arguments": {arguments}}}</tool_call>'
     session = smollm2.session(**TALK)
     output = session.send(ASKED, constrain=slm.choice([call]))
     assert (output.text, output.tool_calls) == (call, [])
