@@ -56,9 +56,10 @@ def synthetic(_: list[Path]) -> Iterator[Command]:
 
 
 def chart(models: list[Path]) -> list[Command]:
-    """Of the newest result of each model; dates are what names begin with."""
+    """Of the newest result of each model that has one; dates are what names begin with."""
     threads = slm.cpu_info()["threads"]
-    results = [max((HERE / "results").glob(f"*-{model.stem}-{threads}-threads-*.json")) for model in models]
+    found = [sorted((HERE / "results").glob(f"*-{model.stem}-{threads}-threads-*.json"))[-1:] for model in models]
+    results = [result for newest in found for result in newest]
     return [["chart.py", *results, "--out", HERE / "results" / "chart.svg"]]
 
 
