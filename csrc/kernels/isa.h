@@ -17,7 +17,7 @@
 #define SLM_AVX2        "avx2,fma,f16c"
 #define SLM_AVX512      "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
 #define SLM_AVX512_BF16 SLM_AVX512 ",avx512bf16"
-#if __has_include(<avxvnniintrin.h>) /* gcc 11, clang 12; others build without the tier */
+#if defined(__x86_64__) && __has_include(<avxvnniintrin.h>) /* gcc 11, clang 12; others build without the tier */
 #define SLM_AVX2_VNNI "avx2,fma,f16c,avxvnni"
 #endif
 #if defined(__clang__) /* versions before 16 take no arch= */
