@@ -38,7 +38,8 @@ def commit() -> str:
         found = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, check=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return found + "+" * subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "csrc", "slm"]).returncode
+    clean = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "csrc", "slm"]).returncode == 0
+    return found if clean else f"{found}+"
 
 
 def describe() -> dict[str, object]:
