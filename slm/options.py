@@ -49,6 +49,7 @@ ELSEWHERE = {
     "repeat_last_n": "penalty_window",
     "repeat_penalty": "repetition_penalty",
     "repetition_context_size": "penalty_window",
+    "response_format": "constrain",
     "sequence_bias": "logit_bias",
     "stop_strings": "stop",
     "suppress_tokens": "logit_bias",

@@ -143,6 +143,7 @@ def test_seed_is_drawn_and_recorded():
     [
         ("max_token", "max_tokens"),
         ("max_new_tokens", "max_tokens"),
+        ("response_format", "constrain"),
         ("temprature", "temperature"),
         ("do_sample", "temperature"),
         ("topp", "top_p"),

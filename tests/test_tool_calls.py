@@ -212,6 +212,7 @@ ACTIONS, CALLS_ESCAPED, TAGGED, LIST, TAGGED_LIST, MARKS, ENDED_MARKS, MINIS, LI
         ),
         (LIST, f"Well. [TOOL_CALLS]{CALL}", "Well.", [("f", {})]),
         (TAGGED, f"<tool_call>[{CALL}, {CALL}]</tool_call>", "", [("f", {}), ("f", {})]),
+        (TAGGED, f"\n{CALL}\n", "", [("f", {})]),  # Qwen2.5-Coder-0.5B leaves the tags out
         (TAGGED_LIST, f"Well. <TOOLCALL>[{CALL}]</TOOLCALL>", "Well.", [("f", {})]),
         (MARKS, f"Well. <|tool_call|> [{CALL}]\n", "Well.", [("f", {})]),
         (MARKS, f"<tool_call>[{CALL}]", "", [("f", {})]),

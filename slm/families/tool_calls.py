@@ -82,7 +82,10 @@ def read_json(text: str, begin: str, end: str, arguments: str = "arguments", nam
     return read_between(text, begin, end, lambda body: calls_of(whole_json(body), arguments, name))
 
 
-read_tagged = partial(read_json, begin="<tool_call>", end="</tool_call>")
+def read_tagged(text: str) -> Read:
+    """Hermes, Qwen: <tool_call>{"name": ..., "arguments": ...}</tool_call>, several; small models leave the tags of one out."""
+    content, calls = read_json(text, "<tool_call>", "</tool_call>")
+    return (content, calls) if calls else read_bare(text, "arguments")
 
 
 def read_marked(text: str) -> Read:
@@ -120,9 +123,9 @@ def named_calls(body: str) -> list[Call]:
     return calls_of({"name": name, "arguments": whole_json(brace + rest)} if NAME.fullmatch(name) else whole_json(body))
 
 
-def read_bare(text: str) -> Read:
+def read_bare(text: str, arguments: str = "parameters") -> Read:
     """Llama 3: the whole answer is {"name": ..., "parameters": ...}."""
-    call = call_of(whole_json(text.removeprefix("<|python_tag|>")), "parameters")
+    call = call_of(whole_json(text.removeprefix("<|python_tag|>")), arguments)
     return ("", [call]) if call else (text, [])
 
 
