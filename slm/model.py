@@ -133,6 +133,7 @@ class Model:
         tools, documents, chat_template, continue_final_message: as in Tokenizer.apply_chat_template; chat_template_kwargs: what
             else the template reads, such as {"enable_thinking": False}. With tools, calls in the answer are Output.tool_calls,
             if the template shows them in a style that slm knows; Output.message and messages with the role "tool" go on.
+            There the arguments of a call are a mapping; most templates write a str, as OpenAI's client has it, as a JSON string.
         Text in messages, tools and documents never becomes control tokens. Raises TemplateError when the model has no chat
         template or it refuses the conversation, and what generate() raises.
         """
