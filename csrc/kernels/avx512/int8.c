@@ -99,8 +99,8 @@ SLM_INLINE void prefetch(const uint8_t *from, int bytes) {
 }
 
 /* ahead: of weights that come from memory, what is to be asked for while a panel is read; or NULL. */
-SLM_INLINE void tile(int T, const source *w, int group, const slm_codes *x, int64_t token, const uint8_t *ahead, float *y,
-                     int64_t ldy) {
+SLM_INSTANCE void tile(int T, const source *w, int group, const slm_codes *x, int64_t token, const uint8_t *ahead, float *y,
+                       int64_t ldy) {
     int step = slm_panel_step(w->coding, w->screened);
     __m512 acc[MOST_TOKENS];
     for (int t = 0; t < T; t++) acc[t] = _mm512_setzero_ps();
