@@ -20,6 +20,7 @@ from typing import Any
 import convert
 import machine
 import numpy as np
+import report
 from engines import VARIANTS, Variant
 from run import HERE, child, choose
 
@@ -121,9 +122,7 @@ def main() -> None:
     }
     text = table(result)
     target = f"{str(here['date'])[:10]}-accuracy-{path.stem}"
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / f"{target}.md").write_text(text, encoding="utf-8")
-    print(text, end="")
+    report.publish(args.out, target, text)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ Prompts of 16 random tokens that begin differently, 128 tokens each; sizes take 
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 from statistics import median
 
 import machine
 import numpy as np
+import report
 
 import slm
 from slm import hub
@@ -65,11 +65,8 @@ def main() -> None:
         lines.append(f"| {n} | {max(samples):.0f} ({median(samples):.0f}) | {median(samples) / median(rates[1]):.2f} |")
     text = "\n".join(lines) + "\n"
     target = f"{str(here['date'])[:10]}-batch-{path.stem}"
-    args.out.mkdir(parents=True, exist_ok=True)
     result = {"model": path.name, "machine": here, "threads": threads, "rates": rates}
-    (args.out / f"{target}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    (args.out / f"{target}.md").write_text(text, encoding="utf-8")
-    print(text, end="")
+    report.publish(args.out, target, text, result)
 
 
 if __name__ == "__main__":

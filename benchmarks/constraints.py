@@ -16,6 +16,7 @@ from statistics import median
 
 import jsonschema
 import machine
+import report
 
 import slm
 from slm import hub
@@ -108,9 +109,7 @@ def main() -> None:
         f"| {size} | {states} | {compiled:.1f} | {tokens} | {shown(first)} | {shown(again)} | {plain:.2f} | {length} |"
         for size, states, compiled, tokens, first, again, plain, length in rows
     ]
-    name = f"{here['date'][:10]}-constraints-{path.stem}.md"
-    (args.out / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
+    report.publish(args.out, f"{here['date'][:10]}-constraints-{path.stem}", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

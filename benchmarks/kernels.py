@@ -7,7 +7,6 @@ Builds kernels.c over the core (needs a C compiler), runs it and writes the tabl
 """
 
 import argparse
-import json
 import os
 import shlex
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import machine
 import programs
+import report
 
 from slm import _core
 
@@ -105,12 +105,9 @@ def main() -> None:
     facts = {"commit": described["commit"], "ghz": whole["GHz"], "read": whole["read GB/s"], "columns": int(whole["columns"])}
     text = head + NOTES.format(**facts, megabytes=MEGABYTES, passes=PASSES) + "\n"
     text += "\n".join(table(tier, figures[tier]) for tier in tiers)
-    target = args.out / f"{str(described['date'])[:10]}-kernels-{machine.slug(str(described['cpu']))}"
-    args.out.mkdir(parents=True, exist_ok=True)
+    target = f"{str(described['date'])[:10]}-kernels-{machine.slug(str(described['cpu']))}"
     result = {"machine": described, "tiers": figures}
-    target.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    target.with_suffix(".md").write_text(text, encoding="utf-8")
-    print(text, end="")
+    report.publish(args.out, target, text, result)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """From samples to the table that people read."""
 
+import json
+from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
+
+
+def publish(folder: Path, name: str, text: str, result: dict[str, Any] | None = None) -> None:
+    """Print a table, and write it to folder/name.md, its figures to name.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if result is not None:
+        (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (folder / f"{name}.md").write_text(text, encoding="utf-8")
+    print(text, end="")
 
 
 class Metric(NamedTuple):

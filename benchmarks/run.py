@@ -169,14 +169,10 @@ def main() -> None:
         "engines": engines,
         "runs": [run._asdict() for run in runs],
     }
-    table = report.markdown(result)
     only_deep = "" if 0 in args.depths else f"-depth-{'-'.join(map(str, args.depths))}"
     cpu = machine.slug(result["machine"]["cpu"])
-    target = args.out / f"{result['machine']['date'][:10]}-{model.stem}{only_deep}-{result['threads']}-threads-{cpu}"
-    args.out.mkdir(parents=True, exist_ok=True)
-    Path(f"{target}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    Path(f"{target}.md").write_text(table, encoding="utf-8")
-    print(table, end="")
+    target = f"{result['machine']['date'][:10]}-{model.stem}{only_deep}-{result['threads']}-threads-{cpu}"
+    report.publish(args.out, target, report.markdown(result), result)
 
 
 if __name__ == "__main__":

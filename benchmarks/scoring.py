@@ -21,6 +21,7 @@ from typing import Any
 import convert
 import machine
 import numpy as np
+import report
 from engines import VARIANTS, Question
 from run import HERE, child, choose
 
@@ -92,11 +93,8 @@ def main() -> None:
     lines += [f"\n{name}: left out, {reason}." for name, reason in left_out.items()]
     text = "\n".join(lines) + "\n"
     target = f"{str(here['date'])[:10]}-scoring-{path.stem}"
-    args.out.mkdir(parents=True, exist_ok=True)
     result = {"model": path.name, "machine": here, "threads": threads, "items": args.items, "runs": runs}
-    (args.out / f"{target}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    (args.out / f"{target}.md").write_text(text, encoding="utf-8")
-    print(text, end="")
+    report.publish(args.out, target, text, result)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from statistics import median
 from typing import Any
 
 import machine
+import report
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -167,10 +168,7 @@ def main() -> None:
     }
     text = table(result)
     target = f"{result['machine']['date'][:10]}-time-split-{path.stem}"
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / f"{target}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    (args.out / f"{target}.md").write_text(text, encoding="utf-8")
-    print(text, end="")
+    report.publish(args.out, target, text, result)
 
 
 if __name__ == "__main__":

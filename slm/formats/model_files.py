@@ -38,12 +38,11 @@ class OpenFiles(ABC):
 class ModelFiles(OpenFiles):
     """An open model; a context manager. Getters raise FormatError and LimitError; a field that is absent gives the default.
 
-    kind: what the model calls itself, in the words of its format. name: a title. report: about the files as a whole.
+    kind: what the model calls itself, in the words of its format. name: a title.
     end_tokens: ids that end a text, where files beside the vocabulary say so.
     """
 
     path: str | os.PathLike[str]
-    report: Report
     tensors: Mapping[str, TensorInfo]
 
     @property
