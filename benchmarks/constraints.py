@@ -12,7 +12,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from statistics import median
+from statistics import median, stdev
 
 import jsonschema
 import machine
@@ -41,18 +41,19 @@ def token_time(model: slm.Model, question: str, **options) -> tuple[int, float]:
     return len(output.tokens), 1e3 * output.timings.decode_seconds / max(1, len(output.tokens) - 1)
 
 
-def overhead(model: slm.Model, rounds: int) -> list[tuple[str, float]]:
-    """Of a constraint that lets all text pass, and with it nearly all tokens: the time of a token over that without."""
+def overhead(model: slm.Model, rounds: int) -> list[tuple[str, float, float]]:
+    """Of a constraint that lets all text pass, and with it nearly all tokens: the time of a token over that without, median of
+    pairs in turns, and its standard error (1.25 times that of a mean, as for normal deviates)."""
     free = slm.regex(ANY_TEXT)
     ratios = []
     for name, more in [("greedy", {"temperature": 0.0}), ("temperature 0.8", {}), ("temperature 0.8, top_k 40", {"top_k": 40})]:
         options = {**SAMPLED, "max_tokens": 64, "ignore_eos": True, **more}
-        times: dict[bool, list[float]] = {False: [], True: []}
-        for i in range(2 * rounds):
-            constrained = bool(i % 2)
-            output = model.generate("Once upon a time", constrain=free if constrained else None, **options)
-            times[constrained].append(output.timings.decode_seconds)
-        ratios.append((name, median(times[True][1:]) / median(times[False][1:])))
+        pairs = []
+        for _ in range(rounds + 1):
+            outputs = [model.generate("Once upon a time", constrain=constrain, **options) for constrain in (None, free)]
+            plain, constrained = (output.timings.decode_seconds for output in outputs)
+            pairs.append(constrained / plain)
+        ratios.append((name, median(pairs[1:]), 1.25 * stdev(pairs[1:]) / rounds**0.5))  # the first one fills caches
     return ratios
 
 
@@ -65,7 +66,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m", help="a GGUF file, or a name that slm fetches (default: smollm2-135m)")
     parser.add_argument("--threads", type=int, default=0, help="default: slm's choice")
     parser.add_argument("--count", type=int, default=50, help="generations under each schema (default: 50)")
-    parser.add_argument("--rounds", type=int, default=9, help="of what is measured in turns (default: 9)")
+    parser.add_argument("--rounds", type=int, default=41, help="of what is measured in turns (default: 41)")
     parser.add_argument("--max-tokens", type=int, default=400, help="of a generation (default: 400)")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the results (default: benchmarks/results)")
     args = parser.parse_args()
@@ -97,8 +98,8 @@ def main() -> None:
         f"ended by length ({args.max_tokens} tokens). The trie of the vocabulary, once for a tokenizer: {trie:.0f} ms.",
         "",
         "A token under a constraint that lets all text pass takes "
-        + ", ".join(f"{ratio:.3f} ({name})" for name, ratio in ratios)
-        + f" times one without, medians of {args.rounds} in turns.",
+        + ", ".join(f"{ratio:.3f} +- {error:.3f} ({name})" for name, ratio, error in ratios)
+        + f" times one without: medians of {args.rounds} pairs in turns, with their standard errors.",
         "",
         "ms a token but the first: of the first answer under its schema, again (median of 3), and of plain text of that length.",
         "",

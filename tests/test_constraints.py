@@ -317,19 +317,26 @@ def test_texts_keep_to_the_pattern(model, pattern) -> None:
     assert finished >= 8
 
 
-def test_greedy_takes_the_largest_logit_of_what_may_come(model) -> None:
-    constraint = slm.regex(PATTERNS[2])
+@pytest.mark.parametrize("pattern", [PATTERNS[2], "[^b]{3,9}"], ids=["few", "many"])
+def test_greedy_takes_the_largest_logit_of_what_may_come(model, pattern) -> None:
+    constraint = slm.regex(pattern)
     brute, over = Brute(model, constraint), constraint._over(model.tokenizer)
     prompt = model.tokenizer.encode("the")
     output = model.generate(prompt, constrain=constraint)
+    detailed = model.generate(prompt, constrain=constraint, logprobs=model.tokenizer.vocab_size)
+    assert detailed.tokens == output.tokens
     end = model.tokenizer.end_ids[0]
     text, tokens = b"", list(prompt)
-    for id in [*output.tokens, end]:
+    for id, entry in zip([*output.tokens, end], [*detailed.logprobs, None], strict=True):
         allowed = over.allowed(text) + ([end] if constraint._automaton.matches(text) else [])
         logits = model.forward(tokens, logits="last").logits[0]
         expected = brute.forced(text) if brute.forced(text) is not None else max(sorted(allowed), key=lambda id: logits[id])
         if len(allowed) > 1 or id != end:
             assert id == expected
+        if entry and brute.forced(text) is None:
+            total = np.log(np.exp(logits[allowed].astype(float)).sum())
+            assert {top.token for top in entry.top} == set(allowed)
+            assert all(abs(top.logprob - (logits[top.token] - total)) < 1e-5 for top in entry.top)
         text += brute.tokens.get(id, b"")
         tokens.append(id)
 

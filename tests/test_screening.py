@@ -19,6 +19,7 @@ CALLS = [
     {"prompt": "def quicksort(items):\n    "},
     {"prompt": "The history of the gull is", "temperature": 0.8, "top_k": 8, "seed": 5, "top_p": 0.9},
     {"prompt": "The history of the gull is", "temperature": 0.8, "top_k": 40, "seed": 5},
+    {"prompt": "The history of the gull is", "constrain": slm.regex("[^aeiou]*")},
 ]
 
 

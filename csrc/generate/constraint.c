@@ -75,15 +75,13 @@ static int64_t walk(const slm_constraint *c, uint32_t state, uint64_t *bits) {
     return count;
 }
 
-int64_t slm_list_bits(const uint64_t *bits, int64_t n_words, int32_t *ids) {
+int64_t slm_list_bits(const uint64_t *bits, int64_t n_words, int64_t most, int32_t *ids) {
     int64_t n = 0;
-    for (int64_t i = 0; i < n_words; i++) {
-        if (!~bits[i]) { /* most words of most sets of many */
-            for (int32_t j = 0; j < 64; j++) ids[n + j] = (int32_t)(64 * i) + j;
-            n += 64;
-            continue;
+    for (int64_t i = 0; i < n_words && n <= most; i++) {
+        for (uint64_t word = bits[i]; word; word &= word - 1) {
+            if (n++ == most) break;
+            ids[n - 1] = (int32_t)(64 * i + __builtin_ctzll(word));
         }
-        for (uint64_t word = bits[i]; word; word &= word - 1) ids[n++] = (int32_t)(64 * i + __builtin_ctzll(word));
     }
     return n;
 }
@@ -99,7 +97,7 @@ static slm_status keep(slm_constraint *c, uint32_t state, const uint64_t *bits, 
     set->count = count;
     set->listed = listed;
     if (listed) {
-        slm_list_bits(bits, n_words, (int32_t *)(void *)set->data);
+        slm_list_bits(bits, n_words, count, (int32_t *)(void *)set->data);
     } else {
         memcpy(set->data, bits, (size_t)n_words * sizeof *bits);
     }
@@ -111,38 +109,30 @@ static slm_status keep(slm_constraint *c, uint32_t state, const uint64_t *bits, 
     return SLM_OK;
 }
 
-slm_status slm_constraint_allowed(slm_constraint *c, uint32_t state, int32_t *ids, int64_t *n, slm_error *error) {
+slm_status slm_constraint_allowed(slm_constraint *c, uint32_t state, uint64_t *bits, slm_error *error) {
     int64_t n_words = slm_tokenizer_size(c->tokenizer) / 64 + 1;
     const slm_token_set *set = atomic_load_explicit(&c->sets[state], memory_order_acquire);
-    if (set) {
-        *n = set->count;
-        if (set->listed) {
-            memcpy(ids, set->data, (size_t)set->count * sizeof *ids);
-        } else {
-            slm_list_bits(set->data, n_words, ids);
-        }
-        return SLM_OK;
-    }
-    uint64_t *bits = slm_alloc_zero((size_t)n_words, sizeof *bits);
-    if (!bits) return slm_fail_memory(error);
-    *n = walk(c, state, bits);
-    slm_list_bits(bits, n_words, ids);
-    slm_status status = keep(c, state, bits, n_words, *n, error);
-    slm_free(bits);
-    return status;
+    if (!set) return keep(c, state, bits, n_words, walk(c, state, bits), error);
+    if (!set->listed) memcpy(bits, set->data, (size_t)n_words * sizeof *bits);
+    const int32_t *ids = (const int32_t *)(const void *)set->data;
+    for (int64_t i = 0; set->listed && i < set->count; i++) bits[ids[i] / 64] |= (uint64_t)1 << ids[i] % 64;
+    return SLM_OK;
 }
 
 slm_status slm_constraint_follow(slm_constraint *c, const char *text, size_t size, slm_tokens *tokens, slm_error *error) {
     uint32_t state = SLM_START;
-    int64_t n = 0;
+    int64_t n_vocabulary = slm_tokenizer_size(c->tokenizer), n_words = n_vocabulary / 64 + 1;
     for (size_t i = 0; i < size && state; i++) state = slm_automaton_next(c->automaton, state, (uint8_t)text[i]);
-    int32_t *ids = slm_alloc_array((size_t)slm_tokenizer_size(c->tokenizer), sizeof *ids);
-    slm_status status = ids ? slm_constraint_allowed(c, state, ids, &n, error) : slm_fail_memory(error);
+    uint64_t *bits = slm_alloc_zero((size_t)n_words, sizeof *bits);
+    int32_t *ids = slm_alloc_array((size_t)n_vocabulary, sizeof *ids);
+    slm_status status = bits && ids ? slm_constraint_allowed(c, state, bits, error) : slm_fail_memory(error);
+    size_t n = status ? 0 : (size_t)slm_list_bits(bits, n_words, n_vocabulary, ids);
+    slm_free(bits);
     if (status) {
         slm_free(ids);
         return status;
     }
-    *tokens = (slm_tokens){.ids = ids, .count = (size_t)n, .capacity = (size_t)n};
+    *tokens = (slm_tokens){.ids = ids, .count = n, .capacity = n};
     return SLM_OK;
 }
 

@@ -18,6 +18,7 @@ slm_row slm_row_reduce(const slm_kernels *kernels, const float *logits, int64_t 
         float most, sum;
         memcpy(block, logits + i, (size_t)count * sizeof *block);
         kernels->attention_softmax(block, 0, count, slm_round_up(count, 16), false, &most, &sum);
+        if (most == -INFINITY) continue;
         if (most > r.most) {
             total = total * exp((double)r.most - most) + sum;
             r.most = most;
@@ -35,7 +36,7 @@ slm_row slm_row_reduce(const slm_kernels *kernels, const float *logits, int64_t 
 void slm_row_likeliest(const slm_row *row, const float *logits, const int32_t *ids, int64_t n, int64_t k, slm_logprob *out) {
     int64_t count = 0;
     for (int64_t i = 0; i < n; i++) {
-        if (count == k && !(logits[i] > out[k - 1].logprob)) continue;
+        if (logits[i] == -INFINITY || (count == k && !(logits[i] > out[k - 1].logprob))) continue;
         int64_t at = count < k ? count++ : k - 1;
         for (; at && logits[i] > out[at - 1].logprob; at--) out[at] = out[at - 1];
         out[at] = (slm_logprob){.id = ids ? ids[i] : (int32_t)i, .logprob = logits[i]};

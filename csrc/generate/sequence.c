@@ -10,9 +10,14 @@
 #include "generate/random.h"
 #include "generate/stop.h"
 
-/* A step of which one row is limited to more than one in so many tokens gives all logits: that runs faster than so many rows one
- * by one. */
+/* A row that is limited to more than one in so many tokens runs whole and is masked: that is faster than so many rows one by one.
+ */
 enum { MANY_ALLOWED = 8 };
+
+/* As many allowed tokens are listed. */
+static int64_t most_few(const slm_rules *rules) {
+    return slm_max64(rules->sampler.n / MANY_ALLOWED, 1);
+}
 
 static slm_status copy(void **out, const void *from, size_t count, size_t size, slm_error *error) {
     *out = slm_alloc_array(count, size);
@@ -54,31 +59,27 @@ static bool changes_logits(const slm_generate_options *o) {
     return slm_penalties_wanted(o) || o->processed;
 }
 
-/* Room for what is read of each row: for all logits where they change or are asked for, where the sampler cuts nothing off, and
- * where a constraint may let nearly all pass. */
+/* Room for what is read of each row: for all logits where they change or are asked for, and where the sampler cuts nothing off.
+ */
 static slm_status make_room(slm_rules *rules, int64_t n_rows, int64_t vocab_size, slm_error *error) {
     const slm_sampler *s = &rules->sampler;
     const slm_generate_options *o = &rules->options;
     bool greedy = s->temperature == 0, cut = greedy || (s->top_k && s->top_k < s->n);
-    bool all = !cut || changes_logits(o) || o->logprobs, constrained = is_limited(o);
-    size_t room = all || !greedy || constrained ? (size_t)vocab_size : SLM_MAX_THREADS, bytes = sizeof(float), n;
+    bool all = !cut || changes_logits(o) || o->logprobs, limited = is_limited(o);
+    size_t room = all || !greedy ? (size_t)vocab_size : SLM_MAX_THREADS, bytes = sizeof(float), n;
     rules->all = all;
-    if (!all || constrained) bytes += sizeof(int32_t) + sizeof(float);
+    if (!all || limited) bytes += sizeof(int32_t) + sizeof(float);
     rules->choices = slm_alloc_array((size_t)n_rows, sizeof *rules->choices);
     rules->room = slm_mul_size((size_t)n_rows, room, &n) ? slm_alloc_array(n, bytes) : NULL;
-    bool copies = o->logprobs && changes_logits(o), rows = constrained && o->processed;
+    bool copies = o->logprobs && changes_logits(o), rows = limited && o->processed;
     if (copies) rules->changed = slm_alloc_array((size_t)vocab_size, sizeof *rules->changed);
     if (rows) rules->row = slm_alloc_array((size_t)vocab_size, sizeof *rules->row);
     if (!rules->choices || !rules->room || (copies && !rules->changed) || (rows && !rules->row)) return slm_fail_memory(error);
     float *values = rules->room;
-    if (all || constrained) rules->logits = values;
+    if (all) rules->logits = values;
     for (int64_t i = 0; i < n_rows; i++) {
         slm_choice *c = &rules->choices[i];
-        *c = (slm_choice){.n_rows = s->n,
-                          .top = all      ? INT64_MAX
-                                 : greedy ? constrained
-                                          : s->top_k,
-                          .values = values + (size_t)i * room};
+        *c = (slm_choice){.n_rows = s->n, .top = all ? INT64_MAX : greedy ? 0 : s->top_k, .values = values + (size_t)i * room};
         if (bytes == sizeof(float)) continue;
         c->ids = (int32_t *)(void *)(values + n) + (size_t)i * room;
         c->leading = values + 2 * n + (size_t)i * room;
@@ -115,10 +116,7 @@ slm_status slm_rules_create(slm_rules *rules, const slm_model *model, slm_tokeni
     if (!status) status = slm_penalties_create(&rules->penalties, o, stats.vocab_size, error);
     if (!status) status = slm_sampler_create(&rules->sampler, rules->kernels, o, n, error);
     if (!status) status = make_room(rules, n_rows, stats.vocab_size, error);
-    if (!status && o->guided) {
-        rules->bits = slm_alloc_array((size_t)slm_tokenizer_size(tokenizer) / 64 + 1, sizeof *rules->bits);
-        if (!rules->bits) status = slm_fail_memory(error);
-    }
+    if (tokenizer) rules->n_words = slm_max64(stats.vocab_size, slm_tokenizer_size(tokenizer)) / 64 + 1;
     if (status) {
         slm_rules_release(rules);
         return status;
@@ -134,7 +132,6 @@ void slm_rules_release(slm_rules *rules) {
     slm_free(rules->room);
     slm_free(rules->changed);
     slm_free(rules->row);
-    slm_free(rules->bits);
     slm_free((void *)(uintptr_t)rules->options.end_tokens);
     slm_free((void *)(uintptr_t)rules->options.bias_ids);
     slm_free((void *)(uintptr_t)rules->options.bias);
@@ -159,6 +156,7 @@ slm_status slm_sequence_init(slm_sequence *s, const int32_t *ids, int64_t n_prom
 void slm_sequence_release(slm_sequence *s) {
     slm_free(s->ids);
     slm_free(s->allowed);
+    slm_free(s->few);
     slm_free(s->logprobs);
     slm_text_free(&s->bytes);
     slm_text_free(&s->text);
@@ -260,33 +258,27 @@ static slm_status add_token(slm_sequence *s, const slm_rules *rules, int32_t tok
 
 /* ---- constraints --------------------------------------------------------------------------------------------------------- */
 
-/* Puts an id among ascending ones, or takes it out. */
-static void include(int32_t *ids, int64_t *n, int32_t id, bool in) {
-    int64_t low = 0, high = *n;
-    while (low < high) {
-        int64_t middle = (low + high) / 2;
-        if (ids[middle] < id)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    if ((low < *n && ids[low] == id) == in) return;
-    memmove(ids + low + in, ids + low + !in, (size_t)(*n - low - !in) * sizeof *ids);
-    if (in) ids[low] = id;
-    *n += in ? 1 : -1;
+static void set_bit(uint64_t *bits, int32_t id, bool on) {
+    uint64_t bit = (uint64_t)1 << id % 64;
+    bits[id / 64] = on ? bits[id / 64] | bit : bits[id / 64] & ~bit;
+}
+
+/* Clears all bits from n on; is there one before? */
+static bool cut_bits(uint64_t *bits, int64_t n_words, int64_t n) {
+    bool any = false;
+    bits[n / 64] &= ((uint64_t)1 << n % 64) - 1;
+    memset(bits + n / 64 + 1, 0, (size_t)(n_words - n / 64 - 1) * sizeof *bits);
+    for (int64_t i = 0; i <= n / 64 && !any; i++) any = bits[i];
+    return any;
 }
 
 /* Asks which tokens may come, and whether the text may end. */
 static slm_status ask(slm_sequence *s, const slm_rules *rules, bool *ends, slm_clock *clock, slm_error *error) {
-    int64_t size = slm_tokenizer_size(rules->tokenizer), n_words = size / 64 + 1;
-    memset(rules->bits, 0, (size_t)n_words * sizeof *rules->bits);
+    int64_t size = slm_tokenizer_size(rules->tokenizer);
     const int32_t *text = s->ids + s->n_prompt;
-    if (slm_clock_allowed(clock, s->index, text, (size_t)(s->n_ids - s->n_prompt), rules->bits, (size_t)size + 1))
+    if (slm_clock_allowed(clock, s->index, text, (size_t)(s->n_ids - s->n_prompt), s->allowed, (size_t)size + 1))
         return slm_fail_cancelled(error);
-    uint64_t end = (uint64_t)1 << size % 64, *last = &rules->bits[size / 64];
-    *ends = *last & end;
-    *last &= end - 1; /* also what may have been set behind it */
-    s->n_allowed = slm_list_bits(rules->bits, n_words, s->allowed);
+    *ends = s->allowed[size / 64] >> size % 64 & 1;
     return SLM_OK;
 }
 
@@ -302,21 +294,20 @@ static slm_status find_allowed(slm_sequence *s, const slm_rules *rules, int32_t 
         if (0 <= *forced && *forced < n_rows && !ends_text(o, *forced)) return SLM_OK;
     }
     *forced = -1;
-    if (!s->allowed) {
-        size_t n = (size_t)slm_tokenizer_size(rules->tokenizer) + o->n_end_tokens;
-        s->allowed = slm_alloc_array(n, sizeof *s->allowed);
-        if (!s->allowed) return slm_fail_memory(error);
-    }
-    slm_status status = o->constraint ? slm_constraint_allowed(o->constraint, s->state, s->allowed, &s->n_allowed, error)
-                                      : ask(s, rules, ends, clock, error);
+    if (!s->allowed) s->allowed = slm_alloc_array((size_t)rules->n_words, sizeof *s->allowed);
+    if (!s->few) s->few = slm_alloc_array((size_t)most_few(rules), sizeof *s->few);
+    if (!s->allowed || !s->few) return slm_fail_memory(error);
+    memset(s->allowed, 0, (size_t)rules->n_words * sizeof *s->allowed);
+    slm_status status =
+        o->constraint ? slm_constraint_allowed(o->constraint, s->state, s->allowed, error) : ask(s, rules, ends, clock, error);
     if (status) return status;
-    while (s->n_allowed && s->allowed[s->n_allowed - 1] >= n_rows) s->n_allowed--;
-    bool only_ends = !s->n_allowed; /* no need to choose between several ends */
-    for (size_t i = 0; i < o->n_end_tokens && !o->ignore_eos && !only_ends; i++) {
+    bool goes_on = cut_bits(s->allowed, rules->n_words, n_rows); /* else no need to choose between several ends */
+    for (size_t i = 0; i < o->n_end_tokens && !o->ignore_eos && goes_on; i++) {
         int32_t end = o->end_tokens[i];
-        if (0 <= end && end < n_rows) include(s->allowed, &s->n_allowed, end, *ends);
+        if (0 <= end && end < n_rows) set_bit(s->allowed, end, *ends);
     }
-    if (s->n_allowed == 1) *forced = s->allowed[0];
+    s->n_few = slm_list_bits(s->allowed, rules->n_words, most_few(rules), s->few);
+    if (s->n_few == 1) *forced = s->few[0];
     return SLM_OK;
 }
 
@@ -337,10 +328,10 @@ slm_status slm_sequence_constrain(slm_sequence *s, const slm_rules *rules, slm_c
         status = reserve(s, rules, error); /* for the token below, or the one that is drawn */
         if (!status) status = find_allowed(s, rules, &token, &ends, clock, error);
         if (status) return status;
-        bool only_ends = ends && token < 0 && !s->n_allowed;
+        bool only_ends = ends && token < 0 && !s->n_few;
         if (only_ends || is_full(s, rules))
             return s->broken = end_text(s, rules, only_ends ? SLM_FINISH_STOP : SLM_FINISH_LENGTH, error);
-        if (token < 0 && s->n_allowed) return SLM_OK;
+        if (token < 0 && s->n_few) return SLM_OK;
         if (token < 0) {
             return slm_fail(error, SLM_UNSUPPORTED, -1,
                             "constraint: the vocabulary has no token for what must follow %lld tokens",
@@ -355,10 +346,11 @@ slm_status slm_sequence_constrain(slm_sequence *s, const slm_rules *rules, slm_c
 void slm_sequence_limit(const slm_sequence *s, slm_rules *rules, int64_t row) {
     if (!is_limited(&rules->options)) return;
     slm_choice *choice = &rules->choices[row];
-    choice->allowed = s->allowed;
-    choice->n_allowed = s->n_allowed;
-    bool many = s->n_allowed > choice->n_rows / MANY_ALLOWED, cut = choice->top > 1 && choice->top < INT64_MAX;
-    rules->all = (row && rules->all) || (many && !cut); /* the output layer finds the k largest sooner than the sampler */
+    bool many = s->n_few > most_few(rules);
+    choice->allowed = many ? NULL : s->few;
+    choice->n_allowed = many ? 0 : s->n_few;
+    choice->mask = many ? s->allowed : NULL;
+    rules->all = (row && rules->all) || (many && choice->top == INT64_MAX);
 }
 
 /* ---- what a step gives ---------------------------------------------------------------------------------------------------- */
@@ -366,6 +358,7 @@ void slm_sequence_limit(const slm_sequence *s, slm_rules *rules, int64_t row) {
 /* What a row offers. */
 static slm_candidates candidates_of(const slm_rules *rules, slm_choice *c) {
     if (!rules->all) return (slm_candidates){.logits = c->values, .ids = c->ids, .n = c->count};
+    if (c->mask) slm_head_mask(c->mask, 0, c->values, rules->vocab_size);
     if (!c->allowed) return (slm_candidates){.logits = c->values, .n = c->n_rows};
     for (int64_t i = 0, n; i < c->n_allowed; i += n) {
         n = slm_run_length(c->allowed + i, c->n_allowed - i);

@@ -24,7 +24,7 @@ typedef struct slm_rules {
     void *room;          /* of the choices */
     float *changed;      /* [vocab_size] a row that changes and is also needed as it was */
     float *row;          /* [vocab_size] what is allowed in a row of all, to be processed */
-    uint64_t *bits;      /* of a guided text: what may come next, one for each token and one for the end */
+    int64_t n_words;     /* of what is allowed of a row: a bit for each of it, each token of the vocabulary, and the end */
 } slm_rules;
 
 /* Checks and copies into rules, which stay where they are. n_rows: outputs of a step, at most. On failure there is nothing to
@@ -50,8 +50,9 @@ typedef struct slm_sequence { /* zeroed is empty */
     slm_finish finish;
     slm_status broken; /* text was lost to this error: no going on */
     uint32_t state;    /* of the constraint's automaton */
-    int32_t *allowed;  /* [n_allowed] tokens that may come next, those that end the text among them; NULL: all */
-    int64_t n_allowed;
+    uint64_t *allowed; /* [n_words] bits of the tokens that may come next, those that end the text among them; NULL: all */
+    int32_t *few; /* [n_few] the same, ascending, where they are few; n_few is larger than what it holds where they are many */
+    int64_t n_few;
 } slm_sequence;
 
 /* ids: [n_prompt] the prompt, of which the first n_held stand at the end of what the session holds, `length` positions. */

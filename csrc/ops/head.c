@@ -27,6 +27,16 @@ bool slm_head_finish(const slm_kernels *kernels, const slm_head *head, float *y,
     return kernels->all_finite(y, n);
 }
 
+void slm_head_mask(const uint64_t *mask, int64_t first, float *logits, int64_t n) {
+    for (int64_t i = 0; i < n; i += ROWS) {
+        uint64_t out = ~(mask[(first + i) / 64] >> (first + i) % 64) & ((1 << ROWS) - 1);
+        for (; out; out &= out - 1) {
+            int64_t at = i + __builtin_ctzll(out);
+            if (at < n) logits[at] = -INFINITY;
+        }
+    }
+}
+
 /* ---- what is kept ---------------------------------------------------------------------------------------------------- */
 
 /* Of one choice by one thread: slots first .. end - 1 of its arrays, one for each of the thread's rows. */
@@ -67,7 +77,7 @@ static void offer(kept *k, float logit, int32_t id) {
         k->least = logit;
         k->count = 0;
     } else {
-        if (!(logit >= k->least)) return;
+        if (!(logit >= k->least) || logit == -INFINITY) return;
         float *heap = choice->leading + k->first;
         lead(heap, &k->n_leading, choice->top, logit);
         k->least = least_leading(choice, heap, k->n_leading);
@@ -76,8 +86,9 @@ static void offer(kept *k, float logit, int32_t id) {
     choice->ids[k->first + k->count++] = id;
 }
 
-/* The logits of rows id, id + 1, ... */
-static void offer_all(const slm_kernels *kernels, kept *k, const float *logits, int64_t n, int64_t id) {
+/* The logits of rows id, id + 1, ...; id: a multiple of 16 where there is a mask. */
+static void offer_all(const slm_kernels *kernels, kept *k, float *logits, int64_t n, int64_t id) {
+    if (k->choice->mask) slm_head_mask(k->choice->mask, id, logits, n);
     for (int64_t i = 0; i < n; i += LOOK) {
         int64_t end = slm_min64(i + LOOK, n);
         if (kernels->largest(logits + i, end - i) < k->least) continue;

@@ -19,8 +19,9 @@ typedef struct slm_head {
 /* Among which logits of one position, and how many of them: the same for any number of threads. */
 typedef struct slm_choice {
     int64_t n_rows;         /* ids below it take part */
-    const int32_t *allowed; /* [n_allowed] of them, ascending; NULL: all */
+    const int32_t *allowed; /* [n_allowed] the few of them that are computed, ascending; NULL: all */
     int64_t n_allowed;
+    const uint64_t *mask; /* beside no list: bits of slm_head_mask; NULL: nothing is masked */
     /* Keeps so many of the largest and all equal to the last of these; 0: the largest alone, ties to the lowest id. */
     int64_t top;
     float *values;  /* [n] what is kept; n: SLM_MAX_THREADS where top is 0, else n_rows, or n_allowed where that is less */
@@ -45,6 +46,9 @@ int64_t slm_head_limits(int64_t n_panels, int threads);
  * barrier. False: one that this thread finished has a logit that is NaN or infinite. */
 bool slm_head_choose(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_head *head,
                      slm_choice *choices, const slm_linear_scratch *scratch);
+
+/* The logits of rows first .. first + n - 1 whose bit is not set in the mask become -infinity; first: a multiple of 16. */
+void slm_head_mask(const uint64_t *mask, int64_t first, float *logits, int64_t n);
 
 /* The same logits in place: y[i] of n in any place of rows. False: one of them is NaN or infinite. */
 bool slm_head_finish(const slm_kernels *kernels, const slm_head *head, float *y, int64_t n);

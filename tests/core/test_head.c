@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * test_head.c: choosing among logits where they are computed, against all logits computed and then looked through: every form of
- * output layer, screened or not, ties, scales and caps, limits, allowed ids, any number of tokens and threads; and drawing. */
+ * output layer, screened or not, ties, scales and caps, limits, allowed ids, masks, any number of tokens and threads; and
+ * drawing. */
 #include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -98,10 +99,12 @@ static int by_value(const void *a, const void *b) {
 /* The definition, from all logits of one token. */
 static int64_t expect(const float *logits, const slm_choice *c, float *values, int32_t *ids) {
     static float sorted[MOST_ROWS];
-    int64_t n = 0, n_all = c->allowed ? c->n_allowed : c->n_rows;
-    for (int64_t i = 0; i < n_all; i++) {
-        ids[i] = c->allowed ? c->allowed[i] : (int32_t)i;
-        sorted[i] = logits[ids[i]];
+    int64_t n = 0, n_all = 0;
+    for (int64_t i = 0; i < (c->allowed ? c->n_allowed : c->n_rows); i++) {
+        int32_t id = c->allowed ? c->allowed[i] : (int32_t)i;
+        if (c->mask && !(c->mask[id / 64] >> id % 64 & 1)) continue;
+        ids[n_all] = id;
+        sorted[n_all++] = logits[id];
     }
     qsort(sorted, (size_t)n_all, sizeof *sorted, by_value);
     float least = sorted[slm_min64(slm_max64(c->top, 1), n_all) - 1];
@@ -183,6 +186,7 @@ static void check_limits(const run *r, const slm_choice *c) {
 static void test_type(const slm_kernels *kernels, slm_type type, int64_t rows, int64_t cols, slm_precision precision,
                       bool screened) {
     static int32_t allowed[MOST_ROWS];
+    static uint64_t masks[3][MOST_ROWS / 64 + 1]; /* nearly all rows, half of them, and one alone */
     make_head(type, rows, cols, screened, -1);
     run r = new_run(kernels, cols, precision);
     for (int64_t i = 0; i < MOST_TOKENS * cols; i++) r.input.x[i] = random_float();
@@ -201,6 +205,11 @@ static void test_type(const slm_kernels *kernels, slm_type type, int64_t rows, i
         int64_t n_allowed = 0;
         for (int64_t j = 0; j < rows; j++)
             if (i % 7 == 3 ? random_u32() % 30 == 0 : j % 2 == 0) allowed[n_allowed++] = (int32_t)j;
+        memset(masks, 0, sizeof masks);
+        for (int64_t j = 0, alone = random_u32() % (rows - 9 > 0 ? rows - 9 : rows); j < rows; j++) {
+            bool in[] = {random_u32() % 20 || j == alone, random_u32() % 2 || j == alone, j == alone};
+            for (int m = 0; m < 3; m++) masks[m][j / 64] |= (uint64_t)in[m] << j % 64;
+        }
         for (int64_t t = 0; t < r.input.n_tokens; t++) {
             expected[t].top = tops[(i + t) % 7];
             expected[t].n_rows = i % 2 || rows < 20 ? rows : rows - 7 - t % 3;
@@ -208,6 +217,7 @@ static void test_type(const slm_kernels *kernels, slm_type type, int64_t rows, i
             while (n_allowed && allowed[n_allowed - 1] >= expected[t].n_rows) n_allowed--;
             expected[t].allowed = some ? allowed : NULL;
             expected[t].n_allowed = some ? n_allowed : 0;
+            expected[t].mask = some || (i + t) % 4 == 3 ? NULL : masks[(i + t) % 4];
             expected[t].count = expect(r.logits + t * rows, &expected[t], expected[t].values, expected[t].ids);
         }
         r.choices = found;
@@ -218,6 +228,7 @@ static void test_type(const slm_kernels *kernels, slm_type type, int64_t rows, i
                                   .top = expected[t].top,
                                   .allowed = expected[t].allowed,
                                   .n_allowed = expected[t].n_allowed,
+                                  .mask = expected[t].mask,
                                   .values = f->values,
                                   .ids = f->ids,
                                   .leading = f->leading};
