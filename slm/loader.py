@@ -1,29 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a source to a running model: hub -> formats -> families -> the core. A source is a path or a name."""
+"""From a source to a running model: hub -> formats -> families -> the core. A source is a path or a name.
 
-import errno
+What only folders need is imported with the first of them: it takes a third of the time that loading a small GGUF file does."""
+
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from slm import _core, hub
 from slm.errors import FormatError, UnsupportedError, quoted
-from slm.families import adapters, registry
+from slm.families import registry
 from slm.families.registry import Architecture, Vocabulary
-from slm.formats import tokenizer_json
-from slm.formats.adapter_files import AdapterFiles
 from slm.formats.files import InputFile, Opener
-from slm.formats.folder import Folder
-from slm.formats.gguf_adapter import GGUFAdapter
 from slm.formats.gguf_model import GGUFModel
 from slm.formats.gguf_split import open_gguf
 from slm.formats.model_files import ModelFiles
-from slm.formats.peft import PeftAdapter
 from slm.formats.report import Report
-from slm.info import Adapter, Info, model_info
+from slm.info import Info, model_info
 from slm.tokenizer import Tokenizer
 
 Source = str | os.PathLike[str]
@@ -44,7 +39,11 @@ def open_files(path: Source, opener: Opener = InputFile) -> ModelFiles:
 
     Raises OSError, FormatError, UnsupportedError, LimitError.
     """
-    return Folder(path, opener) if os.path.isdir(path) else GGUFModel(path, opener)
+    if not os.path.isdir(path):
+        return GGUFModel(path, opener)
+    from slm.formats.folder import Folder
+
+    return Folder(path, opener)
 
 
 def open_model(
@@ -84,50 +83,23 @@ def open_model(
     return Opened(core, tokenizer, tuple(sorted(set(end_ids))), architecture, of_hub(info, located))
 
 
-def open_adapter(path: Source) -> AdapterFiles:
-    """A PEFT folder or a GGUF file. Raises OSError, FormatError, UnsupportedError, LimitError."""
-    if not os.path.exists(path):
-        known = "no such file or folder (adapters are named by their paths, not as on the Hugging Face Hub)"
-        raise FileNotFoundError(errno.ENOENT, known, os.fspath(path))
-    named_peft = os.path.isdir(path) or Path(path).suffix in (".safetensors", ".json", ".bin")
-    return PeftAdapter(path) if named_peft else GGUFAdapter(path)
-
-
-def adapt(
-    core: _core.Model, architecture: Architecture, files: AdapterFiles, path: Source, scale: float, threads: int
-) -> tuple[_core.Model, Adapter]:
-    """A model that shares the weights of `core`, which was made of this architecture, and adds scale times what the adapter says.
-
-    Raises FormatError (also for the adapter of another model), UnsupportedError, MemoryError.
-    """
-    placed = adapters.place(files, architecture, scale)
-    try:
-        adapted = core.adapt(placed, threads)
-    except FormatError as error:  # the core knows which tensor is wrong, but no file
-        raise files.report.bad(
-            "NUMBERS", None, "tensors", "finite numbers, all of them there", error, index=error.index
-        ) from None
-    files.check_size()
-    ranks = {pair.b.shape[1] for pair in files.pairs.values()}
-    sizes = sum(pair.a.size + pair.b.size for pair in files.pairs.values())
-    record = Adapter(files.name, Path(path), files.base, scale, len(files.pairs), tuple(sorted(ranks)), sizes)
-    return adapted, record
-
-
 def load_tokenizer(source: Source, *, revision: str | None = None, offline: bool = False) -> Tokenizer:
     """The tokenizer of a model file or folder, of any architecture, or of a file that holds nothing but a vocabulary: a GGUF
     file, a tokenizer.json, a tokenizer.model of SentencePiece, a vocab.txt. Of a file, its neighbours do not count.
 
     Raises what hub.resolve() raises, FormatError (also when there is no vocabulary), UnsupportedError, LimitError.
     """
+    from slm.families.tokenizer_folder import read_file_vocabulary, read_folder_vocabulary
+    from slm.formats import tokenizer_json
+
     path = hub.resolve(source, revision=revision, offline=offline, tokenizer_only=True).path
     report = Report(path, "TOKENIZER", tokenizer_json.CODES)
     if path.is_dir():
-        vocabulary = registry.read_folder_vocabulary(path)
+        vocabulary = read_folder_vocabulary(path)
         if vocabulary is None:
             raise report.bad("VOCAB", None, "folder", "tokenizer.json, tokenizer.model, vocab.json or vocab.txt", "none of them")
         return make_tokenizer(report, vocabulary)
-    vocabulary = registry.read_file_vocabulary(path)
+    vocabulary = read_file_vocabulary(path)
     if vocabulary is not None:
         return make_tokenizer(report, vocabulary)
     with open_gguf(path) as gguf:

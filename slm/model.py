@@ -349,15 +349,13 @@ class Model:
         self._open_core()
         check_path("path", path)
         scale = check_number("scale", scale, -MAX_SCALE, MAX_SCALE)
-        from slm import loader
-
-        with loader.open_adapter(path) as files:
+        with open_adapter(path) as files:
             return self._adapted(files, path, scale)
 
     def _adapted(self, files: "AdapterFiles", path: str | os.PathLike[str], scale: float = 1.0) -> "Model":
-        from slm import loader
+        from slm import adapters
 
-        adapted, adapter = loader.adapt(self._open_core(), self._architecture, files, path, scale, self.threads)
+        adapted, adapter = adapters.adapt(self._open_core(), self._architecture, files, path, scale, self.threads)
         made_of = self.info, self.tokenizer, self.end_ids, self.threads, self._architecture
         return Model(adapted, *made_of, (*self.adapters, adapter))
 
@@ -480,11 +478,17 @@ def load(
     origin = check_origin(revision, offline)
     from slm import loader  # the file formats and families are imported with the first model, not with slm
 
-    with nullcontext() if adapter is None else loader.open_adapter(adapter) as files:  # errors before the weights are read
+    with nullcontext() if adapter is None else open_adapter(adapter) as files:  # errors before the weights are read
         opened = loader.open_model(source, **options, **origin, progress=progress)
         made_of = opened.info, opened.tokenizer, opened.end_ids, options["threads"], opened.architecture
         model = Model(opened.core, *made_of)
         return model if adapter is None or files is None else model._adapted(files, adapter)
+
+
+def open_adapter(path: str | os.PathLike[str]) -> "AdapterFiles":
+    from slm import adapters  # with the first one
+
+    return adapters.open_adapter(path)
 
 
 def load_tokenizer(

@@ -688,7 +688,10 @@ start = time.perf_counter()
 import slm
 seconds = time.perf_counter() - start
 late = {"jinja2", "tqdm", "torch", "transformers", "slm.families.registry", "slm.loader"}
-print(seconds, *sorted(late & set(sys.modules)))
+early = late & set(sys.modules)
+import slm.loader
+of_folders = {"slm.formats.folder", "slm.formats.peft", "slm.families.llama", "slm.families.tokenizer_json"}
+print(seconds, *sorted(early | of_folders & set(sys.modules)))
 """
     # Compiled modules, as an installed package has them; the first run writes them.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}

@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 import slm
 from slm.errors import FormatError, UnsupportedError
-from slm.families.registry import read_folder_vocabulary
+from slm.families.tokenizer_folder import read_folder_vocabulary
 
 SENTENCEPIECE = Path(__file__).parent / "data" / "sentencepiece"
 

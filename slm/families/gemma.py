@@ -12,7 +12,6 @@ from slm.families.architecture import Architecture
 from slm.families.config import local_layers, one_plus_norms, read_config, read_window, stated
 from slm.families.layout import ATTENTION, GATED_MLP, HEAD_NORMS, LAYER, QKV, Layout, biases, build
 from slm.families.positions import read_rope, read_two_ropes
-from slm.formats.folder import Folder
 from slm.formats.model_files import ModelFiles
 
 LARGEST_2, LARGEST_3 = 46, 62  # layers of the 27B models
@@ -79,6 +78,8 @@ def describe_vault(files: ModelFiles, context: int | None) -> Architecture:
 
 def describe_3_text(files: ModelFiles, context: int | None) -> Architecture:
     """The text part of a model that also sees: it takes no images here."""
+    from slm.formats.folder import Folder  # which no GGUF file needs
+
     assert isinstance(files, Folder)
     files.enter("text_config", TEXT_DEFAULTS, VISION_FIELDS, VISION_TENSORS)
     return describe_3(files, context, prefix="language_model.model.")
