@@ -52,6 +52,20 @@ def test_a_refusal_of_the_system_leaves_no_trace(tmp_path, monkeypatch, call):
     assert os.listdir(tmp_path) == ["x"]
 
 
+def test_errors_name_the_path_that_was_given(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    for path, error in (
+        (tmp_path / "none" / "x", FileNotFoundError),
+        (tmp_path / "file" / "x", NotADirectoryError),
+        (tmp_path / "folder", IsADirectoryError),
+    ):
+        with pytest.raises(error) as raised, atomic_write(path):
+            pass
+        assert (raised.value.filename, raised.value.filename2) == (str(path), None)
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
 def test_order_of_system_calls(tmp_path, monkeypatch):
     """Bytes before name, name before folder: after a crash the name never points at bytes that are not there."""
     calls = []

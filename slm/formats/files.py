@@ -77,7 +77,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     that after a crash or power loss `path` holds either the old bytes or the new ones. A failed fsync fails the write: the
     kernel may have dropped the pages, and a second fsync would report success.
 
-    Raises OSError.
+    Raises OSError, which names `path`.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
@@ -87,9 +87,11 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-    except BaseException:
-        with suppress(FileNotFoundError):
+    except BaseException as error:
+        with suppress(OSError):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(temporary)):
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from None
         raise
     sync_folder(target.parent)
 
