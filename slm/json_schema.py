@@ -2,10 +2,10 @@
 """JSON Schemas as regular expressions over the UTF-8 of JSON: without recursion, what they describe is a regular language."""
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from functools import cached_property
+from math import inf
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
@@ -16,6 +16,8 @@ from slm.regex_syntax import read_regex
 from slm.tools import type_schema
 
 MOST_DIGITS = 18  # of an integer without bounds: it fits into 64 bits
+LARGE = 10**30  # bounds are smaller, and no nearer to 0 than its inverse
+EXACT = Context(prec=30)  # Python's own keeps 28 digits
 MOST_DECIMALS = 6  # of a number between bounds, unless those have more
 # A number without bounds is read as a finite float.
 NUMBER = r"-?(0|[1-9]\d{0,15})(\.\d{1,16})?([eE][+-]?\d{1,2})?"
@@ -392,11 +394,11 @@ def bounds(schema: Mapping[str, Any], where: str) -> tuple[Bound | None, Bound |
         if name not in schema:
             continue
         value = schema[name]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not re.fullmatch(r"-?\d.*", str(value)):
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) == inf:
             wrong(f"{where}/{name}", "a finite number", value)
+        if value and not 1 / LARGE <= abs(value) < LARGE:
+            wrong(f"{where}/{name}", "a number between -1e30 and 1e30, and 0 or no nearer to 0 than 1e-30", value)
         exact = Decimal(str(value))
-        if abs(exact) >= Decimal(10) ** 30 or (exact and abs(exact) < Decimal(10) ** -30):
-            wrong(f"{where}/{name}", "0, or a number of a size from 1e-30 to 1e30", value)
         found[name] = (exact, not name.startswith("exclusive"))
     lows = [found[name] for name in ("minimum", "exclusiveMinimum") if name in found]
     highs = [found[name] for name in ("maximum", "exclusiveMaximum") if name in found]
@@ -407,7 +409,7 @@ def bounds(schema: Mapping[str, Any], where: str) -> tuple[Bound | None, Bound |
 
 def steps(bound: Bound, decimals: int, up: bool) -> int:
     """The first number with so many decimals that is within a bound, in steps of the last decimal."""
-    exact = bound[0].scaleb(decimals)
+    exact = bound[0].scaleb(decimals, EXACT)
     number = int(exact.to_integral_value(ROUND_CEILING if up else ROUND_FLOOR))
     reached = number == exact and not bound[1]
     return number + (1 if up else -1) * reached

@@ -186,6 +186,10 @@ WRONG = [
     ({"type": "string", "minLength": 3, "maxLength": 2}, "minLength is 3"),
     ({"type": "integer", "minimum": "1"}, "#/minimum: expected a finite number"),
     ({"type": "integer", "minimum": float("nan")}, "#/minimum: expected a finite number"),
+    ({"type": "number", "maximum": float("inf")}, "#/maximum: expected a finite number"),
+    ({"type": "integer", "minimum": -(10**30)}, "#/minimum: expected a number between -1e30 and 1e30, and 0 or no nearer to 0"),
+    ({"type": "integer", "maximum": 10**400}, "#/maximum: expected a number between -1e30 and 1e30"),
+    ({"type": "number", "exclusiveMinimum": 1e-31}, "#/exclusiveMinimum: expected a number between -1e30 and 1e30"),
     ({"type": "integer", "minimum": 3, "maximum": 2}, "no text matches"),
     ({"type": "integer", "enum": ["a"]}, "'a' is listed, and not of the type integer"),
     ({"type": "integer", "enum": [1.5]}, "1.5 is listed, and not of the type integer"),
@@ -212,6 +216,14 @@ def test_what_is_not_supported_is_named(without_llguidance, schema, message) -> 
 def test_wrong_schemas(schema, message) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         slm.json(schema)
+
+
+def test_bounds_of_many_digits_are_exact() -> None:
+    bound = 10**30 - 2
+    for low, high in ((bound - 1, bound), (-bound, 1 - bound)):
+        constraint = slm.json({"type": "integer", "minimum": low, "maximum": high})
+        assert [constraint.matches(str(n)) for n in (low - 1, low, high, high + 1)] == [False, True, True, False]
+    assert slm.json({"type": "number", "exclusiveMinimum": 1e-30, "maximum": 2e-30}).matches(f"0.{'0' * 29}2")
 
 
 def test_annotations_change_nothing() -> None:
