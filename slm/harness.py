@@ -116,7 +116,8 @@ class HarnessModel(TemplateLM):
         texts = [""] * len(requests)
         for members in groups.values():
             options = dict(normalize_gen_kwargs(requests[members[0]].args[1], MAX_GENERATED))
-            options.pop("do_sample")  # it has decided about the temperature
+            options.pop("do_sample")  # it has decided about the temperature, 0 where it says none
+            options.setdefault("temperature", 0.0)
             until, max_tokens = [stop for stop in options.pop("until") if stop], options.pop("max_gen_toks")
             kept = max(1, self.max_length - max_tokens)
             prompts = [self.tok_encode(requests[i].args[0])[-kept:] for i in members]

@@ -56,12 +56,25 @@ ELSEWHERE = {
     "temp": "temperature",
     "top_logprobs": "logprobs",
 }
+# What is no option, and what there is for it.
+INSTEAD = {
+    "chat_template": "chat() and session() take it",
+    "documents": "chat() and session() take them",
+    "stream": "stream() of a model or a session gives pieces of the text as they are made",
+    "streamer": "stream() of a model or a session gives pieces of the text as they are made",
+    "tool_choice": "a model without tools calls none, and constrain= says what an answer must be",
+    "tools": "chat() and session() take them",
+}
+# What cuts the distribution, and up to where it cuts nothing or, for top_k=1, all but what greedy takes.
+FILTERS = {"top_k": lambda k: k > 1, "top_p": lambda p: p < 1, "min_p": bool, "typical_p": lambda p: p < 1}
 
 
 def refuse_keywords(function: str, unknown: Iterable[str], known: Iterable[str]) -> None:
     """Raise TypeError for the first unknown keyword, with the nearest known name."""
     known = list(known)
     for name in unknown:
+        if name in INSTEAD:
+            raise TypeError(f"{function}() has no option {name!r}: {INSTEAD[name]}")
         nearest = ELSEWHERE.get(name)
         if nearest not in known:
             from difflib import get_close_matches
@@ -194,7 +207,8 @@ class GenerateOptions:
 
     max_tokens:  most tokens to generate, 0 to 2147483647
     ignore_eos:  go on behind the model's end tokens
-    temperature: 0 is greedy, ties to the lowest id; else logits are divided by it, up to 100
+    temperature: 0 is greedy, ties to the lowest id; else logits are divided by it, up to 100. top_k, top_p, min_p and typical_p
+                 are for sampling: a call that gives one of them gives a temperature too, which may be 0, else it is a ValueError
     top_k:       sample among the k most likely tokens; 0 is off
     top_p:       sample among the most likely tokens that together have this probability, in (0, 1]; 1 is off
     min_p:       sample among tokens that are at least this times as likely as the likeliest, in [0, 1]; 0 is off
@@ -308,6 +322,10 @@ class GenerateOptions:
         known = [field.name for field in fields(cls)]
         refuse_keywords(function, [name for name in keywords if name not in known], known)
         options = cls(**keywords)
+        if "temperature" not in keywords:
+            cuts = next((name for name, cuts in FILTERS.items() if cuts(getattr(options, name))), None)
+            if cuts is not None:
+                raise ValueError(f"{cuts} is {getattr(options, cuts):g}, and without a temperature nothing is sampled: give one")
         if options.n > 1 and function in ONE_TEXT:
             raise ValueError(f"n must be 1 for {function}(), which gives one answer, not {options.n}")
         return options

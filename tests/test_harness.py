@@ -89,5 +89,6 @@ def test_a_long_context_loses_its_beginning(smollm2_path):
         found = harness.generate_until(requests((text, {"max_gen_toks": 4}), (text, {"max_gen_toks": 3, "until": "\n\n"})))
         assert found[0] == model.generate(ids[:-1][-8:], max_tokens=4).text
         assert found[1] == model.generate(ids[:-1][-9:], max_tokens=3, stop="\n\n").text
+        assert harness.generate_until(requests((text, {"max_gen_toks": 4, "top_p": 0.9}))) == found[:1]  # greedy, as there
         with pytest.raises(TypeError, match="beams"):
             harness.generate_until(requests((text, {"beams": 4})))

@@ -156,6 +156,24 @@ def test_unknown_keyword_names_the_nearest(typed, meant):
         GenerateOptions.of("generate", {typed: 1})
 
 
+@pytest.mark.parametrize(
+    ("typed", "instead"),
+    [("stream", r"stream\(\) of a model or a session"), ("tool_choice", "constrain="), ("tools", r"chat\(\) and session\(\)")],
+)
+def test_what_is_no_option_but_something_else(typed, instead):
+    with pytest.raises(TypeError, match=rf"send\(\) has no option '{typed}': .*{instead}"):
+        GenerateOptions.of("send", {typed: 1})
+
+
+@pytest.mark.parametrize(("name", "value"), [("top_k", 40), ("top_p", 0.95), ("min_p", 0.05), ("typical_p", 0.5)])
+def test_what_is_for_sampling_asks_for_a_temperature(name, value):
+    with pytest.raises(ValueError, match=rf"{name} is {value}, and without a temperature nothing is sampled"):
+        GenerateOptions.of("generate", {name: value})
+    for temperature in (0, 0.7):
+        assert getattr(GenerateOptions.of("generate", {name: value, "temperature": temperature}), name) == value
+    GenerateOptions.of("generate", {"top_k": 1, "top_p": 1.0, "min_p": 0.0, "typical_p": 1})  # greedy, as asked
+
+
 def test_unknown_keyword_without_a_near_one_lists_them():
     with pytest.raises(TypeError, match="'zzz'; it has max_tokens, ignore_eos, temperature, top_k, top_p, min_p, typical_p, "):
         GenerateOptions.of("generate", {"zzz": 1})
