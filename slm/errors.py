@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every exception of slm that is not a builtin.
 
-Kept as builtins: MemoryError, KeyboardInterrupt, OSError (errno and file name), TypeError, UnicodeError, and ValueError for plain
+Kept as builtins: MemoryError, KeyboardInterrupt, OSError (errno and file name), TypeError, and ValueError for plain
 arguments. Each class below also derives from the builtin that a caller would expect, so `except ValueError` keeps working. An
 exception that ends a generation has what came so far as its attribute `output`.
 

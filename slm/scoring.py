@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import exp, fsum, sqrt
 from typing import TYPE_CHECKING, Any
 
-from slm.options import check_ids, check_int, refuse_type
+from slm.options import check_ids, check_int, check_text, refuse_type
 from slm.output import Perplexity, Score
 from slm.overflow import check_fit
 from slm.progress import Progress, counted_from, reported
@@ -48,6 +48,9 @@ def checked_pairs(pairs: Any) -> list[tuple[Any, Any]]:
     for i, pair in enumerate(pairs):
         if not isinstance(pair, Sequence) or isinstance(pair, str | bytes) or len(pair) != 2:
             refuse_type(f"pairs[{i}]", "(context, continuation)", pair)
+        for j, part in enumerate(pair):
+            if isinstance(part, str):
+                check_text(f"pairs[{i}][{j}]", part)
         checked.append((pair[0], pair[1]))
     return checked
 
@@ -125,7 +128,7 @@ def measure_perplexity(
     elif tokenizer is None:
         raise ValueError("text is a str, and the model has no tokenizer: pass token ids")
     else:
-        check_length(text)
+        check_length(check_text("text", text))
         prefix, ids = tokenizer._prefix, tokenizer._core.encode(text, False)
     least = 1 if prefix else 2  # tokens of a window, for one of them to stand behind another
     if len(ids) < least:

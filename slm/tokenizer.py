@@ -51,13 +51,10 @@ class Tokenizer:
 
         add_special_tokens: put bos and eos where the vocabulary asks for them.
         parse_special: control tokens that are written in the text become those tokens; never pass a stranger's text so.
-        Raises TypeError, UnicodeEncodeError (a lone surrogate), LimitError (more than 64 MiB).
+        Raises TypeError, ValueError (a lone surrogate), LimitError (more than 64 MiB).
         """
-        if not isinstance(text, str):
-            refuse_type("text", "a str", text)
-        return self._encode(
-            text, check_bool("add_special_tokens", add_special_tokens), check_bool("parse_special", parse_special), ()
-        )
+        flags = check_bool("add_special_tokens", add_special_tokens), check_bool("parse_special", parse_special)
+        return self._encode(check_text("text", text), *flags, ())
 
     def encode_batch(
         self, texts: Iterable[str], *, add_special_tokens: bool = True, parse_special: bool = False, threads: int | None = None
@@ -67,9 +64,7 @@ class Tokenizer:
             refuse_type("texts", "a list of str", texts)
         texts = list(texts)
         for index, text in enumerate(texts):
-            if not isinstance(text, str):
-                refuse_type(f"texts[{index}]", "a str", text)
-            check_length(text)
+            check_length(check_text(f"texts[{index}]", text))
         flags = check_bool("add_special_tokens", add_special_tokens), check_bool("parse_special", parse_special)
         return self._core.encode_batch(texts, *flags, 0 if threads is None else check_int("threads", threads, 1, MAX_THREADS))
 
@@ -82,9 +77,7 @@ class Tokenizer:
         Spans are those of Hugging Face's `tokenizers`: where a character map removes what a text begins with, such as a byte
         order mark, all spans behind it lag by as many characters.
         """
-        if not isinstance(text, str):
-            refuse_type("text", "a str", text)
-        check_length(text)
+        check_length(check_text("text", text))
         flags = check_bool("add_special_tokens", add_special_tokens), check_bool("parse_special", parse_special)
         return self._core.encode(text, *flags, (), True)
 
@@ -106,9 +99,7 @@ class Tokenizer:
 
     def token_id(self, piece: str) -> int | None:
         """The id whose piece is exactly this: the text of an added token, or a piece as published; None if there is none."""
-        if not isinstance(piece, str):
-            refuse_type("piece", "a str", piece)
-        return self._core.find(piece)
+        return self._core.find(check_text("piece", piece))
 
     @property
     def special_tokens(self) -> dict[str, int]:
@@ -233,7 +224,7 @@ def prompt_ids(tokenizer: Tokenizer | None, prompt: Any, vocab_size: int, name: 
     elif tokenizer is None:
         raise ValueError(f"{name} is text, and the model has no tokenizer: pass token ids")
     else:
-        ids = tokenizer.encode(prompt)
+        ids = tokenizer.encode(check_text(name, prompt))
     if ids:
         return ids
     if tokenizer is None or tokenizer.bos_id is None:

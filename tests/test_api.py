@@ -158,7 +158,8 @@ def test_a_list_gives_what_each_prompt_gives_alone(smollm2):
         ([[1], [2, 49152]], ValueError, r"prompt\[1\]\[1\] must be a token id from 0 to 49151, not 49152"),
         (np.array([0.5]), TypeError, "flat sequence of token ids, not float64"),
         (np.zeros((1, 1, 1), int), TypeError, "shape"),
-        ("a\ud800", UnicodeEncodeError, "surrogates not allowed"),
+        ("a\ud800", ValueError, "prompt holds a lone surrogate at index 1"),
+        (["a", "\ud800"], ValueError, r"prompt\[1\] holds a lone surrogate at index 0"),
     ],
 )
 def test_wrong_prompts(smollm2, prompt, exception, part):
@@ -745,7 +746,10 @@ def test_tokenizer(smollm2, smollm2_path):
         (lambda t: t.encode(b"x"), TypeError, "text must be a str"),
         (lambda t: t.encode("x", add_special_tokens=1), TypeError, "add_special_tokens must be True or False"),
         (lambda t: t.encode("x", parse_special=None), TypeError, "parse_special must be True or False"),
-        (lambda t: t.encode("\ud800"), UnicodeEncodeError, "surrogates"),
+        (lambda t: t.encode("\ud800"), ValueError, "text holds a lone surrogate at index 0"),
+        (lambda t: t.encode_with_offsets("a\udfff"), ValueError, "text holds a lone surrogate at index 1"),
+        (lambda t: t.encode_batch(["", "\ud800"]), ValueError, r"texts\[1\] holds a lone surrogate at index 0"),
+        (lambda t: t.token_id("\ud800"), ValueError, "piece holds a lone surrogate at index 0"),
         (lambda t: t.encode("x" * (64 << 20) + "x"), slm.LimitError, "at most 67108864, found 67108865"),
         (lambda t: t.decode("x"), TypeError, "ids must be"),
         (lambda t: t.decode([49152]), ValueError, r"ids\[0\] must be a token id from 0 to 49151, not 49152"),

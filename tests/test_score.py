@@ -151,6 +151,7 @@ def test_scores_of_pairs(smollm2):
         (["ab"], TypeError, r"pairs\[0\] must be \(context, continuation\), not str"),
         ([("a", "b"), ("a",)], TypeError, r"pairs\[1\] must be \(context, continuation\), not tuple"),
         ([("a", 5)], TypeError, r"pairs\[0\]\[1\] must be a sequence of token ids, not int"),
+        ([("a", "b"), ("a", "b\ud800")], ValueError, r"pairs\[1\]\[1\] holds a lone surrogate at index 1"),
         ([("a", "b"), ("a", "")], ValueError, r"pairs\[1\]: the continuation is empty"),
         ([("a", [99999])], ValueError, r"pairs\[0\]\[1\]\[0\] must be a token id from 0 to 49151"),
         ([([5] * 8192, [6]), ([5] * 8192, [6, 7])], slm.ContextLengthError, r"pairs\[1\] without its last token has 8193 tokens"),
@@ -260,6 +261,8 @@ def test_perplexity_of_text(smollm2, smollm2_path):
         smollm2.perplexity(text, stride=8192)
     with pytest.raises(ValueError, match="text has too few tokens, 1"):
         smollm2.perplexity([5])
+    with pytest.raises(ValueError, match="text holds a lone surrogate at index 2"):
+        smollm2.perplexity("ab\ud800")
 
 
 def test_a_special_token_stands_in_front_of_every_window(smollm2_path):
