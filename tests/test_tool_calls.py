@@ -247,7 +247,9 @@ BROKEN = [
     "<|tool_call|>[]", "<|tool_call|>[{}]<|/tool_call|>", '<|tool_call|>[{"name": "f", "arguments": {}}, {}]',
     "<TOOLCALL>f</TOOLCALL>", "f\n", "f\n[1]", 'The answer\n{"a": 1}', '\n{"a": 1}', "f\n" + '{"a":' * 100_000,
     "<toolcall>" * 10_000, "<tool_call>" * 10_000, "<|tool_call|>" * 10_000, "[TOOL_CALLS]f{" * 10_000,
-    "[TOOL_CALLS]" + "[" * 100_000, "<tool_call>" + '{"a":' * 100_000, "{" * 100_000,
+    '{"name": "", "arguments": {}}', '{"name": "", "parameters": {}}', "<start_function_call>call:{}<end_function_call>",
+    '<tool_call>{"name": " ", "arguments": {}}</tool_call>', "{" * 100_000, "<tool_call>" + '{"a":' * 100_000,
+    "[TOOL_CALLS]" + "[" * 100_000,
 ]  # fmt: skip
 
 

@@ -31,7 +31,7 @@ class Style(NamedTuple):
 
 def call_of(value: Any, arguments: str, name: str = "name") -> Call | None:
     """The call that a JSON value stands for, or None for anything else. arguments, name: the keys of these two."""
-    if not isinstance(value, dict) or not isinstance(called := value.get(name), str):
+    if not isinstance(value, dict) or not isinstance(called := value.get(name), str) or not called.strip():
         return None
     given = value.get(arguments)
     if isinstance(given, str):  # JSON within JSON, as OpenAI's dictionaries have it
