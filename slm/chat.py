@@ -16,7 +16,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from slm.errors import TemplateError, quoted
+from slm.errors import TemplateError, UnsupportedError, quoted
 from slm.families.tool_calls import in_own_words
 from slm.options import check_text, refuse_type, shown
 from slm.tools import tool_schemas
@@ -115,14 +115,18 @@ class ChatTemplate:
         its budget.
         """
         schemas = None if tools is None else plain(tool_schemas(tools), "tools", 1)
-        conversation = in_own_words(self.source, plain_messages(messages), schemas or [])
+        conversation = plain_messages(messages)
         given = plain(variables or {}, "variables", 1) | {
             "messages": conversation,
             "tools": schemas,
             "documents": None if documents is None else plain_documents(documents),
+            "add_generation_prompt": add_generation_prompt,
         }
+        now = datetime.now()
+        for message in self._unread_parts(given, now):
+            message["content"] = "\n".join(part["text"] for part in message["content"])
+        given["messages"] = conversation = in_own_words(self.source, conversation, schemas or [])
         known = list(strings(given))
-        size, now = sum(map(len, known)), datetime.now()
         end = ""
         if continue_final_message is not False:
             end = nonce_for(self.source, *known)
@@ -130,10 +134,7 @@ class ChatTemplate:
             final = open_end(conversation[-1], field, end)
 
         def rendered(given: dict[str, Any]) -> str:
-            with failures_named():
-                names = self._variables | given | {"add_generation_prompt": add_generation_prompt}
-                text = self._environment.render(self._template, names, size, now)
-                text.encode()  # a template can write a lone surrogate
+            text = self._rendered(given, now)
             return cut_at(text, end) if end else text
 
         text = rendered(given)
@@ -157,6 +158,31 @@ class ChatTemplate:
             if guarded.replace(nonce, "") != text or control.found_in(guarded) != scaffold:
                 raise TemplateError("the chat template rewrites control tokens in what it is given, so they cannot be kept text")
         return text, guard_offsets(guarded, nonce)
+
+    def _rendered(self, given: dict[str, Any], now: datetime) -> str:
+        with failures_named():
+            size = sum(map(len, strings(given)))
+            text = self._environment.render(self._template, self._variables | given, size, now)
+            text.encode()  # a template can write a lone surrogate
+        return text
+
+    def _unread_parts(self, given: dict[str, Any], now: datetime) -> list[dict[str, Any]]:
+        """The messages whose text is in parts, and in whose place the template does not write the text of every part: templates
+        that know a str alone fail over a list, leave it out, or write it as Python or JSON would."""
+        messages = given["messages"]
+        in_parts = [i for i, message in enumerate(messages) if are_text_parts(message.get("content"), i)]
+        if not in_parts:
+            return []
+        sign, trial, signs = nonce_for(self.source, *strings(given)), list(messages), dict[int, list[str]]()
+        for i in in_parts:
+            signs[i] = [f"{sign}{i}.{j};" for j, _ in enumerate(messages[i]["content"])]
+            parts = [part | {"text": text} for part, text in zip(messages[i]["content"], signs[i], strict=True)]
+            trial[i] = messages[i] | {"content": parts}
+        try:
+            read = set(re.findall(rf'(?<!"){sign}[\d.]+;', self._rendered(given | {"messages": trial}, now)))
+        except TemplateError:
+            read = set()
+        return [messages[i] for i in in_parts if not signs[i] or not read.issuperset(signs[i])]
 
 
 @contextmanager
@@ -253,9 +279,26 @@ def plain_messages(messages: Any) -> list[dict[str, Any]]:
     return copied
 
 
+def are_text_parts(content: Any, i: int) -> bool:
+    """Is the content of messages[i] a list of parts, as OpenAI's client has them? Other lists are the template's own affair."""
+    if not isinstance(content, list) or not all(isinstance(part, dict) and isinstance(part.get("type"), str) for part in content):
+        return False
+    for j, part in enumerate(content):
+        where = f"messages[{i}]['content'][{j}]"
+        if part["type"] != "text":
+            raise UnsupportedError(f"{where} is a part of the type {shown(part['type'])}; models read the type 'text' alone")
+        if not isinstance(part.get("text"), str):
+            raise ValueError(f"{where} must have a 'text' that is a str, not {shown(part.get('text'))}")
+    return True
+
+
 def template_keywords(tools: Any, documents: Any, chat_template: Any, more: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Keywords of Tokenizer.apply_chat_template() for a model's answer. more: variables of the template."""
-    keywords = {"tools": tools, "documents": documents, "chat_template": chat_template}
+    """Keywords of Tokenizer.apply_chat_template() for a model's answer, as plain data. more: variables of the template."""
+    keywords = {
+        "tools": None if tools is None else plain(tool_schemas(tools), "tools", 1),
+        "documents": None if documents is None else plain_documents(documents),
+        "chat_template": chat_template,
+    }
     if more is None:
         return keywords
     if not isinstance(more, Mapping):
@@ -263,7 +306,7 @@ def template_keywords(tools: Any, documents: Any, chat_template: Any, more: Mapp
     for name in more:
         if name in keywords or name in TEMPLATE_KEYWORDS:
             raise ValueError(f"chat_template_kwargs is for what only the template reads; {name!r} is not among that")
-    return keywords | dict(more)
+    return keywords | plain(more, "chat_template_kwargs", 1)
 
 
 def plain_documents(documents: Any) -> list[Any]:

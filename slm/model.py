@@ -188,7 +188,11 @@ class Model:
         chat_template: str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Session:
-        """A conversation that keeps its KV state between turns. system: its system message; the others: as in chat()."""
+        """A conversation that keeps its KV state between turns. system: its system message; the others: as in chat().
+
+        Raises TemplateError when the model has no chat template, or none with a place for tools, ClosedError, TypeError and
+        ValueError.
+        """
         self._refuse_embedder("session")
         return Session(self, system, template_keywords(tools, documents, chat_template, chat_template_kwargs))
 
@@ -412,8 +416,9 @@ class Model:
         return self.tokenizer
 
     def _call_style(self, tools: Tools | None, chat_template: str | None) -> Style | None:
-        """How the model calls these tools; None where its template shows no style that is known."""
-        return None if tools is None else style_of(self._chat_tokenizer()._template(chat_template, tools).source)
+        """How the model calls these tools; None where its template shows no style that is known. TemplateError without one."""
+        source = self._chat_tokenizer()._template(chat_template, tools).source
+        return None if tools is None else style_of(source)
 
     def _answer(self, prompt: Fitted, options: GenerateOptions, kind: Kind, style: Style | None = None) -> Any:
         """An Output, or a list of n."""

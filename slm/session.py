@@ -8,18 +8,16 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy, deepcopy
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from slm.chat import Messages, plain, template_keywords
 from slm.errors import BusyError, FormatError, TemplateError, quoted
 from slm.families.tool_calls import Style
 from slm.generation import Run, Stream
-from slm.options import GenerateOptions, check_ids, check_int, refuse_type
+from slm.options import GenerateOptions, check_ids, check_int, check_text, refuse_type
 from slm.output import Output
 from slm.overflow import check_fit, fit_chat, fit_prompt
 from slm.tokenizer import Tokenizer, flat_ids
-from slm.tools import tool_schemas
 
 if TYPE_CHECKING:
     from slm.asynchronous import AsyncStream
@@ -36,11 +34,14 @@ class Session:
     """
 
     def __init__(self, model: "Model", system: str | None, template_keywords: Mapping[str, Any]) -> None:
-        if system is not None and not isinstance(system, str):
-            refuse_type("system", "a str or None", system)
+        if system is not None:
+            check_text("system", system)
         self._model = model
         self._template_keywords = template_keywords
         self._core = model._open_core().session()
+        self._call_style: Style | None = None
+        if any(value is not None for value in template_keywords.values()):  # without a template there is still append()
+            self._call_style = model._call_style(template_keywords["tools"], template_keywords["chat_template"])
         self._tokens: list[int] = []  # of the state: the core holds the first of them, all but for what _return_to() says
         self._messages: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
         self._n_system = len(self._messages)
@@ -150,13 +151,10 @@ class Session:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to a file, from which open() goes on, in another process too: there whole or not at all.
 
-        Tools that are functions are kept as their schemas. Raises OSError, BusyError, ClosedError, and TypeError or ValueError
-        where the template's own variables are not what JSON can hold.
+        Tools that are functions are kept as their schemas. Raises OSError, BusyError, ClosedError, and ValueError where tools,
+        documents or the template's own variables hold a number that is not finite.
         """
         with self._exclusive():
-            keywords = dict(self._template_keywords)
-            if keywords["tools"] is not None:
-                keywords["tools"] = tool_schemas(keywords["tools"])
             state, length, settled = self._core.save()
             pinned, n_pinned_messages = self._pinned
             fields = {
@@ -169,7 +167,7 @@ class Session:
                 "messages": self._messages,
                 "turn_ends": self._turn_ends,
                 "n_pinned_messages": n_pinned_messages,
-                "template": keywords,
+                "template": dict(self._template_keywords),
             }
             from slm.formats import session_file  # imported with the first saved session, not with slm
 
@@ -245,10 +243,6 @@ class Session:
             yield
         finally:
             self._lock.release()
-
-    @cached_property
-    def _call_style(self) -> Style | None:
-        return self._model._call_style(self._template_keywords["tools"], self._template_keywords["chat_template"])
 
     def _begin(self, message: Said, options: GenerateOptions) -> Run:
         """Render the conversation with what is said now and start its answer, keeping what the state already holds of it."""

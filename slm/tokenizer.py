@@ -15,6 +15,7 @@ from slm.vocabulary import CONTROL, Vocabulary
 
 MAX_TEXT_BYTES = 64 << 20
 MAX_THREADS = 256
+MOST_COMPILED = 16  # templates
 
 
 class Tokenizer:
@@ -131,11 +132,12 @@ class Tokenizer:
         source = templates[chosen] if named else chosen
         if tools and "tools" not in source:
             raise TemplateError("tools: the chat template has no place for them")
-        if not named:
-            return ChatTemplate(source, *self._template_variables)
-        if source not in self._compiled:
-            self._compiled[source] = ChatTemplate(source, *self._template_variables)
-        return self._compiled[source]
+        template = self._compiled.get(source)
+        if template is None:
+            if len(self._compiled) == MOST_COMPILED:
+                self._compiled.clear()
+            template = self._compiled[source] = ChatTemplate(source, *self._template_variables)
+        return template
 
     @overload
     def apply_chat_template(
@@ -177,7 +179,8 @@ class Tokenizer:
     ) -> list[int] | str:
         """A conversation as the model was trained to see it: token ids, or text with tokenize=False.
 
-        messages: mappings with "role" and what else the template reads, usually "content".
+        messages: mappings with "role" and what else the template reads, usually "content": a str, or a list of parts
+            {"type": "text", "text": ...}, joined by newlines for a template that reads no parts.
         tools: JSON schemas, or functions with type hints and a docstring that describes each parameter.
         documents: mappings, usually with "title" and "text".
         chat_template: a name from chat_templates, or a Jinja template; None: "tool_use" if there are tools and it exists, else
@@ -188,9 +191,9 @@ class Tokenizer:
         variables: what else the template reads, such as enable_thinking.
         Text in any of these never becomes a control token; without such text the ids are those of Transformers, but where a
         template knows no "tool_calls": slm gives it tools, calls and results in the words that the model was trained with.
-        Raises TemplateError when there is no template, or it has no place for tools, refuses the conversation, fails or goes over
-        its budget; TypeError and ValueError for arguments that are not plain data, and for functions that lack hints or
-        descriptions.
+        Raises TemplateError when there is no template, or it has no place for tools or calls, refuses the conversation, fails or
+        goes over its budget; UnsupportedError for images and other parts; TypeError and ValueError for arguments that are not
+        plain data, and for functions that lack hints or descriptions.
         """
         continued = continue_final_message is not False
         if continued and not isinstance(continue_final_message, bool | str):

@@ -406,6 +406,25 @@ def test_chat_without_template(smollm2, monkeypatch):
         smollm2.chat("Hi")
     with pytest.raises(slm.TemplateError, match="no chat template"):
         smollm2.session().send("Hi")
+    with pytest.raises(slm.TemplateError, match="no chat template"):
+        smollm2.session(documents=[])
+
+
+@pytest.mark.parametrize(
+    ("keywords", "exception", "part"),
+    [
+        ({"chat_template": "nope"}, ValueError, "chat_template must be a Jinja template or a name .*, not 'nope'"),
+        ({"chat_template": "{% for %}"}, slm.TemplateError, "the chat template failed"),
+        ({"chat_template": 3}, TypeError, "chat_template must be a str"),
+        ({"tools": [print], "chat_template": "{{ tools }}"}, TypeError, r"tools\[0\] must be a mapping"),
+        ({"documents": ["x"]}, TypeError, r"documents\[0\] must be a mapping"),
+        ({"chat_template_kwargs": {"a": {1}}}, TypeError, r"chat_template_kwargs\['a'\] must be plain data"),
+        ({"system": "\ud800"}, ValueError, "system holds a lone surrogate at index 0"),
+    ],
+)
+def test_a_session_is_refused_before_anything_is_said(smollm2, keywords, exception, part):
+    with pytest.raises(exception, match=part):
+        smollm2.session(**keywords)
 
 
 def chat_of(*texts):

@@ -187,9 +187,13 @@ def test_wrong_calls_in_a_conversation(wrong):
 
 def test_a_template_without_a_place_for_tools_refuses_them(smollm2):
     assert "tools" not in smollm2.tokenizer.chat_templates["default"]
-    for call in (smollm2.chat, smollm2.session(tools=[weather]).send, smollm2.tokenizer.apply_chat_template):
+    for call in (smollm2.chat, smollm2.session, smollm2.tokenizer.apply_chat_template):
         with pytest.raises(slm.TemplateError, match="tools: the chat template has no place for them"):
-            call([ASKED], **({} if call.__name__ == "send" else {"tools": [weather]}))
+            call(*([] if call == smollm2.session else [[ASKED]]), tools=[weather])
+    for content in (None, "Well."):
+        called = {"role": "assistant", "content": content, "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+        with pytest.raises(slm.TemplateError, match=r"messages\[1\]\['tool_calls'\]: the chat template has no place for them"):
+            smollm2.chat([ASKED, called])
     assert smollm2.chat([ASKED], tools=[], max_tokens=1).usage.completion_tokens == 1
 
 

@@ -8,6 +8,8 @@ from functools import partial
 from math import isfinite
 from typing import Any, NamedTuple, NoReturn
 
+from slm.errors import TemplateError
+
 NAME = re.compile(r"[\w.:/-]+")
 WORD = re.compile(r"([^\s{}\[\],:]+)(:?)")  # a key, or a value that JSON writes in the same way
 
@@ -232,6 +234,16 @@ def style_of(template: str) -> Style | None:
 
 
 def in_own_words(template: str, messages: Messages, tools: Sequence[Any]) -> Messages:
-    """A conversation with calls and tools as a template reads it that does not know "tool_calls"; else as it is."""
-    style = None if "tool_calls" in template else style_of(template)
-    return style.say(messages, tools, template) if style and style.say else messages
+    """A conversation with calls and tools as a template reads it that does not know "tool_calls"; else as it is.
+
+    Raises TemplateError for calls that nothing is known to write.
+    """
+    if "tool_calls" in template:
+        return messages
+    style = style_of(template)
+    if style and style.say:
+        return style.say(messages, tools, template)
+    i = next((i for i, message in enumerate(messages) if message.get("tool_calls")), None)
+    if i is not None:
+        raise TemplateError(f"messages[{i}]['tool_calls']: the chat template has no place for them")
+    return messages
