@@ -137,7 +137,17 @@ class ChatTemplate:
             text = self._rendered(given, now)
             return cut_at(text, end) if end else text
 
-        text = rendered(given)
+        try:
+            text = rendered(given)
+        except TemplateError as error:
+            contents = ((i, message.get("content", "")) for i, message in enumerate(conversation))
+            odd = next(
+                ((i, content) for i, content in contents if not isinstance(content, str) and not are_text_parts(content, i)), None
+            )
+            if odd is None:
+                raise
+            expected = "most templates expect a str or a list of parts"
+            raise TemplateError(f"{error}; messages[{odd[0]}]['content'] is {shown(odd[1])}, and {expected}") from error
         if end and final.strip() not in text:
             raise TemplateError("the chat template rewrites the final message, so it cannot be continued")
         nonce = nonce_for(self.source, text, end, *known)
@@ -267,13 +277,16 @@ def plain_messages(messages: Any) -> list[dict[str, Any]]:
     copied = []
     for i, message in enumerate(messages):
         if not isinstance(message, Mapping):
-            refuse_type(f"messages[{i}]", "a mapping with a role and content", message)
+            refuse_type(f"messages[{i}]", "a mapping with a role and content, as Output.message is", message)
         if not isinstance(message.get("role"), str):
             raise ValueError(f"messages[{i}] must have a 'role' that is a str, not {shown(message.get('role'))}")
         # As Transformers does: what is None counts as absent, and reasoning stands under each name that templates read.
         known = {key: value for key, value in plain(message, f"messages[{i}]", 1).items() if value is not None}
         if "content" not in known and not known.get("tool_calls"):
             raise ValueError(f"messages[{i}] has no 'content'; only a message with 'tool_calls' may be without")
+        calls = known.get("tool_calls", [])
+        if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+            raise ValueError(f"messages[{i}]['tool_calls'] must be a list of mappings, not {shown(calls)}")
         reasoning = next((known[name] for name in REASONING if name in known), None)
         copied.append(known if reasoning is None else {"thinking": reasoning} | known | {"reasoning_content": reasoning})
     return copied

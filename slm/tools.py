@@ -68,6 +68,8 @@ def function_schema(function: Callable[..., Any]) -> dict[str, Any]:
         if i == 0 and parameter.name in ("self", "cls") and parameter.name not in hints:
             continue
         where = f"parameter {parameter.name!r} of tool {name}()"
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise ValueError(f"{where} is {parameter.kind.description}; models pass arguments by name")
         if parameter.name not in hints:
             raise ValueError(f"{where} has no type hint")
         if parameter.name not in arguments:

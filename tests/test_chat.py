@@ -323,6 +323,14 @@ def open_tuple(x: tuple[int, ...]):
     """
 
 
+def any_arguments(**x: int):
+    """Doc.
+
+    Args:
+        x: it
+    """
+
+
 def wrong_choices(x: str):
     """Doc.
 
@@ -339,6 +347,11 @@ def wrong_choices(x: str):
         ([no_description], ValueError, r"parameter 'x' of tool no_description\(\) is not described"),
         ([own_class], ValueError, r"parameter 'x' of tool own_class\(\) has the type .*ChatTemplate.*JSON schema"),
         ([open_tuple], ValueError, r"parameter 'x' of tool open_tuple\(\) is a tuple"),
+        (
+            [any_arguments],
+            ValueError,
+            r"parameter 'x' of tool any_arguments\(\) is variadic keyword; models pass arguments by name",
+        ),
         ([wrong_choices], ValueError, r"its choices must be a JSON array, not 'red, blue'"),
         ([print], TypeError, r"tools\[0\] must be a mapping \(a JSON schema\) or a function, not builtin"),
         ("f", TypeError, "tools must be a sequence"),
@@ -535,7 +548,7 @@ def test_honest_long_conversations_pass():
         ([], ValueError, "messages is empty"),
         ("hi", TypeError, "messages must be"),
         ({"role": "user", "content": "x"}, TypeError, "messages must be"),
-        (["hi"], TypeError, r"messages\[0\] must be"),
+        (["hi"], TypeError, r"messages\[0\] must be a mapping with a role and content, as Output.message is, not str 'hi'"),
         ([{"content": "x"}], ValueError, r"messages\[0\] must have a 'role'"),
         ([{"role": "user"}], ValueError, r"messages\[0\] has no 'content'; only a message with 'tool_calls' may be without"),
         ([{"role": "assistant", "content": None, "tool_calls": []}], ValueError, r"messages\[0\] has no 'content'"),
@@ -550,6 +563,13 @@ def test_honest_long_conversations_pass():
             slm.UnsupportedError,
             r"messages\[2\]\['content'\]\[2\] is a part of the type 'image_url'",
         ),
+        (
+            [{"role": "user", "content": 3}],
+            slm.TemplateError,
+            r"failed: .*; messages\[0\]\['content'\] is 3, and most templates expect",
+        ),
+        ([{"role": "user", "content": ["a"]}], slm.TemplateError, r"; messages\[0\]\['content'\] is \['a'\], and most templates"),
+        ([{"role": "assistant", "content": "", "tool_calls": "f"}], ValueError, r"\['tool_calls'\] must be a list of mappings"),
         ([{"role": "user", "content": [{"type": "text"}]}], ValueError, r"\['content'\]\[0\] must have a 'text' that is a str"),
     ],
 )

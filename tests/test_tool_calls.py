@@ -181,7 +181,7 @@ def test_a_system_message_stays():
 
 @pytest.mark.parametrize("wrong", ["x", [1], [{"name": 1}], [{"name": "f", "arguments": {}}, {}], {"name": "f"}])
 def test_wrong_calls_in_a_conversation(wrong):
-    with pytest.raises(ValueError, match="'tool_calls' of a message must be a list"):
+    with pytest.raises(ValueError, match=r"'tool_calls'.* must be a list of"):
         ChatTemplate(IN_TAGS, SPECIAL, []).render([{"role": "assistant", "content": "", "tool_calls": wrong}], True)
 
 

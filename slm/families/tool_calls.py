@@ -143,9 +143,8 @@ def read_lines(text: str) -> Read:
 
 def called(message: dict[str, Any]) -> list[Call]:
     """What a message calls, as OpenAI's dictionaries have it."""
-    given = message.get("tool_calls") or []
-    given = given if isinstance(given, list) else [given]
-    calls = calls_of([call.get("function", call) if isinstance(call, dict) else call for call in given])
+    given = message.get("tool_calls", [])
+    calls = calls_of([call.get("function", call) for call in given])
     if given and not calls:
         raise ValueError('\'tool_calls\' of a message must be a list of {"function": {"name": ..., "arguments": {...}}}')
     return calls
