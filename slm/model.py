@@ -27,6 +27,7 @@ from slm.options import (
     check_ids,
     check_int,
     check_number,
+    check_path,
     check_text,
     refuse_keywords,
     refuse_type,
@@ -141,15 +142,15 @@ class Model:
         record = GenerateOptions.of("chat", options)
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
-        keywords = template_keywords(tools, documents, chat_template, chat_template_kwargs)
-        keywords["continue_final_message"] = continue_final_message
+        template = template_keywords(tools, documents, chat_template, chat_template_kwargs)
+        keywords = template | {"continue_final_message": continue_final_message}
         tokenizer = self._chat_tokenizer()
 
         def render(messages: Messages) -> list[int]:
             return tokenizer.apply_chat_template(messages, **keywords)
 
         fitted = fit_chat(render, messages, self.context, record, tokenizer.bos_id)
-        style = None if record.echo else self._call_style(tools, chat_template)
+        style = self._call_style(template) if template["tools"] is not None and not record.echo else None
         answer: Output = self._answer(fitted, record, "chat.completion", style)
         return answer
 
@@ -187,13 +188,18 @@ class Model:
         documents: Documents | None = None,
         chat_template: str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        **unknown: Any,
     ) -> Session:
         """A conversation that keeps its KV state between turns. system: its system message; the others: as in chat().
 
-        Raises TemplateError when the model has no chat template, or none with a place for tools, ClosedError, TypeError and
+        Raises TemplateError when the model has no chat template, or none that reads all of these, ClosedError, TypeError and
         ValueError.
         """
         self._refuse_embedder("session")
+        for name in unknown:
+            if name in GenerateOptions.__dataclass_fields__:
+                raise TypeError(f"session() has no option {name!r}: send() and stream() of the session take it")
+        refuse_keywords("session", unknown, ("system", "tools", "documents", "chat_template", "chat_template_kwargs"))
         return Session(self, system, template_keywords(tools, documents, chat_template, chat_template_kwargs))
 
     def forward(
@@ -415,10 +421,9 @@ class Model:
             raise TemplateError("the model has no tokenizer, and so no chat template")
         return self.tokenizer
 
-    def _call_style(self, tools: Tools | None, chat_template: str | None) -> Style | None:
-        """How the model calls these tools; None where its template shows no style that is known. TemplateError without one."""
-        source = self._chat_tokenizer()._template(chat_template, tools).source
-        return None if tools is None else style_of(source)
+    def _call_style(self, keywords: Mapping[str, Any]) -> Style | None:
+        """How the model calls tools; None where its template shows no style that is known. keywords: see template_keywords()."""
+        return style_of(self._chat_tokenizer()._template(**keywords).source)
 
     def _answer(self, prompt: Fitted, options: GenerateOptions, kind: Kind, style: Style | None = None) -> Any:
         """An Output, or a list of n."""
@@ -564,11 +569,6 @@ def check_quantize(value: Any) -> str:
     if value not in known:
         raise ValueError(f"quantize must be None or one of {', '.join(map(repr, known))}, not {shown(value)}")
     return known[value]
-
-
-def check_path(name: str, path: Any) -> None:
-    if not isinstance(path, str | os.PathLike):
-        refuse_type(name, "a path", path)
 
 
 def check_source(source: Any) -> None:

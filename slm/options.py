@@ -6,6 +6,7 @@ A check takes the parameter's name first, so that each message says which parame
 
 import math
 import operator
+import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -60,8 +61,10 @@ ELSEWHERE = {
 INSTEAD = {
     "chat_template": "chat() and session() take it",
     "documents": "chat() and session() take them",
+    "progress": "generate() takes it, of a list of prompts",
     "stream": "stream() of a model or a session gives pieces of the text as they are made",
     "streamer": "stream() of a model or a session gives pieces of the text as they are made",
+    "system": "session() takes it, and messages of chat() may have the role 'system'",
     "tool_choice": "a model without tools calls none, and constrain= says what an answer must be",
     "tools": "chat() and session() take them",
 }
@@ -137,6 +140,11 @@ def check_text(name: str, value: Any) -> str:
     except UnicodeEncodeError as error:
         raise ValueError(f"{name} holds a lone surrogate at index {error.start}, which no text encoding can write") from None
     return value
+
+
+def check_path(name: str, path: Any) -> None:
+    if not isinstance(path, str | os.PathLike):
+        refuse_type(name, "a path", path)
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:

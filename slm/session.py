@@ -7,14 +7,14 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import copy, deepcopy
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from slm.chat import Messages, plain, template_keywords
 from slm.errors import BusyError, FormatError, TemplateError, quoted
 from slm.families.tool_calls import Style
 from slm.generation import Run, Stream
-from slm.options import GenerateOptions, check_ids, check_int, check_text, refuse_type
+from slm.options import GenerateOptions, check_ids, check_int, check_path, check_text, refuse_type
 from slm.output import Output
 from slm.overflow import check_fit, fit_chat, fit_prompt
 from slm.tokenizer import Tokenizer, flat_ids
@@ -41,7 +41,8 @@ class Session:
         self._core = model._open_core().session()
         self._call_style: Style | None = None
         if any(value is not None for value in template_keywords.values()):  # without a template there is still append()
-            self._call_style = model._call_style(template_keywords["tools"], template_keywords["chat_template"])
+            style = model._call_style(template_keywords)
+            self._call_style = None if template_keywords["tools"] is None else style
         self._tokens: list[int] = []  # of the state: the core holds the first of them, all but for what _return_to() says
         self._messages: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
         self._n_system = len(self._messages)
@@ -140,7 +141,8 @@ class Session:
     def fork(self) -> "Session":
         """An independent copy that shares the KV state so far; cheap."""
         with self._exclusive():
-            fork = copy(self)
+            fork = Session.__new__(Session)
+            vars(fork).update(vars(self))
             fork._core = self._core.fork()
             fork._tokens = self._tokens.copy()
             fork._messages = self._messages.copy()  # what is in them never changes
@@ -148,12 +150,15 @@ class Session:
             fork._lock = threading.Lock()
             return fork
 
+    __copy__ = fork
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to a file, from which open() goes on, in another process too: there whole or not at all.
 
         Tools that are functions are kept as their schemas. Raises OSError, BusyError, ClosedError, and ValueError where tools,
         documents or the template's own variables hold a number that is not finite.
         """
+        check_path("path", path)
         with self._exclusive():
             state, length, settled = self._core.save()
             pinned, n_pinned_messages = self._pinned
@@ -182,7 +187,11 @@ class Session:
         OSError, ClosedError.
         """
         from slm.formats import session_file
+        from slm.model import Model  # which imports this module
 
+        if not isinstance(model, Model):
+            refuse_type("model", "a Model", model)
+        check_path("path", path)
         core = model._open_core()
         saved = session_file.read_session(path, model.vocab_size)
         fields, report = saved.fields, saved.report

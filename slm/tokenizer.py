@@ -9,7 +9,7 @@ import numpy as np
 
 from slm import _core
 from slm.chat import ChatTemplate, Documents, Messages, Tools
-from slm.errors import LimitError, TemplateError
+from slm.errors import LimitError, TemplateError, quoted
 from slm.options import check_bool, check_ids, check_int, check_text, refuse_type, shown
 from slm.vocabulary import CONTROL, Vocabulary
 
@@ -116,9 +116,11 @@ class Tokenizer:
         except UnicodeDecodeError as error:
             raise TemplateError("a control token of the vocabulary is not UTF-8, so text cannot be kept apart from it") from error
 
-    def _template(self, chosen: str | None, tools: Any) -> ChatTemplate:
-        """The compiled template: by name, by its source, or the one that suits."""
-        templates = self.chat_templates
+    def _template(
+        self, /, *, chat_template: str | None, tools: Any = None, documents: Any = None, **variables: Any
+    ) -> ChatTemplate:
+        """The compiled template: by name, by its source, or the one that suits. TemplateError: it does not read the others."""
+        templates, chosen = self.chat_templates, chat_template
         if chosen is None:
             chosen = "tool_use" if tools is not None and "tool_use" in templates else "default"
             if chosen not in templates:
@@ -130,8 +132,12 @@ class Tokenizer:
             known = f"a name from {', '.join(map(repr, templates))}" if templates else "the model has none by name"
             raise ValueError(f"chat_template must be a Jinja template or a name ({known}), not {shown(chosen)}")
         source = templates[chosen] if named else chosen
-        if tools and "tools" not in source:
-            raise TemplateError("tools: the chat template has no place for them")
+        for name, value in (("tools", tools), ("documents", documents)):
+            if value and name not in source:
+                raise TemplateError(f"{name}: the chat template has no place for them")
+        unread = next((name for name in variables if name not in source), None)
+        if unread is not None:
+            raise TemplateError(f"the chat template reads no variable {quoted(unread)}")
         template = self._compiled.get(source)
         if template is None:
             if len(self._compiled) == MOST_COMPILED:
@@ -191,9 +197,9 @@ class Tokenizer:
         variables: what else the template reads, such as enable_thinking.
         Text in any of these never becomes a control token; without such text the ids are those of Transformers, but where a
         template knows no "tool_calls": slm gives it tools, calls and results in the words that the model was trained with.
-        Raises TemplateError when there is no template, or it has no place for tools or calls, refuses the conversation, fails or
-        goes over its budget; UnsupportedError for images and other parts; TypeError and ValueError for arguments that are not
-        plain data, and for functions that lack hints or descriptions.
+        Raises TemplateError when there is no template, or it has no place for tools, calls or documents, reads no such variable,
+        refuses the conversation, fails or goes over its budget; UnsupportedError for images and other parts that are not text;
+        TypeError and ValueError for arguments that are not plain data, and for functions that lack hints or descriptions.
         """
         continued = continue_final_message is not False
         if continued and not isinstance(continue_final_message, bool | str):
@@ -202,7 +208,8 @@ class Tokenizer:
             add_generation_prompt = not continued
         elif check_bool("add_generation_prompt", add_generation_prompt) and continued:
             raise ValueError("add_generation_prompt begins a new message, continue_final_message goes on with the last: give one")
-        text, guards = self._template(chat_template, tools).render(
+        template = self._template(chat_template=chat_template, tools=tools, documents=documents, **variables)
+        text, guards = template.render(
             messages,
             add_generation_prompt,
             tools=tools,

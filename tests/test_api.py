@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Python face on the real model: records, streams, stop strings, sessions, threads, interrupts."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -417,6 +418,10 @@ def test_chat_without_template(smollm2, monkeypatch):
         ({"chat_template": "{% for %}"}, slm.TemplateError, "the chat template failed"),
         ({"chat_template": 3}, TypeError, "chat_template must be a str"),
         ({"tools": [print], "chat_template": "{{ tools }}"}, TypeError, r"tools\[0\] must be a mapping"),
+        ({"documents": [{"text": "x"}]}, slm.TemplateError, "documents: the chat template has no place for them"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, slm.TemplateError, "reads no variable 'enable_thinking'"),
+        ({"max_tokens": 3}, TypeError, r"session\(\) has no option 'max_tokens': send\(\) and stream\(\) of the session take it"),
+        ({"sytem": "x"}, TypeError, r"session\(\) has no option 'sytem'; did you mean 'system'\?"),
         ({"documents": ["x"]}, TypeError, r"documents\[0\] must be a mapping"),
         ({"chat_template_kwargs": {"a": {1}}}, TypeError, r"chat_template_kwargs\['a'\] must be plain data"),
         ({"system": "\ud800"}, ValueError, "system holds a lone surrogate at index 0"),
@@ -498,6 +503,14 @@ def test_append_is_raw_and_stays(smollm2):
         session.append([-1])
     with pytest.raises(TypeError, match="ids must be a sequence"):
         session.append("text")
+
+
+def test_a_copy_is_a_fork(smollm2):
+    session = smollm2.session()
+    session.send("Hi", max_tokens=4)
+    other, tokens = copy.copy(session), session.tokens
+    other.send("So?", max_tokens=4)
+    assert session.tokens == tokens == other.tokens[: len(tokens)]
 
 
 def test_fork_is_independent(smollm2):

@@ -59,6 +59,7 @@ def test_errors_name_the_path_that_was_given(tmp_path):
         (tmp_path / "none" / "x", FileNotFoundError),
         (tmp_path / "file" / "x", NotADirectoryError),
         (tmp_path / "folder", IsADirectoryError),
+        ("", IsADirectoryError),
     ):
         with pytest.raises(error) as raised, atomic_write(path):
             pass

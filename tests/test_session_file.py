@@ -121,7 +121,7 @@ def test_a_session_of_another_model_is_refused(smollm2, smollm2_path, tmp_path):
 
 
 def test_a_write_that_fails_leaves_the_old_file(smollm2, tmp_path):
-    session = smollm2.session(chat_template_kwargs={"value": float("nan")})
+    session = smollm2.session(chat_template="{{ value }}", chat_template_kwargs={"value": float("nan")})
     session.append([1])
     (tmp_path / "a").write_bytes(b"old")
     with pytest.raises(ValueError, match="JSON"):
@@ -129,6 +129,13 @@ def test_a_write_that_fails_leaves_the_old_file(smollm2, tmp_path):
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"old")]
     with pytest.raises(FileNotFoundError, match=r"none/a'$"):
         smollm2.session().save(tmp_path / "none" / "a")
+    for wrong in (None, 3, b"a"):
+        with pytest.raises(TypeError, match="path must be a path, not"):
+            session.save(wrong)
+        with pytest.raises(TypeError, match="path must be a path, not"):
+            slm.Session.open(smollm2, wrong)
+    with pytest.raises(TypeError, match="model must be a Model, not"):
+        slm.Session.open(tmp_path / "a", smollm2)
 
 
 # ---- files that are not what was saved ------------------------------------------------------------------------------------

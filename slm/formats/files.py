@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files to read, which must not change meanwhile, and files to write, which are there whole or not at all."""
 
+import errno
 import os
 import secrets
 import stat
@@ -80,6 +81,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises OSError, which names `path`.
     """
     target = Path(path)
+    if not target.name:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
