@@ -4,6 +4,8 @@
 #include <math.h>
 
 #include "base/arith.h"
+#include "quant/legacy.h"
+#include "quant/super.h"
 
 enum { ROWS = SLM_PANEL_ROWS, LINE = 4 * ROWS /* bytes of one step of a panel */ };
 
@@ -81,93 +83,97 @@ size_t slm_matrix_row_bytes(const slm_matrix *matrix) {
     return (size_t)(matrix->cols / info->block * info->block_bytes);
 }
 
-/* Of 32 codes, two steps of a row to a word: `bits` bits of each, from bit `from` up, into one plane of row r. */
-SLM_INLINE void pack_plane(int bits, int from, const uint64_t steps[4], int r, uint8_t *plane) {
-    uint64_t mask = 0x0101010101010101u * (0xffu >> (8 - bits)), lines[4] = {0};
-    int words = bits > 1 ? bits / 2 : 1;
-    for (int s = 0; s < 4; s++) lines[s % words] |= (steps[s] >> from & mask) << (bits == 8 ? 0 : s / words * words * 2);
-    if (bits == 1) lines[0] |= lines[0] >> 32 << 1; /* the odd steps */
-    for (int l = 0; l < bits; l++) {
-        uint32_t line = (uint32_t)(lines[l / 2] >> l % 2 * 32);
-        memcpy(plane + l * LINE + 4 * r, &line, 4);
+/* Words of row r, one to a line. */
+SLM_INLINE void put_words(const uint8_t *words, int n, int r, uint8_t *lines) {
+    for (int w = 0; w < n; w++) memcpy(lines + w * LINE + 4 * r, words + 4 * w, 4);
+}
+
+/* The codes of row r in a group of a screened matrix. Returns the square of the norm that the residue is of. */
+static int32_t put_halves(const uint8_t *codes, int r, uint8_t *high, uint8_t *low) {
+    uint64_t mask = 0x0f0f0f0f0f0f0f0f, steps[4], halves[2][2];
+    memcpy(steps, codes, sizeof steps);
+    for (int i = 0; i < 2; i++) {
+        halves[0][i] = (steps[i] & mask) | (steps[i + 2] & mask) << 4;
+        halves[1][i] = (steps[i] >> 4 & mask) | (steps[i + 2] & ~mask);
+    }
+    put_words((const uint8_t *)halves[0], 4, r, low);
+    put_words((const uint8_t *)halves[1], 4, r, high);
+    int32_t squares = 0;
+    for (int i = 0; i < SLM_GROUP; i++) {
+        int16_t half = (int16_t)((codes[i] & 15) - 8);
+        squares += half * half;
+    }
+    return squares;
+}
+
+/* squares: [ROWS], at most 2048, so that all is exact in f32, and the root less than one too small. */
+static void put_residues(const int32_t *squares, uint8_t *residues) {
+    for (int r = 0; r < ROWS; r++) {
+        float square = (float)squares[r], least = (float)(int32_t)(sqrtf(square) * (float)SLM_RESIDUE_UNITS);
+        least += 4 * least * least < 121 * square ? 1.0f : 0.0f; /* 121 / 4 is SLM_RESIDUE_UNITS squared */
+        residues[r] = (uint8_t)(least > SLM_LEAST_RESIDUE ? least : SLM_LEAST_RESIDUE);
     }
 }
 
-/* Of one block of each row: the codes of n groups. */
-SLM_INLINE void pack_groups(int bits, const slm_parts *parts, int64_t n_rows, int64_t n, uint8_t *group) {
-    int low = slm_plane_bits(bits), rest = bits - low;
-    for (int64_t i = 0; i < n; i++, group += LINE * bits) {
-        for (int r = 0; r < n_rows; r++) {
-            uint64_t steps[4];
-            memcpy(steps, parts[r].codes + i * SLM_GROUP, sizeof steps);
-            pack_plane(low, 0, steps, r, group);
-            if (rest) pack_plane(rest, low, steps, r, group + LINE * low);
-        }
-    }
-}
-
-static void pack_codes(int bits, const slm_parts *parts, int64_t n_rows, int64_t n, uint8_t *group) {
-    switch (bits) {
-    case 2: pack_groups(2, parts, n_rows, n, group); break;
-    case 3: pack_groups(3, parts, n_rows, n, group); break;
-    case 4: pack_groups(4, parts, n_rows, n, group); break;
-    case 5: pack_groups(5, parts, n_rows, n, group); break;
-    case 6: pack_groups(6, parts, n_rows, n, group); break;
-    case 8: pack_groups(8, parts, n_rows, n, group); break;
-    }
-}
-
-/* Of the codes of a group, as layout.h has it. */
-static uint8_t residue_of(const uint8_t *codes) {
-    int squares = 0;
-    for (int i = 0; i < SLM_GROUP; i++) squares += ((codes[i] & 15) - 8) * ((codes[i] & 15) - 8);
-    int residue = (int)(sqrtf((float)squares) * (float)SLM_RESIDUE_UNITS);
-    while (4 * residue * residue < 121 * squares) residue++; /* 121 / 4 is SLM_RESIDUE_UNITS squared; at most 249 */
-    return (uint8_t)(residue > SLM_LEAST_RESIDUE ? residue : SLM_LEAST_RESIDUE);
-}
-
-/* A panel of a screened matrix. */
+/* A panel of a screened matrix, whose blocks are of Q8_0. */
 static void pack_screened(const slm_matrix *matrix, int64_t panel, int64_t n_rows, const uint8_t *rows) {
-    const slm_type_info *info = slm_type_of(matrix->type);
-    int64_t n_groups = matrix->cols / SLM_GROUP;
+    int64_t n_groups = matrix->cols / SLM_GROUP, block_bytes = slm_type_of(matrix->type)->block_bytes;
     uint8_t *high = (uint8_t *)(uintptr_t)slm_matrix_panel(matrix, panel);
     uint8_t *low = (uint8_t *)(uintptr_t)slm_matrix_low(matrix, panel);
     uint8_t *residues = (uint8_t *)(uintptr_t)slm_matrix_residues(matrix, panel);
     uint16_t *d = (uint16_t *)(high + matrix->d_at);
+    int32_t squares[ROWS] = {0};
+    if (n_rows < ROWS) {
+        memset(high, 0, matrix->panel_bytes);
+        memset(low, 0, (size_t)(n_groups * 4 * LINE));
+    }
     for (int64_t g = 0; g < n_groups; g++, high += 4 * LINE, low += 4 * LINE, residues += ROWS) {
-        for (int r = 0; r < ROWS; r++) {
-            slm_parts parts = {0};
-            uint64_t steps[4];
-            if (r < n_rows) info->split(rows + (r * n_groups + g) * info->block_bytes, &parts);
-            memcpy(steps, parts.codes, sizeof steps);
-            pack_plane(4, 0, steps, r, low);
-            pack_plane(4, 4, steps, r, high);
-            residues[r] = residue_of(parts.codes);
+        for (int r = 0; r < n_rows; r++) {
+            slm_parts parts;
+            slm_split_q8_0(rows + (r * n_groups + g) * block_bytes, &parts);
+            squares[r] = put_halves(parts.planes, r, high, low);
             d[g * ROWS + r] = parts.d;
+        }
+        put_residues(squares, residues);
+    }
+}
+
+/* The first n_rows rows of a panel from a file's blocks: block after block, so that all rows write the same lines by turns.
+ * split: takes one of `type` apart. */
+SLM_INSTANCE void pack_blocks(const slm_matrix *matrix, uint8_t *panel, int64_t n_rows, const uint8_t *rows,
+                              const slm_type_info type, void (*split)(const uint8_t *block, slm_parts *parts)) {
+    const slm_coding c = type.coding;
+    uint16_t *d = (uint16_t *)(panel + matrix->d_at), *m = (uint16_t *)(panel + matrix->m_at);
+    uint8_t *scales = panel + matrix->scales_at, *mins = panel + matrix->mins_at, *codes = panel;
+    int words = (int)(type.block / SLM_GROUP) * c.bits, factors = c.two_level ? (int)(type.block / c.group) : 0; /* of a block */
+    int64_t n_blocks = matrix->cols / type.block;
+    for (int64_t b = 0; b < n_blocks; b++, codes += words * LINE) {
+        for (int r = 0; r < n_rows; r++) {
+            slm_parts parts;
+            split(rows + (r * n_blocks + b) * type.block_bytes, &parts);
+            put_words(parts.planes, words, r, codes);
+            d[b * ROWS + r] = parts.d;
+            if (c.mins) m[b * ROWS + r] = parts.m;
+            for (int i = 0; i < factors; i++) {
+                int64_t at = (b * factors + i) * ROWS + r;
+                scales[at] = (uint8_t)parts.scales[i];
+                if (c.mins) mins[at] = (uint8_t)parts.mins[i];
+            }
         }
     }
 }
 
-/* The first n_rows rows of a panel from a file's blocks: block after block, so that all rows write the same lines by turns. */
-static void pack_blocks(const slm_matrix *matrix, uint8_t *panel, int64_t n_rows, const uint8_t *rows) {
-    const slm_type_info *info = slm_type_of(matrix->type);
-    const slm_coding *c = &matrix->coding;
-    uint16_t *d = (uint16_t *)(panel + matrix->d_at), *m = (uint16_t *)(panel + matrix->m_at);
-    uint8_t *scales = panel + matrix->scales_at, *mins = panel + matrix->mins_at, *codes = panel;
-    int64_t n_blocks = matrix->cols / info->block, groups = info->block / SLM_GROUP;
-    int64_t factors = c->two_level ? info->block / c->group : 0; /* of a block */
-    slm_parts parts[ROWS];
-    for (int64_t b = 0; b < n_blocks; b++, codes += groups * LINE * c->bits) {
-        for (int r = 0; r < n_rows; r++) info->split(rows + (r * n_blocks + b) * info->block_bytes, &parts[r]);
-        pack_codes(c->bits, parts, n_rows, groups, codes);
-        for (int r = 0; r < n_rows; r++) d[b * ROWS + r] = parts[r].d;
-        for (int r = 0; r < n_rows && c->mins; r++) m[b * ROWS + r] = parts[r].m;
-        for (int64_t i = 0; i < factors; i++) {
-            int64_t at = (b * factors + i) * ROWS;
-            for (int r = 0; r < n_rows; r++) scales[at + r] = (uint8_t)parts[r].scales[i];
-            for (int r = 0; r < n_rows && c->mins; r++) mins[at + r] = (uint8_t)parts[r].mins[i];
-        }
+/* One function for each type, in which all of it is known. */
+static void pack_codes(const slm_matrix *matrix, uint8_t *panel, int64_t n_rows, const uint8_t *rows) {
+#define PACK(TYPE, NAME, BLOCK, BYTES, ...)                                                                                      \
+    case SLM_TYPE_##TYPE:                                                                                                        \
+        pack_blocks(matrix, panel, n_rows, rows, (slm_type_info){#TYPE, BLOCK, BYTES, {__VA_ARGS__}}, slm_split_##NAME);         \
+        break;
+    switch (matrix->type) {
+        SLM_BLOCK_TYPES(PACK)
+    default: break;
     }
+#undef PACK
 }
 
 /* Elements that are too small for factors of bf16 products become 0. */
@@ -206,7 +212,7 @@ void slm_matrix_pack(const slm_matrix *matrix, int64_t panel, int64_t n_panels, 
         }
         if (rows_here < ROWS) memset(out, 0, matrix->panel_bytes);
         if (matrix->form == SLM_FORM_CODES) {
-            pack_blocks(matrix, out, rows_here, file_rows);
+            pack_codes(matrix, out, rows_here, file_rows);
         } else {
             pack_floats(matrix, out, rows_here, file_rows, row_bytes);
             if (matrix->form == SLM_FORM_BF16) drop_small(out, (int64_t)matrix->panel_bytes / 2);

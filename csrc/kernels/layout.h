@@ -4,9 +4,8 @@
  * A matrix [rows, cols] becomes panels of 16 rows, each one linear stream. Within a panel K advances in steps of 4 bytes a row,
  * [step][16 rows][4 bytes] (64 bytes, a line: one 512-bit register), so that 16 outputs accumulate in 16 lanes:
  *
- * - codes: 4 elements a step, 8 steps a group of 32. A group's codes of b bits fill b lines, cut into planes by the binary digits
- *   of b, low bits first: 8; 4; 4 + 1; 4 + 2; 2; 2 + 1. A plane of p bits has p lines, and byte i of its line l holds the fields
- * of byte i of the steps l, l + p, l + 2p ... from its low bits up: step s is in line s mod p, shifted by s - s mod p
+ * - codes: 4 elements a step, 8 steps a group of 32. A group's codes of b bits fill b lines, in planes as quant/types.h has them
+ *   of one row: step s of a plane of p bits is in its line s mod p, shifted by s - s mod p
  * - f16, bf16: 2 elements a step; of bf16 those below SLM_LEAST_FACTOR (base/half.h) are 0
  * - f32: 1 element a step
  *

@@ -43,9 +43,11 @@ typedef struct slm_coding {
 /* The 16 values of IQ4_NL and IQ4_XS, each + 128. */
 extern const uint8_t slm_iq4[16];
 
-/* A block taken apart. */
+/* A block taken apart. planes: for each group of 32 elements as many words of 32 bits as a code has bits, cut into planes by the
+ * binary digits of that number, low bits first: 8; 4; 4 + 1; 4 + 2; 2; 2 + 1. A plane of p bits has p words, and byte i of its
+ * word w holds the fields of the elements 4 w + i, 4 (w + p) + i, 4 (w + 2 p) + i ... from its low bits up. */
 typedef struct slm_parts {
-    uint8_t codes[SLM_SUPERBLOCK];
+    uint8_t planes[SLM_SUPERBLOCK * 6 / 8];        /* blocks of more bits are of 32 elements */
     uint16_t d, m;                                 /* f16; m stays 0 where the type has none */
     int8_t scales[SLM_SUPERBLOCK / SLM_MIN_GROUP]; /* two levels: of the groups, else not set */
     int8_t mins[SLM_SUPERBLOCK / SLM_MIN_GROUP];   /* the same; not set where the type has none */
@@ -53,17 +55,12 @@ typedef struct slm_parts {
 
 typedef struct slm_type_info {
     const char *name;
-    int64_t block;                                         /* elements per block */
-    int64_t block_bytes;                                   /* bytes per block */
-    slm_coding coding;                                     /* bits 0: floating-point elements */
-    void (*split)(const uint8_t *block, slm_parts *parts); /* NULL for floating-point elements */
+    int64_t block;       /* elements per block */
+    int64_t block_bytes; /* bytes per block */
+    slm_coding coding;   /* bits 0: floating-point elements */
 } slm_type_info;
 
 /* type: a valid type other than SLM_TYPE_NONE. */
 const slm_type_info *slm_type_of(slm_type type);
-
-#define SLM_DECLARE_SPLIT(TYPE, NAME, ...) void slm_split_##NAME(const uint8_t *block, slm_parts *parts);
-SLM_BLOCK_TYPES(SLM_DECLARE_SPLIT)
-#undef SLM_DECLARE_SPLIT
 
 #endif
