@@ -8,6 +8,9 @@ with slm.load("smollm2-135m") as model:
 """
 
 import json
+import logging
+import random
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +24,10 @@ except ModuleNotFoundError as error:
     raise ImportError('slm.harness needs lm-evaluation-harness: pip install "slm-cpu[eval]"') from None
 
 from slm.model import Model
+from slm.output import Output
+from slm.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 MAX_GENERATED = 256  # tokens, where a task names no number, as in the harness's own models
 
@@ -29,7 +36,9 @@ class HarnessModel(TemplateLM):
     """What the harness asks of a model. All requests of one kind run together, and what they begin with in common runs once.
 
     Texts are cut into tokens where the harness cuts them. One that does not fit the context loses its beginning, as in the
-    harness's own models; only there does slm cut anything unasked.
+    harness's own models, and a warning is logged; only there does slm cut anything unasked.
+    A task that samples gets as many different answers as it repeats a text. Where it names no seed, Python's `random` draws one,
+    which the harness seeds: its random_seed gives the same answers again.
     Control tokens that are written in a text are read as such only once a chat template was applied, which writes them.
     """
 
@@ -68,9 +77,12 @@ class HarnessModel(TemplateLM):
         return prefix + ids
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
-        """Its source, by which the harness tells results apart."""
-        templates = self._tokenizer.chat_templates
-        return templates.get("default" if chat_template is True else str(chat_template)) if chat_template else None
+        """Its source, which the harness records with the results. It hands no name on to apply_chat_template()."""
+        if chat_template not in (True, False, None, "default"):
+            raise ValueError(
+                f"apply_chat_template must be True or False, not {chat_template!r}: it is the default one that is used"
+            )
+        return self._tokenizer.chat_templates.get("default") if chat_template else None
 
     def apply_chat_template(self, chat_history: Sequence[dict[str, str]], add_generation_prompt: bool = True) -> str:
         self._templated = True
@@ -81,14 +93,21 @@ class HarnessModel(TemplateLM):
             continue_final_message=not add_generation_prompt,
         )
 
+    def _fitting(self, texts: Sequence[list[int]], room: Sequence[int]) -> list[list[int]]:
+        """Their last tokens, at most so many of each."""
+        n_cut = sum(len(text) > most for text, most in zip(texts, room, strict=True))
+        if n_cut:
+            logger.warning("%d of %d texts lose their beginning to fit the context of %d", n_cut, len(texts), self.max_length)
+        return [text[-most:] for text, most in zip(texts, room, strict=True)]
+
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **_: Any
     ) -> list[tuple[float, bool]]:
-        pairs = []
-        for _text, context, continuation in requests:
-            kept = max(1, self.max_length + 1 - len(continuation))
-            pairs.append((context[-kept:], continuation))
-        scores = self.model.score(pairs, progress=False if disable_tqdm else None)
+        behind = [continuation for _, _, continuation in requests]
+        before = self._fitting(
+            [context for _, context, _ in requests], [max(1, self.max_length + 1 - len(continuation)) for continuation in behind]
+        )
+        scores = self.model.score(zip(before, behind, strict=True), progress=False if disable_tqdm else None)
         answers = [(score.logprob, score.is_greedy) for score in scores]
         for (text, *_ids), answer in zip(requests, answers, strict=True):
             if text is not None:
@@ -110,20 +129,37 @@ class HarnessModel(TemplateLM):
         return sums
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        groups: dict[str, list[int]] = {}
-        for i, request in enumerate(requests):
-            groups.setdefault(json.dumps(request.args[1], sort_keys=True), []).append(i)
-        texts = [""] * len(requests)
-        for members in groups.values():
-            options = dict(normalize_gen_kwargs(requests[members[0]].args[1], MAX_GENERATED))
-            options.pop("do_sample")  # it has decided about the temperature, 0 where it says none
-            options.setdefault("temperature", 0.0)
-            until, max_tokens = [stop for stop in options.pop("until") if stop], options.pop("max_gen_toks")
-            kept = max(1, self.max_length - max_tokens)
-            prompts = [self.tok_encode(requests[i].args[0])[-kept:] for i in members]
+        asked = [(request.args[0], json.dumps(request.args[1], sort_keys=True)) for request in requests]
+        times = Counter(asked)
+        groups: dict[tuple[str, int], dict[str, list[int]]] = {}  # options and how often a text comes -> text -> its requests
+        for i, (text, options) in enumerate(asked):
+            groups.setdefault((options, times[text, options]), {}).setdefault(text, []).append(i)
+        answers = [""] * len(requests)
+        for (_, n_times), members in groups.items():
+            every = [i for indices in members.values() for i in indices]
             progress = False if disable_tqdm else None
-            outputs = self.model.generate(prompts, progress=progress, max_tokens=max_tokens, stop=until, **options)
-            for i, output in zip(members, outputs, strict=True):
-                texts[i] = output.text
+            outputs = self._generate([*members], n_times, requests[every[0]].args[1], progress)
+            for i, output in zip(every, outputs, strict=True):
+                answers[i] = output.text
                 self.cache_hook.add_partial("generate_until", requests[i].args, output.text)
-        return texts
+        return answers
+
+    def _generate(self, texts: Sequence[str], n_times: int, kwargs: dict[str, Any], progress: Progress) -> list[Output]:
+        """Of each text n_times answers, one behind another: samples where the task samples, else all the same."""
+        options = dict(normalize_gen_kwargs(kwargs, MAX_GENERATED))
+        options.pop("do_sample")  # it has decided about the temperature, 0 where it says none
+        options.setdefault("temperature", 0.0)
+        until, max_tokens = [stop for stop in options.pop("until") if stop], options.pop("max_gen_toks")
+        if max_tokens >= self.max_length:
+            raise ValueError(
+                f"max_gen_toks is {max_tokens}, and the context of the model has {self.max_length} positions: that leaves none "
+                "for the prompt; give the task's generation_kwargs a smaller one"
+            )
+        prompts = self._fitting([self.tok_encode(text) for text in texts], [self.max_length - max_tokens] * len(texts))
+        sampled = options["temperature"] > 0
+        if sampled:
+            options |= {"n": n_times, "seed": options.get("seed", random.getrandbits(32))}  # the harness seeds `random`
+        outputs: Any = self.model.generate(prompts, progress=progress, max_tokens=max_tokens, stop=until, **options)
+        if sampled and n_times > 1:
+            return [output for samples in outputs for output in samples]
+        return [output for output in outputs for _ in range(n_times)]

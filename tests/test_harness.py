@@ -2,12 +2,15 @@
 """slm.harness: lm-evaluation-harness runs tasks of local files over a model, and gets what plain calls of the model give."""
 
 import json
+import logging
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 lm_eval = pytest.importorskip("lm_eval")
+
+from lm_eval.tasks import TaskManager  # noqa: E402
 
 import slm  # noqa: E402
 from slm.harness import HarnessModel  # noqa: E402
@@ -35,7 +38,9 @@ def evaluate(model, folder, monkeypatch, task, **options):
     data = folder / "data.jsonl"
     data.write_text("".join(json.dumps(question) + "\n" for question in QUESTIONS))
     source = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(data)}}, "test_split": "test"}
-    return lm_eval.simple_evaluate(model=model, tasks=[{"task": "local"} | source | task], bootstrap_iters=0, **options)
+    tasks = [{"task": "local"} | source | task]
+    known = TaskManager(include_defaults=False)  # reading the harness's own tasks takes seconds
+    return lm_eval.simple_evaluate(model=model, tasks=tasks, task_manager=known, bootstrap_iters=0, **options)
 
 
 def test_multiple_choice(harness, smollm2, tmp_path, monkeypatch):
@@ -79,16 +84,42 @@ def test_rolling(smollm2_path):
         )
 
 
-def test_a_long_context_loses_its_beginning(smollm2_path):
+def test_samples_of_a_repeated_text(harness, smollm2, tmp_path, monkeypatch):
+    kwargs = {"until": ["."], "max_gen_toks": 6, "do_sample": True, "temperature": 1.0}
+    task = {"output_type": "generate_until", "doc_to_text": "{{question}}", "doc_to_target": "x", "repeats": 3}
+    task |= {"generation_kwargs": kwargs, "metric_list": [{"metric": "exact_match"}]}
+    result = evaluate(harness, tmp_path, monkeypatch, task, log_samples=True, random_seed=7)
+    answers = [sample["resps"][0] for sample in result["samples"]["local"]]
+    assert all(len(set(samples)) == 3 for samples in answers)
+    again = evaluate(harness, tmp_path, monkeypatch, task, log_samples=True, random_seed=7)
+    assert answers == [sample["resps"][0] for sample in again["samples"]["local"]]
+    asked = [("A cat", kwargs | {"seed": 5}), ("A dog", kwargs | {"seed": 5}), ("A cat", kwargs | {"seed": 5})]
+    cats = smollm2.generate("A cat", n=2, seed=5, temperature=1.0, max_tokens=6, stop=".")
+    dog = smollm2.generate("A dog", seed=5, temperature=1.0, max_tokens=6, stop=".")
+    assert harness.generate_until(requests(*asked)) == [cats[0].text, dog.text, cats[1].text]
+
+
+def test_what_is_refused(harness):
+    with pytest.raises(ValueError, match="max_gen_toks is 8192, and the context of the model has 8192 positions"):
+        harness.generate_until(requests(("Hi", {"max_gen_toks": 8192})))
+    with pytest.raises(ValueError, match="apply_chat_template must be True or False, not 'tool_use'"):
+        harness.chat_template("tool_use")
+    assert "<|im_start|>" in harness.chat_template(True)
+    assert harness.chat_template(False) is None
+
+
+def test_a_long_context_loses_its_beginning(smollm2_path, caplog):
     with slm.load(smollm2_path, context=12) as model:
         harness = HarnessModel(model)
         ids = model.tokenizer.encode(" one two three four five six seven eight nine ten eleven twelve thirteen fourteen")
         text, tail = model.tokenizer.decode(ids[:-1]), model.tokenizer.decode(ids[-1:])
         expected = model.score([(ids[-13:-1], ids[-1:])])[0]
-        assert harness.loglikelihood(requests((text, tail), ("", "Hi")))[0] == (expected.logprob, expected.is_greedy)
+        with caplog.at_level(logging.WARNING, "slm.harness"):
+            assert harness.loglikelihood(requests((text, tail), ("", "Hi")))[0] == (expected.logprob, expected.is_greedy)
+        assert "1 of 2 texts lose their beginning to fit the context of 12" in caplog.text
         found = harness.generate_until(requests((text, {"max_gen_toks": 4}), (text, {"max_gen_toks": 3, "until": "\n\n"})))
         assert found[0] == model.generate(ids[:-1][-8:], max_tokens=4).text
         assert found[1] == model.generate(ids[:-1][-9:], max_tokens=3, stop="\n\n").text
         assert harness.generate_until(requests((text, {"max_gen_toks": 4, "top_p": 0.9}))) == found[:1]  # greedy, as there
         with pytest.raises(TypeError, match="beams"):
-            harness.generate_until(requests((text, {"beams": 4})))
+            harness.generate_until(requests((text, {"beams": 4, "max_gen_toks": 4})))
