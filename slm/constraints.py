@@ -113,7 +113,7 @@ def json(schema: Any) -> Constraint:
 
 
 def constraint_of(schema: Any) -> Constraint:
-    from slm.json_schema import read_schema, schema_of, unknown_to_grammars
+    from slm.json_schema import read_schema, schema_of, unknown_to_grammars, without_nullable
 
     name, expressions, schema = f"json({shown(schema)})", new_expressions(), schema_of(schema)
     try:
@@ -129,7 +129,7 @@ def constraint_of(schema: Any) -> Constraint:
     except ImportError:
         raise type(refused)(f'{refused}; the extra slm-cpu[json] has llguidance for it: pip install "slm-cpu[json]"') from None
     try:
-        return grammars.Grammar(name, grammars.read_schema(schema))
+        return grammars.Grammar(name, grammars.read_schema(without_nullable(schema, "#")))
     except ValueError as error:
         reason = str(error).partition(" Enable 'coerce_one_of'")[0]  # an option that is not ours
         raise type(refused)(f"{refused}; nor by llguidance: {reason}") from None

@@ -40,8 +40,9 @@ def read_grammar(text: str) -> str:
     """Lark's rules are `name: ...`, those of GBNF `name ::= ...`."""
     if len(text) > MOST_CHARACTERS:
         raise LimitError(f"grammar: {len(text)} characters; at most {MOST_CHARACTERS} are accepted")
-    if re.search(r"(?m)^[ \t]*[?!]?[\w.-]+[ \t]*\[[^]\n]*\btemperature\s*=", text):
-        raise UnsupportedError("grammar: a rule's temperature is not supported; temperature= is an option of the call")
+    attribute = re.search(r"(?m)^[ \t]*[?!]?[\w.-]+[ \t]*\[[^]\n]*\b(temperature|max_tokens)\s*=", text)
+    if attribute:  # neither says which texts match
+        raise UnsupportedError(f"grammar: a rule's {attribute[1]} is not supported; {attribute[1]}= is an option of the call")
     if re.search(r"(?m)^\s*[\w-]+\s*::=", text):
         try:
             text = gbnf_to_lark(text)
@@ -117,7 +118,7 @@ def too_complex(matcher: LLMatcher) -> bool:
 def check(matcher: LLMatcher) -> None:
     if not matcher.is_error():
         return
-    message = matcher.get_error().removesuffix("<non-verbose/>").rstrip()
+    message = matcher.get_error().partition("\n<backtrace>")[0].removesuffix("<non-verbose/>").rstrip()
     if message == "NoExtensionBias":
         message = "no text that begins as this one matches"
     raise (LimitError if too_complex(matcher) else ValueError)(f"grammar: {message}")

@@ -41,7 +41,7 @@ GENERAL = {"type", "enum", "const", "anyOf", "$ref", "nullable"}
 KNOWN = GENERAL.union(ANNOTATIONS, *KEYWORDS.values())
 
 # What slm.grammars does, beside or instead of it. llguidance says nothing of a keyword that it has never heard of.
-OF_GRAMMARS = KNOWN - {"nullable"} | {
+OF_GRAMMARS = KNOWN | {
     "allOf", "oneOf", "format", "multipleOf", "patternProperties", "minProperties", "maxProperties"
 }  # fmt: skip
 SUBSCHEMAS = ("items", "additionalProperties", "prefixItems", "anyOf", "allOf", "oneOf")
@@ -83,6 +83,26 @@ def unknown_to_grammars(schema: Any, where: str) -> Iterator[tuple[str, str]]:
             elif name in NAMED_SUBSCHEMAS and isinstance(value, Mapping):
                 for key, each in value.items():
                     yield from unknown_to_grammars(each, f"{where}/{name}/{key}")
+
+
+def without_nullable(schema: Any, where: str) -> Any:
+    """The same for slm.grammars, which takes JSON Schema alone: null as a branch of its own."""
+    if isinstance(schema, list | tuple):
+        return [without_nullable(each, f"{where}/{i}") for i, each in enumerate(schema)]
+    if not isinstance(schema, Mapping):
+        return schema
+    plain = {}
+    for name, value in schema.items():
+        if name in SUBSCHEMAS:
+            plain[name] = without_nullable(value, f"{where}/{name}")
+        elif name in NAMED_SUBSCHEMAS and isinstance(value, Mapping):
+            plain[name] = {key: without_nullable(each, f"{where}/{name}/{key}") for key, each in value.items()}
+        elif name != "nullable":
+            plain[name] = value
+    if not nullable(schema, where):
+        return plain
+    named = {name: plain.pop(name) for name in ("$defs", "definitions") if name in plain}  # references know where they are
+    return named | {"anyOf": [plain, {"type": "null"}]}
 
 
 class Reader:

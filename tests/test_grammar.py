@@ -4,6 +4,8 @@
 import random
 import re
 import threading
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -105,6 +107,27 @@ def is_sum(text: str) -> bool:
     except SyntaxError:
         return False
     return True
+
+
+@dataclass
+class Note:
+    tags: list  # of anything: not for the automaton
+    author: Literal["Ann", "Bob"] | None
+    due: int | None = None
+
+
+def test_nullable_beside_what_is_left_to_llguidance() -> None:
+    constraint = slm.json(Note)
+    for text in ('{"tags":[1,{}],"author":null}', '{"tags":[],"author":"Bob","due":null}', '{"tags":[],"author":"Ann","due":7}'):
+        assert constraint.matches(text)
+    for text in ('{"tags":null,"author":null}', '{"tags":[],"author":"Eve"}', '{"tags":[],"author":null,"due":""}', "null"):
+        assert not constraint.matches(text)
+    days = {"type": "array", "items": {"$ref": "#/$defs/day"}, "$defs": {"day": {"type": "string", "format": "date"}}}
+    for text in ("null", "[]", '["2026-11-30"]'):
+        assert slm.json(days | {"nullable": True}).matches(text)
+        assert slm.json(days | {"nullable": False}).matches(text) == (text != "null")
+    named = {"type": "object", "properties": {"nullable": {"format": "date", "type": "string"}}, **CLOSED}
+    assert slm.json(named).matches('{"nullable":"2026-11-30"}')
 
 
 @pytest.mark.parametrize("number", range(len(SCHEMAS)))
@@ -309,8 +332,11 @@ def test_what_cannot_be_written(model) -> None:
     for text in ("start: a\na: b\nb: a", f"start: <[{model.tokenizer.eos_id}]>"):
         with pytest.raises(ValueError, match=r"no text that begins|no token for what must follow|Token range end too large"):
             model.generate("a", constrain=slm.grammar(text))
-    with pytest.raises(slm.UnsupportedError, match="temperature"):
-        slm.grammar('start: a\na[temperature=0.5]: "a"')
+    for attribute in ("temperature", "max_tokens"):
+        with pytest.raises(slm.UnsupportedError, match=f"a rule's {attribute} is not supported"):
+            slm.grammar(f'start: a\na[{attribute}=1]: "a"')
+    with pytest.raises(ValueError, match=r"grammar: panic: [^\n]*$"):  # without the backtrace
+        model.generate("a", constrain=slm.grammar('start: a "!"\na[stop="x"]: /[a-z ]{1,30}/'), max_tokens=99)
     with pytest.raises(TypeError, match="text must be a str"):
         slm.grammar(3)
     with pytest.raises(ValueError, match="does not go with constrain"):
@@ -321,7 +347,7 @@ BEYOND = [
     ({"not": {}}, "the keyword 'not'"),
     ({"type": "string", "format": "date", "maxLenght": 3}, "#: the keyword 'maxLenght'"),
     ({"properties": {"a": {"allOf": [{"if": {}}]}}}, "#/properties/a/allOf/0: the keyword 'if'"),
-    ({"type": ["string", "null"], "format": "date", "nullable": True}, "the keyword 'nullable'"),
+    ({"type": "string", "format": "date", "nullable": 1}, "#/nullable: expected True or False, found 1"),
     ({"type": "string", "format": "no such"}, "llguidance: grammar: Unknown format: no such"),
     ({"oneOf": [{"type": "string"}, {"type": "string", "maxLength": 3}]}, "llguidance: grammar: oneOf"),
     ({"$ref": "https://example.com/schema"}, "does not lie in this schema; nor by llguidance"),
