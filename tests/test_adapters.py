@@ -353,7 +353,7 @@ WRONG_FIELDS = [
     ({"use_dora": True}, slm.UnsupportedError, "PEFT_UNHANDLED", ["$.use_dora", "expected no such field or false, found true"]),
     ({"bias": "all"}, slm.UnsupportedError, "PEFT_UNHANDLED", ["$.bias", "'all'"]),
     ({"lora_bias": True}, slm.UnsupportedError, "PEFT_UNHANDLED", ["$.lora_bias", "true"]),
-    ({"modules_to_save": ["lm_head"]}, slm.UnsupportedError, "PEFT_UNHANDLED", ["$.modules_to_save", "an array"]),
+    ({"modules_to_save": ["lm_head"]}, slm.UnsupportedError, "PEFT_UNHANDLED", ["$.modules_to_save", "empty array, found an"]),
     ({"peft_type": "IA3"}, slm.UnsupportedError, "PEFT_UNHANDLED", ["$.peft_type", "'IA3'"]),
     ({"peft_type": None}, slm.FormatError, "PEFT_JSON_MISSING", ["$.peft_type"]),
     ({"init_lora_weights": "pissa"}, slm.UnsupportedError, "PEFT_UNHANDLED", ["$.init_lora_weights", "'pissa'"]),

@@ -171,7 +171,7 @@ def shown(value: Any) -> str:
     if isinstance(value, str):
         return quoted(value)
     if isinstance(value, dict | list):
-        return "an object" if isinstance(value, dict) else "an array"
+        return f"an {'' if value else 'empty '}{'object' if isinstance(value, dict) else 'array'}"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**20:
         return f"an integer of {int(math.log10(abs(value))) + 1} digits"
     return json.dumps(value)
