@@ -26,7 +26,7 @@ UNESCAPED = without([(0x20, LAST)], [(ord('"'), ord('"')), (ord("\\"), ord("\\")
 
 ANNOTATIONS = {
     "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment", "$schema", "$id", "$defs",
-    "definitions",
+    "definitions", "discriminator",  # of OpenAPI: it names the property that tells the branches of oneOf apart
 }  # fmt: skip
 KEYWORDS = {  # of each type, but those that any has
     "string": ("minLength", "maxLength", "pattern"),

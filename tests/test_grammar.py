@@ -130,6 +130,23 @@ def test_nullable_beside_what_is_left_to_llguidance() -> None:
     assert slm.json(named).matches('{"nullable":"2026-11-30"}')
 
 
+def test_a_union_as_pydantic_tells_its_branches_apart() -> None:
+    square = {
+        "properties": {"kind": {"const": "square", "type": "string"}, "side": {"type": "integer"}},
+        "required": ["kind", "side"],
+    }
+    circle = {"properties": {"kind": {"const": "circle", "type": "string"}, "r": {"type": "number"}}, "required": ["kind", "r"]}
+    schema = {
+        "$defs": {"Square": square | {"type": "object"} | CLOSED, "Circle": circle | {"type": "object"} | CLOSED},
+        "discriminator": {"mapping": {"square": "#/$defs/Square", "circle": "#/$defs/Circle"}, "propertyName": "kind"},
+        "oneOf": [{"$ref": "#/$defs/Square"}, {"$ref": "#/$defs/Circle"}],
+    }
+    constraint = slm.json(schema)
+    assert constraint.matches('{"kind": "square", "side": 3}')
+    assert constraint.matches('{"kind": "circle", "r": 0.5}')
+    assert not constraint.matches('{"kind": "circle", "side": 3}')
+
+
 @pytest.mark.parametrize("number", range(len(SCHEMAS)))
 def test_a_real_model_writes_valid_json(smollm2, number) -> None:
     question, schema = SCHEMAS[number]
