@@ -25,6 +25,7 @@ MAX_SOURCE = 1 << 18  # characters of a template; published ones have up to 15,0
 MAX_DEPTH = 64
 PRIVATE_USE = (0x100000, 0x10FFFD)
 TEMPLATE_KEYWORDS = ("messages", "add_generation_prompt", "continue_final_message", "tokenize")
+SPEAKERS = ("system", "developer", "user", "assistant")
 REASONING = ("reasoning_content", "thinking", "reasoning")  # fields of a message that templates read reasoning from
 
 Messages = Sequence[Mapping[str, Any]]
@@ -140,14 +141,11 @@ class ChatTemplate:
         try:
             text = rendered(given)
         except TemplateError as error:
-            contents = ((i, message.get("content", "")) for i, message in enumerate(conversation))
-            odd = next(
-                ((i, content) for i, content in contents if not isinstance(content, str) and not are_text_parts(content, i)), None
-            )
-            if odd is None:
-                raise
-            expected = "most templates expect a str or a list of parts"
-            raise TemplateError(f"{error}; messages[{odd[0]}]['content'] is {shown(odd[1])}, and {expected}") from error
+            for i, message in enumerate(conversation):
+                if not isinstance(content := message.get("content", ""), str) and not are_text_parts(message, i):
+                    hint = f"messages[{i}]['content'] is {shown(content)}, and most templates expect a str or a list of parts"
+                    raise TemplateError(f"{error}; {hint}") from error
+            raise
         if end and final.strip() not in text:
             raise TemplateError("the chat template rewrites the final message, so it cannot be continued")
         nonce = nonce_for(self.source, text, end, *known)
@@ -180,7 +178,7 @@ class ChatTemplate:
         """The messages whose text is in parts, and in whose place the template does not write the text of every part: templates
         that know a str alone fail over a list, leave it out, or write it as Python or JSON would."""
         messages = given["messages"]
-        in_parts = [i for i, message in enumerate(messages) if are_text_parts(message.get("content"), i)]
+        in_parts = [i for i, message in enumerate(messages) if are_text_parts(message, i)]
         if not in_parts:
             return []
         sign, trial, signs = nonce_for(self.source, *strings(given)), list(messages), dict[int, list[str]]()
@@ -292,12 +290,20 @@ def plain_messages(messages: Any) -> list[dict[str, Any]]:
     return copied
 
 
-def are_text_parts(content: Any, i: int) -> bool:
-    """Is the content of messages[i] a list of parts, as OpenAI's client has them? Other lists are the template's own affair."""
-    if not isinstance(content, list) or not all(isinstance(part, dict) and isinstance(part.get("type"), str) for part in content):
+def are_text_parts(message: Mapping[str, Any], i: int) -> bool:
+    """Is the content of messages[i] a list of parts, as OpenAI's client has them? Other lists, such as what a tool has found, are
+    the template's own affair; but what is said in a str and not in a part, templates that read parts leave out in silence."""
+    content = message.get("content")
+    if not isinstance(content, list):
         return False
-    for j, part in enumerate(content):
+    typed = [isinstance(part, dict) and isinstance(part.get("type"), str) for part in content]
+    is_said = message["role"] in SPEAKERS and any(isinstance(part, str) for part in content)
+    if not any(typed) and not is_said:
+        return not content
+    for j, (part, is_typed) in enumerate(zip(content, typed, strict=True)):
         where = f"messages[{i}]['content'][{j}]"
+        if not is_typed:
+            raise ValueError(f"{where} must be a part {{'type': 'text', 'text': ...}}, not {shown(part)}")
         if part["type"] != "text":
             raise UnsupportedError(f"{where} is a part of the type {shown(part['type'])}; models read the type 'text' alone")
         if not isinstance(part.get("text"), str):

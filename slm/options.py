@@ -82,7 +82,7 @@ def refuse_keywords(function: str, unknown: Iterable[str], known: Iterable[str])
         if nearest not in known:
             from difflib import get_close_matches
 
-            nearest = next(iter(get_close_matches(name, known, n=1, cutoff=0.5)), None)
+            nearest = next(iter(get_close_matches(name, known, n=1)), None)
         hint = f"; did you mean {nearest!r}?" if nearest else f"; it has {', '.join(known)}"
         raise TypeError(f"{function}() has no option {name!r}{hint}")
 

@@ -264,7 +264,7 @@ def batch_of(prompt: Any, name: str = "prompt") -> list[Any] | None:
     nested = [isinstance(item, Sequence | np.ndarray) for item in prompt]
     if prompt and not any(nested):
         if any(isinstance(item, Mapping) for item in prompt):
-            raise TypeError(f"{name} is a list of mappings; messages with roles go to chat()")
+            raise TypeError(f"{name} is a list of mappings; messages with roles go to chat(), and to session().stream()")
         return None
     if not all(nested):
         position = nested.index(False)
