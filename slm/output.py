@@ -187,6 +187,9 @@ class Output:
     def __str__(self) -> str:
         return self.text
 
+    def __format__(self, spec: str) -> str:
+        return format(self.text, spec)
+
     def _summary(self) -> str:
         rate = self.timings.decode_tokens_per_second
         cut = f", {self.usage.cut_tokens} prompt tokens cut" if self.usage.cut_tokens else ""

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from slm.errors import ContextLengthError
+from slm.errors import ContextLengthError, TemplateError
 from slm.options import GenerateOptions
 
 SYSTEM_ROLES = ("system", "developer")
@@ -58,6 +58,8 @@ def fit_chat(
     that is not enough, tokens are cut as from any prompt.
     """
     ids = render(messages)
+    if not ids:
+        raise TemplateError("the chat template writes nothing for this conversation")
     room = prompt_room(n_ctx, options.max_tokens)
     if options.overflow == "error" or len(ids) <= room:
         return fit_prompt("the conversation", ids, n_ctx, options, bos)

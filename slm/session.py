@@ -240,9 +240,7 @@ class Session:
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
         if not self._lock.acquire(blocking=False):
-            raise BusyError(
-                "the session is running in another thread; it takes one call at a time, fork() makes a second session"
-            )
+            raise BusyError("the session is already running; it takes one call at a time, fork() makes a second session")
         try:
             self._model._open_core()
             stream = self._stream() if self._stream is not None else None

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ def make_output(text="one\ntwo"):
 def test_output_record():
     output = make_output()
     assert str(output) == "one\ntwo"
+    assert f"{output:_>9}" == "__one\ntwo"
     assert repr(output) == r"Output('one\ntwo', 3 tokens, finish_reason='stop', seed=7, 8.0 tokens/s)"
     assert "\n" not in repr(make_output("x\n" * 500))
     assert len(repr(make_output("x\n" * 500))) < 200
@@ -409,6 +411,12 @@ def test_chat_without_template(smollm2, monkeypatch):
         smollm2.session().send("Hi")
     with pytest.raises(slm.TemplateError, match="no chat template"):
         smollm2.session(documents=[])
+
+
+def test_a_template_that_writes_nothing(smollm2):
+    for call in (partial(smollm2.chat, chat_template="{{ '' }}"), smollm2.session(chat_template="{{ '' }}").send):
+        with pytest.raises(slm.TemplateError, match="the chat template writes nothing for this conversation"):
+            call("Hi")
 
 
 @pytest.mark.parametrize(
