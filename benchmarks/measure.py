@@ -24,6 +24,8 @@ class Task:
     threads: int
     repeats: int
     depths: list[int]  # tokens in the cache when decoding starts; 0: a prompt of one
+    prose: list[int]  # of which prompts are parts
+    seed: int  # of the places where they begin
     text: list[int]  # a prompt whose continuation shows whether the engine works
 
 
@@ -35,10 +37,10 @@ def peak_megabytes() -> float:
 def measure(task: Task) -> dict[str, Any]:
     """Samples of every metric. Imports are not part of the load time; the first runs after the load are part of no rate."""
     deepest = max(PREFILL_TOKENS, *task.depths)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(task.seed)
 
-    def prompt(n: int) -> list[int]:  # new each time, so that no cache of prefixes helps; ids that every vocabulary has
-        return rng.integers(0, 1000, n).tolist()
+    def prompt(n: int) -> list[int]:  # from another place each time, so that no cache of prefixes helps
+        return np.resize(np.roll(task.prose, -rng.integers(len(task.prose))), n).tolist()
 
     engine_class = importlib.import_module(f"engines.{task.module}").Engine
     start = time.perf_counter()

@@ -24,6 +24,7 @@ from slm.formats.gguf import GGUF
 HERE = Path(__file__).parent
 STEADY = 0.2  # a run is not counted when a probe right before or after it is further than this from the median of all probes
 TEXT = "The three primary colours are"
+PROSE = HERE / "held_out.txt"
 
 
 def child(script: str, argument: str, prefix: list[str], environment: dict[str, str] | None = None) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def run_rounds(
             print(f"round {round_ + 1}: {name}", file=sys.stderr)
             before = probe
             try:
-                found = child("measure.py", json.dumps(task), prefix, VARIANTS[name].environment)
+                found = child("measure.py", json.dumps(task | {"seed": round_}), prefix, VARIANTS[name].environment)
             except subprocess.CalledProcessError as error:
                 if report.is_own(name):
                     raise
@@ -150,6 +151,7 @@ def main() -> None:
             "threads": probe["threads"],
             "repeats": args.repeats,
             "depths": args.depths,
+            "prose": tokenizer.encode(PROSE.read_text(encoding="utf-8")),
             "text": tokenizer.encode(TEXT),
         }
         for name, path in paths.items()
