@@ -74,8 +74,9 @@ typedef struct slm_kernels {
     /* y = (x - mean) / sqrt(mean((x - mean)^2) + eps) * weight + bias over n elements; padding included. bias may be NULL. */
     void (*layer_norm)(const float *x, const float *weight, const float *bias, int64_t n, float eps, float *y);
     void (*add)(float *x, const float *y, int64_t n); /* x += y */
-    /* y = act(gate) * up, or act(gate) where up is NULL. */
-    void (*activate)(slm_activation act, const float *gate, const float *up, int64_t n, float *y);
+    /* y = act(gate) * up, or act(gate) where up is NULL: n_rows rows of n, those of y ldy apart. y may be up or gate with ldy =
+     * n. */
+    void (*activate)(slm_activation act, const float *gate, const float *up, int64_t n_rows, int64_t n, float *y, int64_t ldy);
     void (*soft_cap)(float *x, float cap, int64_t n); /* x = cap * tanh(x / cap); any n, any alignment */
     /* x as linear_bf16 of the same tier takes it, in n floats or half of their room. */
     void (*round_bf16)(const float *x, int64_t n, float *rounded);

@@ -11,6 +11,7 @@ enum {
     POLL_PANELS = 64,    /* of one token between two looks at the clock */
     BF16_PANELS = 4,     /* that share a load of the activations */
     AHEAD_BYTES = 65536, /* asked for in a wait, at most */
+    TILES_TOKENS = 48,   /* of a strip, between which a piece of the next panel is asked for */
     LOW_TOKENS = 16,     /* whose products with a are made between two looks: x stays in the first cache */
 };
 
@@ -80,14 +81,26 @@ void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *i
 
 /* ---- rows of one matrix ---------------------------------------------------------------------------------------------------- */
 
-static void multiply_panel(const slm_kernels *kernels, const slm_input *input, const slm_matrix *w, int64_t panel, float *y,
-                           int64_t ldy, const slm_linear_scratch *scratch) {
+/* The strip with all tokens; meanwhile the panel that begins at `then`, if not NULL, comes from memory, where it is cold: nothing
+ * else reads there now. */
+static void multiply_strip(const slm_kernels *kernels, const slm_input *input, const slm_strip *strip, const uint8_t *then,
+                           int64_t then_bytes, float *y, int64_t ldy) {
+    for (int64_t t = 0, end; t < input->n_tokens; t = end) {
+        end = slm_min64(t + TILES_TOKENS, input->n_tokens);
+        for (int64_t at = then_bytes * t / input->n_tokens; then && at < then_bytes * end / input->n_tokens; at += 64)
+            __builtin_prefetch(then + at, 0, 2);
+        kernels->gemm(strip, &input->codes, t, end, y + t * ldy, ldy);
+    }
+}
+
+static void multiply_panel(const slm_kernels *kernels, const slm_input *input, const slm_matrix *w, int64_t panel,
+                           const uint8_t *then, float *y, int64_t ldy, const slm_linear_scratch *scratch) {
     if (holds_codes(w)) {
         slm_strip strip;
         int group = takes_codes(input, w) ? input->codes.group : w->coding.group;
         kernels->unpack(w, panel, group, scratch->codes, scratch->d, scratch->m, &strip);
         if (takes_codes(input, w)) {
-            kernels->gemm(&strip, &input->codes, 0, input->n_tokens, y, ldy);
+            multiply_strip(kernels, input, &strip, then, (int64_t)w->panel_bytes, y, ldy);
         } else {
             kernels->gemm_float(&strip, input->x, input->ldx, input->n_tokens, y, ldy);
         }
@@ -109,7 +122,10 @@ static void run_dense(const slm_kernels *kernels, const slm_input *input, const 
     } else if (takes_rounded(input, w)) {
         kernels->linear_bf16(w, first, last, input->rounded, input->ldx, input->n_tokens, y, ldy);
     } else {
-        for (int64_t p = first; p < last; p++) multiply_panel(kernels, input, w, p, y + (p - first) * 16, ldy, scratch);
+        for (int64_t p = first; p < last; p++) {
+            const uint8_t *next = p + 1 < last ? slm_matrix_panel(w, p + 1) : then;
+            multiply_panel(kernels, input, w, p, next, y + (p - first) * 16, ldy, scratch);
+        }
     }
     for (int64_t t = 0; dense->bias && t < input->n_tokens; t++)
         kernels->add(y + t * ldy, dense->bias + first * 16, (last - first) * 16);
@@ -141,19 +157,20 @@ int64_t slm_linear_scratch_size(int64_t n_tokens) {
     return slm_max64(POLL_PANELS, n_tokens * (slm_blas_available() ? SLM_BLAS_PANELS : BF16_PANELS)) * 16;
 }
 
-/* The panels first .. last - 1, most_panels at most. They go where they belong, or into scratch where rows end inside a panel or
- * where an activation is to run over many tokens at once. */
+/* The panels first .. last - 1, most_panels at most. They go where they belong, or into scratch where rows end inside a panel. */
 static void run_panels(const slm_kernels *kernels, const slm_input *input, const slm_linear *linear, int64_t first, int64_t last,
                        const uint8_t *then, const slm_linear_scratch *scratch) {
     int64_t n_tokens = input->n_tokens, width = (last - first) * 16;
-    bool direct = last * 16 <= linear->ldy && (n_tokens == 1 || !linear->act);
+    bool fits = last * 16 <= linear->ldy, direct = fits && !linear->act;
     float *out = linear->y + first * 16, *y = direct ? out : scratch->y;
     const uint8_t *behind = linear->gate ? slm_matrix_panel(&linear->gate->w, first) : then;
     run_dense(kernels, input, linear->dense, first, last, behind, y, direct ? linear->ldy : width, scratch);
     if (linear->gate) run_dense(kernels, input, linear->gate, first, last, then, scratch->gate, width, scratch);
-    if (linear->act)
-        kernels->activate(*linear->act, linear->gate ? scratch->gate : y, linear->gate ? y : NULL, n_tokens * width, y);
-    if (direct) return;
+    if (linear->act) {
+        const float *gate = linear->gate ? scratch->gate : y, *up = linear->gate ? y : NULL;
+        kernels->activate(*linear->act, gate, up, n_tokens, width, fits ? out : y, fits ? linear->ldy : width);
+    }
+    if (fits) return;
     int64_t n_rows = slm_min64(last * 16, linear->dense->w.rows) - first * 16;
     for (int64_t t = 0; t < n_tokens; t++) memcpy(out + t * linear->ldy, y + t * width, (size_t)n_rows * sizeof *y);
 }
@@ -221,8 +238,11 @@ static void run_items(const slm_kernels *kernels, slm_team *team, const slm_inpu
         int64_t step = most_panels(linear, input->n_tokens), n_panels = linear->dense->w.n_panels;
         int64_t n_items = slm_div_up(n_panels, step);
         for (; item - before < n_items && !slm_team_cancelled(team); item = slm_team_take(team)) {
-            int64_t first = (item - before) * step;
-            run_panels(kernels, input, linear, first, slm_min64(first + step, n_panels), NULL, scratch);
+            int64_t first = (item - before) * step, soon = first + team->count * step; /* likely to be this thread's */
+            const uint8_t *then = soon < n_panels      ? slm_matrix_panel(&linear->dense->w, soon)
+                                  : i + 1 < linears->n ? slm_matrix_panel(&linears->at[i + 1].dense->w, 0)
+                                                       : NULL;
+            run_panels(kernels, input, linear, first, slm_min64(first + step, n_panels), then, scratch);
         }
         before += n_items;
     }

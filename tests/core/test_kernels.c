@@ -351,12 +351,12 @@ static void test_vectors(const slm_kernels *tier) {
         for (int64_t i = 0; i < n; i++) CHECK(fabs(a[1][i] - b[i] / sqrt(squares / (double)n + 1e-5) * weight[i]) < 1e-5);
         test_layer_norm(tier, b, weight, n);
         for (slm_activation act = SLM_ACTIVATION_SILU; act <= SLM_ACTIVATION_RELU2; act++) {
-            tier->activate(act, b, NULL, padded, a[1]);
+            tier->activate(act, b, NULL, 1, padded, a[1], 0);
             for (int64_t i = 0; i < n; i++) {
                 double expected = activation(act, b[i]);
                 CHECK(fabs(a[1][i] - expected) < 4e-7 * fabs(expected) + 2e-7);
             }
-            for (int i = 0; i < 2; i++) both[i]->activate(act, b, weight, padded, a[i]);
+            for (int i = 0; i < 2; i++) both[i]->activate(act, b, weight, 1, padded, a[i], 0);
             CHECK(same(a[0], a[1], sizeof a[0]));
             for (int64_t i = 0; i < n; i++) {
                 double expected = activation(act, b[i]) * weight[i];
@@ -369,9 +369,13 @@ static void test_vectors(const slm_kernels *tier) {
         b[n - 1] = n % 2 ? NAN : INFINITY;
         CHECK(!tier->all_finite(b, n));
     }
+    for (int i = 0; i < 96; i++) b[i] = random_float(), a[0][i] = a[1][i] = -1; /* three rows of 32, 48 apart */
+    tier->activate(SLM_ACTIVATION_GELU, b, NULL, 3, 32, a[0], 48);
+    for (int r = 0; r < 3; r++) tier->activate(SLM_ACTIVATION_GELU, b + 32 * r, NULL, 1, 32, a[1] + 48 * r, 0);
+    CHECK(same(a[0], a[1], sizeof a[0]) && a[0][32] == -1);
     b[0] = NAN;
     for (slm_activation act = SLM_ACTIVATION_SILU; act <= SLM_ACTIVATION_RELU2; act++) {
-        tier->activate(act, b, weight, 16, a[0]);
+        tier->activate(act, b, weight, 1, 16, a[0], 0);
         CHECK(isnan(a[0][0]));
     }
     test_soft_cap(tier);
