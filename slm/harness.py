@@ -149,6 +149,8 @@ class HarnessModel(TemplateLM):
         options = dict(normalize_gen_kwargs(kwargs, MAX_GENERATED))
         options.pop("do_sample")  # it has decided about the temperature, 0 where it says none
         options.setdefault("temperature", 0.0)
+        if options.get("num_beams") == 1:  # as some tasks say that they want no beams
+            del options["num_beams"]
         until, max_tokens = [stop for stop in options.pop("until") if stop], options.pop("max_gen_toks")
         if max_tokens >= self.max_length:
             raise ValueError(

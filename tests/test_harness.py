@@ -121,5 +121,6 @@ def test_a_long_context_loses_its_beginning(smollm2_path, caplog):
         assert found[0] == model.generate(ids[:-1][-8:], max_tokens=4).text
         assert found[1] == model.generate(ids[:-1][-9:], max_tokens=3, stop="\n\n").text
         assert harness.generate_until(requests((text, {"max_gen_toks": 4, "top_p": 0.9}))) == found[:1]  # greedy, as there
-        with pytest.raises(TypeError, match="beams"):
-            harness.generate_until(requests((text, {"beams": 4, "max_gen_toks": 4})))
+        assert harness.generate_until(requests((text, {"max_gen_toks": 4, "num_beams": 1}))) == found[:1]
+        with pytest.raises(TypeError, match="num_beams"):
+            harness.generate_until(requests((text, {"num_beams": 4, "max_gen_toks": 4})))
