@@ -96,29 +96,34 @@ class Cursor:
         return values
 
     def strings(self, count: int, length: struct.Struct, field: str) -> Strings:
-        """`count` strings, each a u64 length and its bytes, split by the core's one bounded helper."""
-        start = self.position
+        """`count` strings, each a u64 length and its bytes, split by the core's one bounded helper: those that the buffer holds,
+        and on from there when it has grown."""
+        joined: list[bytes] = []
+        offsets, n_bytes, done = [np.zeros(1, np.uint64)], 0, 0
         while True:
             try:
-                joined, offsets, consumed = self._split(start, count)
+                part, ends, consumed = self._split(count - done)
             except FormatError as error:
-                index = error.index
-                if index is None:
+                if error.index is None:
                     raise
-            else:
-                self.position = start + consumed
-                return joined, offsets
-            self._load_string(start, index, length, f"{field}[{index}]")
+                part, ends, consumed = self._split(error.index)
+            joined.append(part)
+            offsets.append(ends[1:] + np.uint64(n_bytes))
+            n_bytes += len(part)
+            done += len(ends) - 1
+            self.position += consumed
+            if done == count:
+                return b"".join(joined), np.concatenate(offsets)
+            self._load_string(done, length, f"{field}[{done}]")
 
-    def _split(self, start: int, count: int) -> tuple[bytes, NDArray[np.uint64], int]:
+    def _split(self, count: int) -> tuple[bytes, NDArray[np.uint64], int]:
         # The view must be gone before the buffer can grow.
-        with memoryview(self._buffer) as whole, whole[start:] as view:
+        with memoryview(self._buffer) as whole, whole[self.position :] as view:
             return _core.split_strings(view, count, MAX_STRING)
 
-    def _load_string(self, start: int, index: int, length: struct.Struct, field: str) -> None:
-        """String `index` of the array at `start` was refused: read on if the buffer ends within it, else say what is wrong."""
-        before = len(self._buffer)
-        self.position = start + self._split(start, index)[2]
+    def _load_string(self, index: int, length: struct.Struct, field: str) -> None:
+        """The string at the position was refused: read on if the buffer ends within it, else say what is wrong."""
+        before, start = len(self._buffer), self.position
         try:
             self.string(length, field)
         except (FormatError, LimitError) as error:
@@ -126,3 +131,4 @@ class Cursor:
             raise
         if len(self._buffer) == before:
             raise InternalError(f"{field} was refused although it lies in the file and is short enough")
+        self.position = start
