@@ -4,6 +4,7 @@
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -20,6 +21,8 @@ DATA = Path(__file__).parent / "data"
 
 # A child process started in the checkout would import the sources there, which may hold no compiled core, not the installed slm.
 os.chdir(Path(__file__).parent)
+# What a shell runs behind `&` ignores SIGINT, and so would all that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
