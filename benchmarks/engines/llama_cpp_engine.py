@@ -50,10 +50,12 @@ class Engine:
 
     def feed(self, ids: list[int]) -> int:
         """Run these tokens and return the most likely next one."""
-        tokens = (lib.llama_token * len(ids))(*ids)
-        status = lib.llama_decode(self.context, lib.llama_batch_get_one(tokens, len(ids)))
-        if status != 0:
-            raise RuntimeError(f"llama_decode: status {status}")
+        tokens, most = (lib.llama_token * len(ids))(*ids), self.settings["n_batch"]
+        for at in range(0, len(ids), most):
+            piece = ctypes.cast(ctypes.byref(tokens, at * ctypes.sizeof(lib.llama_token)), ctypes.POINTER(lib.llama_token))
+            status = lib.llama_decode(self.context, lib.llama_batch_get_one(piece, min(most, len(ids) - at)))
+            if status != 0:
+                raise RuntimeError(f"llama_decode: status {status}")
         logits = lib.llama_get_logits_ith(self.context, -1)
         return int(np.ctypeslib.as_array(logits, (self.vocab_size,)).argmax())
 
