@@ -234,7 +234,7 @@ def prompt_ids(tokenizer: Tokenizer | None, prompt: Any, vocab_size: int, name: 
     elif tokenizer is None:
         raise ValueError(f"{name} is text, and the model has no tokenizer: pass token ids")
     else:
-        ids = tokenizer.encode(check_text(name, prompt))
+        ids = tokenizer._encode(check_text(name, prompt), True, False, ())
     if ids:
         return ids
     if tokenizer is None or tokenizer.bos_id is None:

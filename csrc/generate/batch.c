@@ -206,9 +206,7 @@ static void leave(slm_batch *b) {
         if (s->finish) {
             slm_session_release(b->live[i].session);
             slm_free(s->allowed);
-            slm_free(s->few);
             s->allowed = NULL;
-            s->few = NULL;
         } else {
             b->live[n++] = b->live[i];
         }

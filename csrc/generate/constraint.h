@@ -20,8 +20,7 @@ struct slm_constraint {
 
 /* SLM_UNSUPPORTED for a vocabulary whose tokens do not spell the text. */
 slm_status slm_constraint_check(const slm_tokenizer *tokenizer, slm_error *error);
-/* The first `most` of n_words * 64 bits that are set, ascending, as ids [most]; how many, or more than `most` where there are
- * more. */
+/* The first `most` of n_words * 64 bits that are set, ascending, as ids [most]; how many, or `most` + 1: there are more. */
 int64_t slm_list_bits(const uint64_t *bits, int64_t n_words, int64_t most, int32_t *ids);
 /* Sets the bits of the tokens of text that may come in a state: bits [vocabulary / 64 + 1], zeros. */
 slm_status slm_constraint_allowed(slm_constraint *constraint, uint32_t state, uint64_t *bits, slm_error *error);

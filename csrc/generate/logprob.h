@@ -13,8 +13,8 @@ typedef struct slm_row {
 } slm_row;
 
 slm_row slm_row_reduce(const slm_kernels *kernels, const float *logits, int64_t n);
-/* The k largest of n logits of that row, falling, ties to the lower index; id -1 where there are fewer. ids: [n], or NULL:
- * indices. */
+/* The k largest of n logits of that row, falling, ties to the lower index; id -1 where fewer are above -infinity. ids: [n],
+ * or NULL: indices. */
 void slm_row_likeliest(const slm_row *row, const float *logits, const int32_t *ids, int64_t n, int64_t k, slm_logprob *out);
 
 #endif

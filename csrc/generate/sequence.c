@@ -10,8 +10,7 @@
 #include "generate/random.h"
 #include "generate/stop.h"
 
-/* A row that is limited to more than one in so many tokens runs whole and is masked: that is faster than so many rows one by one.
- */
+/* A row that is limited to more than one in so many tokens runs whole and is masked: faster than so many rows one by one. */
 enum { MANY_ALLOWED = 8 };
 
 /* As many allowed tokens are listed. */
@@ -59,8 +58,7 @@ static bool changes_logits(const slm_generate_options *o) {
     return slm_penalties_wanted(o) || o->processed;
 }
 
-/* Room for what is read of each row: for all logits where they change or are asked for, and where the sampler cuts nothing off.
- */
+/* Room for what is read of each row: all logits where they change or are asked for, and where the sampler cuts nothing off. */
 static slm_status make_room(slm_rules *rules, int64_t n_rows, int64_t vocab_size, slm_error *error) {
     const slm_sampler *s = &rules->sampler;
     const slm_generate_options *o = &rules->options;
@@ -156,7 +154,6 @@ slm_status slm_sequence_init(slm_sequence *s, const int32_t *ids, int64_t n_prom
 void slm_sequence_release(slm_sequence *s) {
     slm_free(s->ids);
     slm_free(s->allowed);
-    slm_free(s->few);
     slm_free(s->logprobs);
     slm_text_free(&s->bytes);
     slm_text_free(&s->text);
@@ -294,9 +291,11 @@ static slm_status find_allowed(slm_sequence *s, const slm_rules *rules, int32_t 
         if (0 <= *forced && *forced < n_rows && !ends_text(o, *forced)) return SLM_OK;
     }
     *forced = -1;
-    if (!s->allowed) s->allowed = slm_alloc_array((size_t)rules->n_words, sizeof *s->allowed);
-    if (!s->few) s->few = slm_alloc_array((size_t)most_few(rules), sizeof *s->few);
-    if (!s->allowed || !s->few) return slm_fail_memory(error);
+    if (!s->allowed) {
+        s->allowed = slm_alloc_array((size_t)(rules->n_words + most_few(rules) / 2 + 1), sizeof *s->allowed);
+        if (!s->allowed) return slm_fail_memory(error);
+        s->few = (int32_t *)(void *)(s->allowed + rules->n_words);
+    }
     memset(s->allowed, 0, (size_t)rules->n_words * sizeof *s->allowed);
     slm_status status =
         o->constraint ? slm_constraint_allowed(o->constraint, s->state, s->allowed, error) : ask(s, rules, ends, clock, error);

@@ -51,7 +51,8 @@ typedef struct slm_sequence { /* zeroed is empty */
     slm_status broken; /* text was lost to this error: no going on */
     uint32_t state;    /* of the constraint's automaton */
     uint64_t *allowed; /* [n_words] bits of the tokens that may come next, those that end the text among them; NULL: all */
-    int32_t *few; /* [n_few] the same, ascending, where they are few; n_few is larger than what it holds where they are many */
+    int32_t *few; /* [n_few] behind them, the same, ascending, where they are few; n_few is larger than what it holds where they
+                     are many */
     int64_t n_few;
 } slm_sequence;
 

@@ -10,6 +10,7 @@
 #include "base/arith.h"
 #include "base/threads.h"
 #include "check.h"
+#include "generate/logprob.h"
 #include "generate/sampler.h"
 #include "kernels/kernels.h"
 #include "ops/head.h"
@@ -405,6 +406,22 @@ static void test_draw(void) {
     }
 }
 
+/* Logits of which whole runs are -infinity, as a mask leaves them: the sum is that of the others, and only these are listed. */
+static void test_masked_row(const slm_kernels *kernels) {
+    enum { N = 6500, FIRST = 2100, LAST = 4000 };
+    static float logits[N];
+    double sum = 0;
+    for (int i = 0; i < N; i++) {
+        logits[i] = i < FIRST || i >= LAST || i % 700 == 0 ? -INFINITY : random_float() * 4;
+        sum += exp((double)logits[i]);
+    }
+    slm_row row = slm_row_reduce(kernels, logits, N);
+    CHECK(fabs(row.most + row.total - log(sum)) < 1e-5 && logits[row.best] == row.most);
+    slm_logprob top[5];
+    slm_row_likeliest(&row, logits, NULL, FIRST + 3, 5, top);
+    CHECK(top[1].id > FIRST && isfinite(top[1].logprob) && top[2].id == -1 && top[4].id == -1);
+}
+
 int main(int argc, char **argv) {
     slm_error error;
     CHECK(slm_init(getenv("SLM_ISA"), &error) == SLM_OK);
@@ -423,5 +440,6 @@ int main(int argc, char **argv) {
     test_hard(kernels);
     test_rest(kernels);
     test_draw();
+    test_masked_row(kernels);
     return finish();
 }
