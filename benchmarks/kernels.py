@@ -30,7 +30,7 @@ dependent additions in the same run ({ghz:.2f} GHz). The best of {passes} passes
 - GEMV, L2 and memory: packed bytes per cycle, of a matrix of 512 KB again and again, and of one of {megabytes} MB. The share is
   of this thread's own pure read, {read:.1f} GB/s.
 - 4, 8, 16 columns: the time of so many columns straight from the panels of the matrix in memory, one column's being 1.
-- GEMM: products per cycle of a strip of 16 rows and {columns} columns of K = 1024, in L2; "with unpack" counts making it.
+- GEMM: products per cycle of two strips of 16 rows and {columns} columns of K = 1024, in L2; "with unpack" counts making it.
   The share is of what the tier's multiply instruction reaches on independent registers in the same run: vpdpbusd (avx512,
   avx2_vnni), vpmaddubsw (avx2), vdpbf16ps for BF16 (avx512_bf16), fma for other floats.
 """

@@ -58,8 +58,9 @@ static slm_status lay_out(slm_workspace *w, const slm_model *model, int64_t max_
              (s->rounded = take(w, m, widest, sizeof(float))) && (s->codes.codes = take(w, m, widest, 1)) &&
              (s->codes.sums = take(w, m, groups, sizeof(int32_t))) && (s->codes.scales = take(w, m, groups, sizeof(float))) &&
              (s->codes.scaled_sums = take(w, m, groups, sizeof(float))) && (s->low = take(w, m, model->low_ld, sizeof(float))) &&
-             (l->codes = take(w, widest, 16, 1)) && (l->d = take(w, groups, 16, sizeof(float))) &&
-             (l->m = take(w, groups, 16, sizeof(float))) && (l->y = take(w, slm_linear_scratch_size(n), 1, sizeof(float))) &&
+             (l->codes = take(w, SLM_STRIPS * widest, 16, 1)) && (l->d = take(w, SLM_STRIPS * groups, 16, sizeof(float))) &&
+             (l->m = take(w, SLM_STRIPS * groups, 16, sizeof(float))) &&
+             (l->y = take(w, slm_linear_scratch_size(n), 1, sizeof(float))) &&
              (l->gate = take(w, slm_linear_scratch_size(n), 1, sizeof(float))) &&
              (a->q = take(w, SLM_ATTENTION_ROWS, width, sizeof(float))) &&
              (a->scores = take(w, SLM_ATTENTION_ROWS, SLM_SEGMENT_POSITIONS, sizeof(float))) &&

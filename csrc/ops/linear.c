@@ -81,31 +81,35 @@ void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *i
 
 /* ---- rows of one matrix ---------------------------------------------------------------------------------------------------- */
 
-/* The strip with all tokens; meanwhile the panel that begins at `then`, if not NULL, comes from memory, where it is cold: nothing
- * else reads there now. */
-static void multiply_strip(const slm_kernels *kernels, const slm_input *input, const slm_strip *strip, const uint8_t *then,
-                           int64_t then_bytes, float *y, int64_t ldy) {
+/* The strips with all tokens; meanwhile what begins at `then`, if not NULL, comes from memory, where it is cold: nothing else
+ * reads there now. */
+static void multiply_strips(const slm_kernels *kernels, const slm_input *input, const slm_strip *strips, int n_strips,
+                            const uint8_t *then, int64_t then_bytes, float *y, int64_t ldy) {
     for (int64_t t = 0, end; t < input->n_tokens; t = end) {
         end = slm_min64(t + TILES_TOKENS, input->n_tokens);
         for (int64_t at = then_bytes * t / input->n_tokens; then && at < then_bytes * end / input->n_tokens; at += 64)
             __builtin_prefetch(then + at, 0, 2);
-        kernels->gemm(strip, &input->codes, t, end, y + t * ldy, ldy);
+        kernels->gemm(strips, n_strips, &input->codes, t, end, y + t * ldy, ldy);
     }
 }
 
-static void multiply_panel(const slm_kernels *kernels, const slm_input *input, const slm_matrix *w, int64_t panel,
-                           const uint8_t *then, float *y, int64_t ldy, const slm_linear_scratch *scratch) {
-    if (holds_codes(w)) {
-        slm_strip strip;
-        int group = takes_codes(input, w) ? input->codes.group : w->coding.group;
-        kernels->unpack(w, panel, group, scratch->codes, scratch->d, scratch->m, &strip);
-        if (takes_codes(input, w)) {
-            multiply_strip(kernels, input, &strip, then, (int64_t)w->panel_bytes, y, ldy);
-        } else {
-            kernels->gemm_float(&strip, input->x, input->ldx, input->n_tokens, y, ldy);
-        }
+/* SLM_STRIPS panels or fewer. */
+static void multiply_panels(const slm_kernels *kernels, const slm_input *input, const slm_matrix *w, int64_t first, int64_t last,
+                            const uint8_t *then, float *y, int64_t ldy, const slm_linear_scratch *scratch) {
+    if (!holds_codes(w)) {
+        kernels->linear_float(w, first, last, input->x, input->ldx, input->n_tokens, false, y, ldy);
+        return;
+    }
+    slm_strip strips[SLM_STRIPS];
+    int group = takes_codes(input, w) ? input->codes.group : w->coding.group, n = (int)(last - first);
+    for (int i = 0; i < n; i++) {
+        int64_t at = i * w->cols;
+        kernels->unpack(w, first + i, group, scratch->codes + 16 * at, scratch->d + at, scratch->m + at, &strips[i]);
+    }
+    if (takes_codes(input, w)) {
+        multiply_strips(kernels, input, strips, n, then, n * (int64_t)w->panel_bytes, y, ldy);
     } else {
-        kernels->linear_float(w, panel, panel + 1, input->x, input->ldx, input->n_tokens, false, y, ldy);
+        for (int i = 0; i < n; i++) kernels->gemm_float(&strips[i], input->x, input->ldx, input->n_tokens, y + 16 * i, ldy);
     }
 }
 
@@ -122,9 +126,10 @@ static void run_dense(const slm_kernels *kernels, const slm_input *input, const 
     } else if (takes_rounded(input, w)) {
         kernels->linear_bf16(w, first, last, input->rounded, input->ldx, input->n_tokens, y, ldy);
     } else {
-        for (int64_t p = first; p < last; p++) {
-            const uint8_t *next = p + 1 < last ? slm_matrix_panel(w, p + 1) : then;
-            multiply_panel(kernels, input, w, p, next, y + (p - first) * 16, ldy, scratch);
+        for (int64_t p = first, end; p < last; p = end) {
+            end = slm_min64(p + SLM_STRIPS, last);
+            const uint8_t *next = end < last ? slm_matrix_panel(w, end) : then;
+            multiply_panels(kernels, input, w, p, end, next, y + (p - first) * 16, ldy, scratch);
         }
     }
     for (int64_t t = 0; dense->bias && t < input->n_tokens; t++)
@@ -150,7 +155,7 @@ static bool runs_blas(const slm_linear *linear) {
 static int64_t most_panels(const slm_linear *linear, int64_t n_tokens) {
     if (runs_blas(linear)) return SLM_BLAS_PANELS;
     if (n_tokens <= FEW_TOKENS) return POLL_PANELS / n_tokens;
-    return linear->dense->w.form == SLM_FORM_BF16 ? BF16_PANELS : 1;
+    return linear->dense->w.form == SLM_FORM_BF16 ? BF16_PANELS : SLM_STRIPS;
 }
 
 int64_t slm_linear_scratch_size(int64_t n_tokens) {

@@ -53,10 +53,12 @@ typedef struct slm_linears {
 
 /* What one thread needs while it runs linears. */
 typedef struct slm_linear_scratch {
-    uint8_t *codes;  /* [16 * k] of the widest matrix */
-    float *d, *m;    /* [k / 16 * 16] */
+    uint8_t *codes;  /* [SLM_STRIPS, 16 * k] of the widest matrix */
+    float *d, *m;    /* [SLM_STRIPS, k / 16 * 16] */
     float *y, *gate; /* [slm_linear_scratch_size(n_tokens)] */
 } slm_linear_scratch;
+
+enum { SLM_STRIPS = 2 }; /* made at once */
 
 int64_t slm_linear_scratch_size(int64_t n_tokens);
 

@@ -144,8 +144,8 @@ static run new_run(const slm_kernels *kernels, int64_t cols, slm_precision preci
     static _Alignas(64) int8_t codes[MOST_TOKENS * MOST_COLS];
     static int32_t sums[MOST_TOKENS * 16];
     static float scales[MOST_TOKENS * 16], logits[MOST_TOKENS * MOST_ROWS];
-    static _Alignas(64) uint8_t unpacked[4][16 * MOST_COLS];
-    static float d[4][16 * 16], m[4][16 * 16], y[4][MOST_TOKENS * 64];
+    static _Alignas(64) uint8_t unpacked[4][SLM_STRIPS * 16 * MOST_COLS];
+    static float d[4][SLM_STRIPS * 16 * 16], m[4][SLM_STRIPS * 16 * 16], y[4][MOST_TOKENS * 64];
     run r = {.kernels = kernels,
              .input = {.k = cols,
                        .ldx = cols,

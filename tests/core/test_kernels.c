@@ -112,11 +112,23 @@ static void test_quantize(const slm_kernels *tier) {
     }
 }
 
+/* All rows of a matrix, two panels at once and the last of an odd number alone. */
+static void multiply_strips(const slm_kernels *tier, const slm_matrix *w, const slm_codes *in, int64_t n_tokens, float *y,
+                            int64_t ldy) {
+    static _Alignas(64) uint8_t strip_codes[2][MAX_K * 16];
+    static _Alignas(64) float d[2][MAX_K], m[2][MAX_K];
+    for (int64_t p = 0; p < w->n_panels; p += 2) {
+        slm_strip strips[2];
+        int n = p + 1 < w->n_panels ? 2 : 1;
+        for (int i = 0; i < n; i++) tier->unpack(w, p + i, in->group, strip_codes[i], d[i], m[i], &strips[i]);
+        tier->gemm(strips, n, in, 0, n_tokens, y + p * 16, ldy);
+    }
+}
+
 /* A screened matrix holds the same weights: the same rows and products; all tiers screen alike. */
 static void test_screened(const slm_kernels *tier, int64_t rows, int64_t k, int64_t n_tokens, int group, bool largest) {
     static _Alignas(64) uint8_t apart[sizeof packed];
-    static _Alignas(64) uint8_t strip_codes[MAX_K * 16];
-    static _Alignas(64) float d[MAX_K], m[MAX_K];
+    static float d[MAX_K / 32];
     static float y[3][MAX_TOKENS * MAX_ROWS], found[2][2][MAX_ROWS / 16], row[2][MAX_K];
     slm_matrix w, screened;
     random_matrix(&w, SLM_TYPE_Q8_0, rows, k, largest);
@@ -135,11 +147,7 @@ static void test_screened(const slm_kernels *tier, int64_t rows, int64_t k, int6
     int64_t ldy = w.n_panels * 16;
     slm_kernels_scalar.gemv(&w, 0, w.n_panels, &in, 0, n_tokens, NULL, y[0], ldy);
     tier->gemv(&screened, 0, w.n_panels, &in, 0, n_tokens, NULL, y[1], ldy);
-    for (int64_t p = 0; p < w.n_panels; p++) {
-        slm_strip strip;
-        tier->unpack(&screened, p, group, strip_codes, d, m, &strip);
-        tier->gemm(&strip, &in, 0, n_tokens, y[2] + p * 16, ldy);
-    }
+    multiply_strips(tier, &screened, &in, n_tokens, y[2], ldy);
     CHECK(same(y[0], y[1], (size_t)(n_tokens * ldy) * 4));
     CHECK(same(y[0], y[2], (size_t)(n_tokens * ldy) * 4));
     if (group == 16) return;
@@ -153,8 +161,6 @@ static void test_screened(const slm_kernels *tier, int64_t rows, int64_t k, int6
 static void test_int8(const slm_kernels *tier, slm_type type, int64_t rows, int64_t k, int64_t n_tokens, int group,
                       bool largest) {
     static float y[3][MAX_TOKENS * MAX_ROWS];
-    static _Alignas(64) uint8_t strip_codes[MAX_K * 16];
-    static _Alignas(64) float d[MAX_K], m[MAX_K];
     slm_matrix w;
     random_matrix(&w, type, rows, k, largest);
     for (int64_t i = 0; i < n_tokens * k; i++) x[i] = largest ? (i / k % 2 ? -1.0f : 1.0f) : random_float();
@@ -166,11 +172,7 @@ static void test_int8(const slm_kernels *tier, slm_type type, int64_t rows, int6
     int64_t whole = n_tokens > 2 ? n_tokens - 1 : n_tokens; /* tokens from the first on and from another one */
     tier->gemv(&w, 0, w.n_panels, &in, 0, whole, NULL, y[1], ldy);
     if (whole < n_tokens) tier->gemv(&w, 0, w.n_panels, &in, whole, 1, NULL, y[1] + whole * ldy, ldy);
-    for (int64_t p = 0; p < w.n_panels; p++) {
-        slm_strip strip;
-        tier->unpack(&w, p, group, strip_codes, d, m, &strip);
-        tier->gemm(&strip, &in, 0, n_tokens, y[2] + p * 16, ldy);
-    }
+    multiply_strips(tier, &w, &in, n_tokens, y[2], ldy);
     CHECK(same(y[0], y[1], (size_t)(n_tokens * ldy) * 4));
     CHECK(same(y[0], y[2], (size_t)(n_tokens * ldy) * 4));
     float row[MAX_K], row_d, row_m[MAX_K / 16];

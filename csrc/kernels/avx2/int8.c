@@ -69,12 +69,13 @@ void slm_gemv_int8_avx2(const slm_matrix *w, int64_t first, int64_t last, const 
     gemv_types(w, first, last, x, token, n_tokens, then, y, ldy);
 }
 
-void slm_gemm_int8_avx2(const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y, int64_t ldy) {
+void slm_gemm_int8_avx2(const slm_strip *w, int n_strips, const slm_codes *x, int64_t first, int64_t last, float *y,
+                        int64_t ldy) {
     switch (w->code_bits) {
-    case 4: gemm_bits(4, w, x, first, last, y, ldy); break;
-    case 5: gemm_bits(5, w, x, first, last, y, ldy); break;
-    case 6: gemm_bits(6, w, x, first, last, y, ldy); break;
-    case 8: gemm_bits(8, w, x, first, last, y, ldy); break;
+    case 4: gemm_bits(4, w, n_strips, x, first, last, y, ldy); break;
+    case 5: gemm_bits(5, w, n_strips, x, first, last, y, ldy); break;
+    case 6: gemm_bits(6, w, n_strips, x, first, last, y, ldy); break;
+    case 8: gemm_bits(8, w, n_strips, x, first, last, y, ldy); break;
     }
 }
 

@@ -7,10 +7,11 @@
 
 void slm_gemv_int8_avx2(const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token, int64_t n_tokens,
                         const uint8_t *then, float *y, int64_t ldy);
-void slm_gemm_int8_avx2(const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y, int64_t ldy);
+void slm_gemm_int8_avx2(const slm_strip *w, int n_strips, const slm_codes *x, int64_t first, int64_t last, float *y, int64_t ldy);
 
 void slm_gemv_int8_avx2_vnni(const slm_matrix *w, int64_t first, int64_t last, const slm_codes *x, int64_t token,
                              int64_t n_tokens, const uint8_t *then, float *y, int64_t ldy);
-void slm_gemm_int8_avx2_vnni(const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y, int64_t ldy);
+void slm_gemm_int8_avx2_vnni(const slm_strip *w, int n_strips, const slm_codes *x, int64_t first, int64_t last, float *y,
+                             int64_t ldy);
 
 #endif

@@ -49,8 +49,9 @@ void slm_gemv_int8_avx2_vnni(const slm_matrix *w, int64_t first, int64_t last, c
 }
 
 /* The bits of codes make no difference here. */
-void slm_gemm_int8_avx2_vnni(const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y, int64_t ldy) {
-    gemm_bits(8, w, x, first, last, y, ldy);
+void slm_gemm_int8_avx2_vnni(const slm_strip *w, int n_strips, const slm_codes *x, int64_t first, int64_t last, float *y,
+                             int64_t ldy) {
+    gemm_bits(8, w, n_strips, x, first, last, y, ldy);
 }
 
 SLM_TARGET_END

@@ -51,7 +51,7 @@ SLM_INLINE __m512 group_scales(slm_coding c, const uint8_t *f16, const uint8_t *
 
 /* ---- tiles ---------------------------------------------------------------------------------------------------------------- */
 
-enum { MOST_TOKENS = 12 }; /* of a tile: as many int32 sums and f32 ones stay in registers */
+enum { MOST = 12, MOST_PANELS = 2 }; /* panels x tokens of a tile: as many int32 sums and f32 ones stay in registers */
 
 /* Where group g of x finds its weights: a panel's own coding, or a strip with a byte a code and f32 scales. */
 typedef struct source {
@@ -73,25 +73,40 @@ SLM_INLINE __m512 source_scales(const source *w, int group, const uint8_t *base,
     return group_scales(w->coding, base, s8, g * group / w->coding.group);
 }
 
-/* 16 rows x T tokens; h: which half of 32 columns group g of x is, when there are two. */
-SLM_INLINE void add_group(int T, const source *w, int group, int h, int64_t g, const slm_codes *x, int64_t token, __m512 *acc) {
+/* P panels x T tokens; h: which half of 32 columns group g of x is, when there are two. What is the same for all panels: w[0]. */
+SLM_INLINE void add_group(int P, int T, const source *w, int group, int h, int64_t g, const slm_codes *x, int64_t token,
+                          __m512 *acc) {
     int64_t n_groups = x->k / group, at = token * n_groups + g;
     const int8_t *codes = x->codes + token * x->k + g * group;
-    __m512i dot[MOST_TOKENS];
-    for (int t = 0; t < T; t++) dot[t] = _mm512_set1_epi32(-w->offset * x->sums[at + t * n_groups]);
+    __m512i dot[MOST];
+    for (int t = 0; t < T; t++) {
+        __m512i start = _mm512_set1_epi32(-w->offset * x->sums[at + t * n_groups]);
+        for (int p = 0; p < P; p++) dot[t * P + p] = start;
+    }
 #pragma GCC unroll 8 /* GCC would keep the loop, and copy the sums around in it */
     for (int s = 0; s < group / 4; s++) {
-        __m512i step = source_codes(w, group, g, w->strip ? s : h * group / 4 + s);
-        for (int t = 0; t < T; t++) dot[t] = _mm512_dpbusd_epi32(dot[t], step, broadcast4(codes + t * x->k + 4 * s));
+        __m512i step[MOST_PANELS];
+        for (int p = 0; p < P; p++) step[p] = source_codes(&w[p], group, g, w->strip ? s : h * group / 4 + s);
+        for (int t = 0; t < T; t++) {
+            __m512i four = broadcast4(codes + t * x->k + 4 * s);
+            for (int p = 0; p < P; p++) dot[t * P + p] = _mm512_dpbusd_epi32(dot[t * P + p], step[p], four);
+        }
     }
-    __m512 d = source_scales(w, group, w->d, w->scales, g);
+    __m512 d[MOST_PANELS], m[MOST_PANELS];
+    for (int p = 0; p < P; p++) d[p] = source_scales(&w[p], group, w[p].d, w[p].scales, g);
     for (int t = 0; t < T; t++) {
-        __m512 scale = _mm512_mul_ps(d, _mm512_set1_ps(x->scales[at + t * n_groups]));
-        acc[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[t]), scale, acc[t]);
+        __m512 scale = _mm512_set1_ps(x->scales[at + t * n_groups]);
+        for (int p = 0; p < P; p++) {
+            __m512 *sum = &acc[t * P + p];
+            *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[t * P + p]), _mm512_mul_ps(d[p], scale), *sum);
+        }
     }
     if (!w->coding.mins) return;
-    __m512 m = source_scales(w, group, w->m, w->mins, g);
-    for (int t = 0; t < T; t++) acc[t] = _mm512_fmadd_ps(m, _mm512_set1_ps(x->scaled_sums[at + t * n_groups]), acc[t]);
+    for (int p = 0; p < P; p++) m[p] = source_scales(&w[p], group, w[p].m, w[p].mins, g);
+    for (int t = 0; t < T; t++) {
+        __m512 sum = _mm512_set1_ps(x->scaled_sums[at + t * n_groups]);
+        for (int p = 0; p < P; p++) acc[t * P + p] = _mm512_fmadd_ps(m[p], sum, acc[t * P + p]);
+    }
 }
 
 SLM_INLINE void prefetch(const uint8_t *from, int bytes) {
@@ -99,18 +114,18 @@ SLM_INLINE void prefetch(const uint8_t *from, int bytes) {
 }
 
 /* ahead: of weights that come from memory, what is to be asked for while a panel is read; or NULL. */
-SLM_INSTANCE void tile(int T, const source *w, int group, const slm_codes *x, int64_t token, const uint8_t *ahead, float *y,
-                       int64_t ldy) {
+SLM_INSTANCE void tile(int P, int T, const source *w, int group, const slm_codes *x, int64_t token, const uint8_t *ahead,
+                       float *y, int64_t ldy) {
     int step = slm_panel_step(w->coding, w->screened);
-    __m512 acc[MOST_TOKENS];
-    for (int t = 0; t < T; t++) acc[t] = _mm512_setzero_ps();
+    __m512 acc[MOST];
+    for (int i = 0; i < P * T; i++) acc[i] = _mm512_setzero_ps();
     for (int64_t g = 0; g < x->k / group; g += SLM_GROUP / group) {
         if (ahead) prefetch(ahead + g * group / SLM_GROUP * step, step);
         if (ahead && w->screened) prefetch(w->low + AHEAD + g * group / SLM_GROUP * 256, 256);
-        add_group(T, w, group, 0, g, x, token, acc);
-        if (group == 16) add_group(T, w, group, 1, g + 1, x, token, acc);
+        add_group(P, T, w, group, 0, g, x, token, acc);
+        if (group == 16) add_group(P, T, w, group, 1, g + 1, x, token, acc);
     }
-    for (int t = 0; t < T; t++) _mm512_storeu_ps(y + t * ldy, acc[t]);
+    for (int i = 0; i < P * T; i++) _mm512_storeu_ps(y + i / P * ldy + i % P * 16, acc[i]);
 }
 
 /* ---- from a panel: few tokens -------------------------------------------------------------------------------------------- */
@@ -130,9 +145,9 @@ SLM_INLINE void gemv(slm_coding c, int group, bool screened, const slm_matrix *w
                        .scales = panel + w->scales_at,
                        .mins = panel + w->mins_at};
         int64_t i = 0;
-        for (; i + 4 <= n_tokens; i += 4) tile(4, &from, group, x, token + i, i ? NULL : ahead, y + i * ldy, ldy);
-        for (; i + 2 <= n_tokens; i += 2) tile(2, &from, group, x, token + i, i ? NULL : ahead, y + i * ldy, ldy);
-        if (i < n_tokens) tile(1, &from, group, x, token + i, i ? NULL : ahead, y + i * ldy, ldy);
+        for (; i + 4 <= n_tokens; i += 4) tile(1, 4, &from, group, x, token + i, i ? NULL : ahead, y + i * ldy, ldy);
+        for (; i + 2 <= n_tokens; i += 2) tile(1, 2, &from, group, x, token + i, i ? NULL : ahead, y + i * ldy, ldy);
+        if (i < n_tokens) tile(1, 1, &from, group, x, token + i, i ? NULL : ahead, y + i * ldy, ldy);
     }
 }
 
@@ -159,29 +174,41 @@ void slm_gemv_int8_avx512(const slm_matrix *w, int64_t first, int64_t last, cons
     }
 }
 
-/* ---- from a strip: many tokens ------------------------------------------------------------------------------------------- */
+/* ---- from strips: many tokens -------------------------------------------------------------------------------------------- */
 
-SLM_INLINE void gemm(bool mins, int group, const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y,
-                     int64_t ldy) {
-    source from = {.strip = true,
-                   .coding = {.mins = mins},
-                   .offset = mins ? 0 : w->offset, /* no type has both */
-                   .codes = w->codes,
-                   .d = (const uint8_t *)w->d,
-                   .m = (const uint8_t *)w->m};
-    int64_t t = first;
-    for (; t + 12 <= last; t += 12) tile(12, &from, group, x, t, NULL, y + (t - first) * ldy, ldy);
-    for (; t + 4 <= last; t += 4) tile(4, &from, group, x, t, NULL, y + (t - first) * ldy, ldy);
-    for (; t < last; t++) tile(1, &from, group, x, t, NULL, y + (t - first) * ldy, ldy);
+SLM_INLINE source strip_source(bool mins, const slm_strip *w) {
+    return (source){.strip = true,
+                    .coding = {.mins = mins},
+                    .offset = mins ? 0 : w->offset, /* no type has both */
+                    .codes = w->codes,
+                    .d = (const uint8_t *)w->d,
+                    .m = (const uint8_t *)w->m};
 }
 
-void slm_gemm_int8_avx512(const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y, int64_t ldy) {
-    if (w->group == 32) {
-        if (w->m) gemm(true, 32, w, x, first, last, y, ldy);
-        if (!w->m) gemm(false, 32, w, x, first, last, y, ldy);
+/* Two panels: a broadcast serves two products, which leaves the ports that load with less to do than those that multiply. */
+SLM_INLINE void gemm(bool mins, int group, const slm_strip *w, int n_strips, const slm_codes *x, int64_t first, int64_t last,
+                     float *y, int64_t ldy) {
+    source from[MOST_PANELS] = {strip_source(mins, w), strip_source(mins, w + n_strips - 1)};
+    int64_t t = first;
+    if (n_strips == 2) {
+        for (; t + 6 <= last; t += 6) tile(2, 6, from, group, x, t, NULL, y + (t - first) * ldy, ldy);
+        for (; t + 2 <= last; t += 2) tile(2, 2, from, group, x, t, NULL, y + (t - first) * ldy, ldy);
+        if (t < last) tile(2, 1, from, group, x, t, NULL, y + (t - first) * ldy, ldy);
     } else {
-        if (w->m) gemm(true, 16, w, x, first, last, y, ldy);
-        if (!w->m) gemm(false, 16, w, x, first, last, y, ldy);
+        for (; t + 12 <= last; t += 12) tile(1, 12, from, group, x, t, NULL, y + (t - first) * ldy, ldy);
+        for (; t + 4 <= last; t += 4) tile(1, 4, from, group, x, t, NULL, y + (t - first) * ldy, ldy);
+        for (; t < last; t++) tile(1, 1, from, group, x, t, NULL, y + (t - first) * ldy, ldy);
+    }
+}
+
+void slm_gemm_int8_avx512(const slm_strip *w, int n_strips, const slm_codes *x, int64_t first, int64_t last, float *y,
+                          int64_t ldy) {
+    if (w->group == 32) {
+        if (w->m) gemm(true, 32, w, n_strips, x, first, last, y, ldy);
+        if (!w->m) gemm(false, 32, w, n_strips, x, first, last, y, ldy);
+    } else {
+        if (w->m) gemm(true, 16, w, n_strips, x, first, last, y, ldy);
+        if (!w->m) gemm(false, 16, w, n_strips, x, first, last, y, ldy);
     }
 }
 

@@ -199,15 +199,18 @@ SLM_INLINE void gemm(bool mins, int group, const slm_strip *w, const slm_codes *
 
 /* One instance for weights with minimums and without, and per group of x. */
 #define GEMM(INSTANCE)                                                                                                           \
-    if (w->group == 32) {                                                                                                        \
-        if (w->m) INSTANCE(true, 32, w, x, first, last, y, ldy);                                                                 \
-        if (!w->m) INSTANCE(false, 32, w, x, first, last, y, ldy);                                                               \
-    } else {                                                                                                                     \
-        if (w->m) INSTANCE(true, 16, w, x, first, last, y, ldy);                                                                 \
-        if (!w->m) INSTANCE(false, 16, w, x, first, last, y, ldy);                                                               \
+    for (int i = 0; i < n_strips; i++, w++, y += 16) {                                                                           \
+        if (w->group == 32) {                                                                                                    \
+            if (w->m) INSTANCE(true, 32, w, x, first, last, y, ldy);                                                             \
+            if (!w->m) INSTANCE(false, 32, w, x, first, last, y, ldy);                                                           \
+        } else {                                                                                                                 \
+            if (w->m) INSTANCE(true, 16, w, x, first, last, y, ldy);                                                             \
+            if (!w->m) INSTANCE(false, 16, w, x, first, last, y, ldy);                                                           \
+        }                                                                                                                        \
     }
 
-void slm_gemm_int8_neon(const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y, int64_t ldy){GEMM(gemm)}
+void slm_gemm_int8_neon(const slm_strip *w, int n_strips, const slm_codes *x, int64_t first, int64_t last, float *y,
+                        int64_t ldy){GEMM(gemm)}
 
 SLM_TARGET_END
 
@@ -272,9 +275,10 @@ void slm_gemv_int8_neon_i8mm(const slm_matrix *w, int64_t first, int64_t last, c
     slm_gemv_int8_neon(w, first, last, x, token, n_tokens, then, y, ldy);
 }
 
-void slm_gemm_int8_neon_i8mm(const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y, int64_t ldy) {
+void slm_gemm_int8_neon_i8mm(const slm_strip *w, int n_strips, const slm_codes *x, int64_t first, int64_t last, float *y,
+                             int64_t ldy) {
     int64_t whole = last - (last - first) % 4;
-    slm_gemm_int8_neon(w, x, whole, last, y + (whole - first) * ldy, ldy);
+    slm_gemm_int8_neon(w, n_strips, x, whole, last, y + (whole - first) * ldy, ldy);
     last = whole;
     GEMM(gemm_i8mm)
 }

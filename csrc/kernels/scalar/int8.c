@@ -91,7 +91,7 @@ void slm_gemv_int8_scalar(const slm_matrix *w, int64_t first, int64_t last, cons
     }
 }
 
-void slm_gemm_int8_scalar(const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y, int64_t ldy) {
+static void multiply_strip(const slm_strip *w, const slm_codes *x, int64_t first, int64_t last, float *y, int64_t ldy) {
     for (int64_t t = first; t < last; t++) memset(y + (t - first) * ldy, 0, ROWS * sizeof *y);
     for (int64_t g = 0; g < w->k / SLM_GROUP; g++) {
         uint8_t rows[ROWS][SLM_GROUP];
@@ -99,4 +99,9 @@ void slm_gemm_int8_scalar(const slm_strip *w, const slm_codes *x, int64_t first,
         rows_of_bits(8, w->codes + g * 512, rows);
         add_group(rows, w->offset, w->d + scales, w->m ? w->m + scales : NULL, x, g, first, last, y, ldy);
     }
+}
+
+void slm_gemm_int8_scalar(const slm_strip *w, int n_strips, const slm_codes *x, int64_t first, int64_t last, float *y,
+                          int64_t ldy) {
+    for (int i = 0; i < n_strips; i++) multiply_strip(&w[i], x, first, last, y + i * ROWS, ldy);
 }
