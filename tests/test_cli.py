@@ -21,7 +21,9 @@ from hub_server import Hub, serving
 from test_adapters import PREFIX, write_peft
 
 import slm
-from slm.cli import GENERATE_OPTIONS, Talk, build_parser
+from slm.cli.answers import GENERATE_OPTIONS
+from slm.cli.conversation import Talk
+from slm.cli.parser import build_parser
 
 QUESTION = "What is the capital of France?"
 

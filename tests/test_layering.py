@@ -44,10 +44,10 @@ C_WORDS = [
 ]
 
 PYTHON_WORDS = [
-    (r"\bprint\s*\(", r"cli\.py"),
-    (r"(?i)\b(llama|smollm\d*|qwen\d*|gemma\d*|tinyllama|mistral)\b", r"families/|hub\.py|cli\.py|__init__\.py"),
+    (r"\bprint\s*\(", r"cli/"),
+    (r"(?i)\b(llama|smollm\d*|qwen\d*|gemma\d*|tinyllama|mistral)\b", r"families/|hub\.py|__init__\.py"),
     (r"\b(struct\.unpack|os\.pread|int\.from_bytes)\b|b\"GGUF\"", r"formats/"),
-    (r"\bargparse\b|\bsys\.argv\b", r"cli\.py"),
+    (r"\bargparse\b|\bsys\.argv\b", r"cli/"),
     (r"\beval\(|\bexec\(|\bpickle\b|\bmmap\b", r"(?!)"),
     (r"errors\s*=\s*[\"']ignore", r"(?!)"),
 ]
