@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from test_core import ROOT, compile_core, link_program
+from test_core import OF_MODELS, ROOT, compile_core, link_program
 
 COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
 pytestmark = pytest.mark.skipif(
@@ -26,7 +26,7 @@ CPUS = {"cortex-a57": "scalar", "cortex-a76": "scalar neon", "max": "scalar neon
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("aarch64")
     objects = compile_core(folder, COMPILER)
-    for name in ("test_select", "test_kernels", "test_head", "test_model"):
+    for name in ("test_select", "test_kernels", "test_head", *OF_MODELS):
         link_program(ROOT / "tests" / "core" / f"{name}.c", folder, objects, COMPILER, "-static")
     return folder
 
@@ -54,5 +54,6 @@ def test_tokens_are_chosen(programs: Path, tier: str) -> None:
     run(programs / "test_head", "Q8_0", "Q4_K", tier=tier)
 
 
-def test_a_model(programs: Path) -> None:
-    run(programs / "test_model", "Q4_0", tier="neon_i8mm")
+@pytest.mark.parametrize("name", OF_MODELS)
+def test_a_model(programs: Path, name: str) -> None:
+    run(programs / name, "Q4_0", tier="neon_i8mm")

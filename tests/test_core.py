@@ -23,8 +23,10 @@ SANITIZE = os.environ.get("SLM_SANITIZE", "0") not in ("", "0")
 TIERS = _core.cpu_info()["supported"]
 # A program that reads SLM_ISA runs once per tier; the others go through all tiers themselves, or need none.
 RUNS = [(p.stem, tier) for p in PROGRAMS for tier in (TIERS if "SLM_ISA" in p.read_text() else ["scalar"])]
-if len(TIERS) > 1:  # minutes each; test_kernels goes through those tiers' kernels all the same
-    RUNS = [run for run in RUNS if run != ("test_model", "scalar") and (run != ("test_model", TIERS[-2]) or not SANITIZE)]
+OF_MODELS = [p.stem for p in PROGRAMS if '"tiny_model.h"' in p.read_text()]
+if len(TIERS) > 1:  # minutes together; test_kernels goes through those tiers' kernels all the same
+    LEFT_OUT = ["scalar", *([TIERS[-2]] if SANITIZE else [])]
+    RUNS = [(name, tier) for name, tier in RUNS if name not in OF_MODELS or tier not in LEFT_OUT]
 COMPILER = os.environ.get("CC", "cc")
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wvla", "-Wstrict-prototypes", "-Wmissing-prototypes", "-Werror"]
 FLAGS = ["-std=c11", "-O2", "-g", "-UNDEBUG", "-D_GNU_SOURCE", "-fno-math-errno", "-ffp-contract=off", *WARNINGS]
@@ -170,7 +172,9 @@ def test_avx_vnni_without_avx512(core_objects: tuple[Path, list[Path]]) -> None:
 
 @on_x86
 @pytest.mark.skipif("avx512" not in TIERS, reason="needs AVX-512 VNNI, in whose encoding vpdpbusd of AVX-VNNI is run")
-@pytest.mark.parametrize(("name", "arguments"), [("test_kernels", ["avx2_vnni"]), ("test_model", ["Q4_0"]), ("kernels", [])])
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("test_kernels", ["avx2_vnni"]), *((name, ["Q4_0"]) for name in OF_MODELS), ("kernels", [])]
+)
 def test_avx_vnni_in_another_encoding(core_objects: tuple[Path, list[Path]], name: str, arguments: list[str]) -> None:
     source = ROOT / ("benchmarks" if name == "kernels" else "tests/core") / f"{name}.c"
     program, has = pretending(source, *core_objects), "avx2 avx_vnni"
