@@ -81,3 +81,10 @@ def without_llguidance(monkeypatch: pytest.MonkeyPatch) -> None:
 def smollm2(smollm2_path: Path):
     with slm.load(smollm2_path) as model:
         yield model
+
+
+@pytest.fixture(scope="module")
+def short(smollm2_path: Path):
+    """The same model with a context of 32 positions."""
+    with slm.load(smollm2_path, context=32) as model:
+        yield model
