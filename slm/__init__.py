@@ -29,7 +29,8 @@ from slm.errors import (
     TemplateError,
     UnsupportedError,
 )
-from slm.model import Model, inspect, load, load_tokenizer
+from slm.model import Model
+from slm.opening import inspect, load, load_tokenizer
 from slm.options import GenerateOptions
 from slm.output import Chunk, Forward, Logprob, Output, Perplexity, Score, ToolCall
 from slm.session import Session

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from slm.activations import edit_taps
-from slm.chat import plain
 from slm.families.tool_calls import Style
+from slm.messages import plain
 from slm.options import GenerateOptions
 from slm.output import Chunk, FinishReason, Kind, Logprob, Output, Timings, ToolCall, Usage
 from slm.overflow import Fitted

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-from slm.chat import Messages, plain, template_keywords
 from slm.errors import BusyError, FormatError, TemplateError, quoted
 from slm.families.tool_calls import Style
 from slm.generation import Run, Stream
+from slm.messages import Messages, plain, template_keywords
 from slm.options import GenerateOptions, check_ids, check_int, check_path, check_text, refuse_type
 from slm.output import Output
 from slm.overflow import check_fit, fit_chat, fit_prompt

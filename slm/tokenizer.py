@@ -8,8 +8,9 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from slm import _core
-from slm.chat import ChatTemplate, Documents, Messages, Tools
+from slm.chat import ChatTemplate
 from slm.errors import LimitError, TemplateError, quoted
+from slm.messages import Documents, Messages, Tools
 from slm.options import check_bool, check_ids, check_int, check_text, refuse_type, shown
 from slm.vocabulary import CONTROL, Vocabulary
 

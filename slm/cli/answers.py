@@ -9,10 +9,10 @@ from dataclasses import asdict, fields
 from typing import Any
 
 import slm
-from slm.chat import template_keywords
 from slm.cli.console import from_json, given_text, json_file, note, printable
 from slm.cli.loading import open_model, refuse_model
 from slm.generation import Stream
+from slm.messages import template_keywords
 from slm.output import Output, Usage
 
 TEMPLATE_OPTIONS = ("system", "tools", "chat_template_kwargs")
