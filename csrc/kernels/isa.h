@@ -44,4 +44,8 @@
 #define SLM_INSTANCE SLM_INLINE
 #endif
 
+/* gcc would make a pointer of each address in a tile and keep two dozen of them in memory. From values that come from nowhere it
+ * forms addresses as the instructions can. */
+#define SLM_HIDE(x) __asm__("" : "+r"(x))
+
 #endif

@@ -78,9 +78,15 @@ SLM_INLINE void add_group(int P, int T, const source *w, int group, int h, int64
                           __m512 *acc) {
     int64_t n_groups = x->k / group, at = token * n_groups + g;
     const int8_t *codes = x->codes + token * x->k + g * group;
+    const int32_t *sums = x->sums + at;
+    const float *scales = x->scales + at, *scaled_sums = x->scaled_sums + at;
+    SLM_HIDE(sums);
+    SLM_HIDE(scales);
+    SLM_HIDE(scaled_sums);
+    SLM_HIDE(n_groups);
     __m512i dot[MOST];
     for (int t = 0; t < T; t++) {
-        __m512i start = _mm512_set1_epi32(-w->offset * x->sums[at + t * n_groups]);
+        __m512i start = _mm512_set1_epi32(-w->offset * sums[t * n_groups]);
         for (int p = 0; p < P; p++) dot[t * P + p] = start;
     }
 #pragma GCC unroll 8 /* GCC would keep the loop, and copy the sums around in it */
@@ -95,7 +101,7 @@ SLM_INLINE void add_group(int P, int T, const source *w, int group, int h, int64
     __m512 d[MOST_PANELS], m[MOST_PANELS];
     for (int p = 0; p < P; p++) d[p] = source_scales(&w[p], group, w[p].d, w[p].scales, g);
     for (int t = 0; t < T; t++) {
-        __m512 scale = _mm512_set1_ps(x->scales[at + t * n_groups]);
+        __m512 scale = _mm512_set1_ps(scales[t * n_groups]);
         for (int p = 0; p < P; p++) {
             __m512 *sum = &acc[t * P + p];
             *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[t * P + p]), _mm512_mul_ps(d[p], scale), *sum);
@@ -104,7 +110,7 @@ SLM_INLINE void add_group(int P, int T, const source *w, int group, int h, int64
     if (!w->coding.mins) return;
     for (int p = 0; p < P; p++) m[p] = source_scales(&w[p], group, w[p].m, w[p].mins, g);
     for (int t = 0; t < T; t++) {
-        __m512 sum = _mm512_set1_ps(x->scaled_sums[at + t * n_groups]);
+        __m512 sum = _mm512_set1_ps(scaled_sums[t * n_groups]);
         for (int p = 0; p < P; p++) acc[t * P + p] = _mm512_fmadd_ps(m[p], sum, acc[t * P + p]);
     }
 }
