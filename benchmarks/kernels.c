@@ -225,7 +225,7 @@ static void measure_type(const slm_kernels *kernels, slm_type type, uint8_t *dat
                        .sums = sums,
                        .scales = scales,
                        .scaled_sums = scaled_sums};
-    for (int64_t i = 0; i < TOKENS; i++) kernels->quantize(x + i * K, i, &t.in);
+    kernels->quantize(x, K, 0, TOKENS, 0, K, &t.in);
 
     double seconds, bytes = (double)slm_matrix_bytes(&t.w), cycles = cycles_of(one, &t, &seconds);
     printf("%s\tmemory B/cycle\t%.3f\n", name, bytes / cycles);

@@ -34,9 +34,11 @@ typedef struct slm_strip {
 typedef struct slm_kernels {
     const char *name;
 
-    /* x: [k] f32, k % group == 0. scale = max |x| / 127, code = x * (127 / max |x|) to nearest even, 0 where max |x| <= 1e-30.
-     * Writes the row of one token. NaN or infinity in a group makes its scale NaN. */
-    void (*quantize)(const float *x, int64_t token, const slm_codes *out);
+    /* x: rows of `width` f32, ldx apart, the columns column .. column + width - 1 of tokens first .. last - 1, whole groups of
+     * out. scale = max |x| / 127, code = x * (127 / max |x|) to nearest even, 0 where max |x| <= 1e-30. NaN or infinity in a
+     * group makes its scale NaN. */
+    void (*quantize)(const float *x, int64_t ldx, int64_t first, int64_t last, int64_t column, int64_t width,
+                     const slm_codes *out);
 
     /* Few tokens, codes straight from the panels: y[i * ldy + 16 * (p - first) + r] of token + i, 0 <= i < n_tokens, for the
      * panels first <= p < last of a matrix of codes whose group is no smaller than that of x. Per group of x:

@@ -74,11 +74,16 @@ static void prepare(const slm_step *step, slm_team *team, slm_input *input, cons
     stream_done(step, team);
 }
 
-/* The linears of one input; next: the ones that follow, if it is known. */
+/* The linears of one input that is ready for them; next: the ones that follow, if it is known. */
+static void run(const slm_step *step, slm_team *team, const slm_input *input, const slm_linears *linears,
+                const slm_linears *next) {
+    slm_linear_run(step->model->kernels, team, input, linears, next, &step->workspace->linear[team->index]);
+    done(team);
+}
+
 static void project(const slm_step *step, slm_team *team, slm_input *input, slm_linears linears, const slm_linears *next) {
     prepare(step, team, input, &linears);
-    slm_linear_run(step->model->kernels, team, input, &linears, next, &step->workspace->linear[team->index]);
-    done(team);
+    run(step, team, input, &linears, next);
 }
 
 static slm_linears qkv_of(const slm_step *step, const slm_layer *layer) {
@@ -95,14 +100,16 @@ static slm_linears output_of(const slm_step *step, const slm_dense *dense) {
     return (slm_linears){1, {{.dense = dense, .y = w->delta, .ldy = w->hidden_ld}}};
 }
 
-static slm_linears up_of(const slm_step *step, const slm_layer *layer) {
+/* codes: where the product goes if it goes quantized. */
+static slm_linears up_of(const slm_step *step, const slm_layer *layer, const slm_codes *codes) {
     const slm_workspace *w = step->workspace;
     return (slm_linears){1,
                          {{.dense = &layer->up_proj,
                            .gate = layer->gate_proj.w.data ? &layer->gate_proj : NULL,
                            .act = &step->model->config.hidden_act,
                            .y = w->product,
-                           .ldy = w->inner_ld}}};
+                           .ldy = w->inner_ld,
+                           .codes = codes}}};
 }
 
 static slm_linears head_of(const slm_step *step) {
@@ -323,7 +330,7 @@ static void attention_block(slm_step *step, slm_team *team, const row_set *rows,
     float *normed = stream_of(step, team)->normed;
 
     slm_input input = input_of(step, team, step->n_tokens, normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
-    slm_linears o_proj = output_of(step, &layer->o_proj), up_proj = up_of(step, layer);
+    slm_linears o_proj = output_of(step, &layer->o_proj), up_proj = up_of(step, layer, NULL);
     project(step, team, &input, qkv_of(step, layer), &o_proj);
     if (layer->q_norm.weight && layer->q_norm.width != head_dim) {
         normalize_all_heads(step, team, layer);
@@ -364,11 +371,19 @@ static void mlp_block(const slm_step *step, slm_team *team, const row_set *rows,
 
     float *normed = stream_of(step, team)->normed;
     slm_input input = input_of(step, team, rows->n, normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
+    slm_input inner =
+        input_of(step, team, rows->n, w->product, model->config.intermediate_size, w->inner_ld, layer->down_proj_group);
     slm_linears down_proj = output_of(step, &layer->down_proj);
     slm_linears next = index + 1 < model->config.num_hidden_layers ? qkv_of(step, layer + 1) : head_of(step);
-    project(step, team, &input, up_of(step, layer), &down_proj);
-    input = input_of(step, team, rows->n, w->product, model->config.intermediate_size, w->inner_ld, layer->down_proj_group);
-    project(step, team, &input, down_proj, &next);
+    if (slm_linear_takes_codes(&inner, &down_proj)) {
+        const slm_codes *room = &w->product_codes;
+        inner.codes = (slm_codes){inner.k, inner.codes.group, room->codes, room->sums, room->scales, room->scaled_sums};
+        project(step, team, &input, up_of(step, layer, &inner.codes), &down_proj);
+        run(step, team, &inner, &down_proj, &next);
+    } else {
+        project(step, team, &input, up_of(step, layer, NULL), &down_proj);
+        project(step, team, &inner, down_proj, &next);
+    }
 }
 
 /* output = lm_head(normed), or the choices among its elements. */

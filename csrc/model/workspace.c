@@ -4,7 +4,7 @@
 #include "base/alloc.h"
 #include "base/arith.h"
 
-enum { SHARED_BLOCKS = 14, THREAD_BLOCKS = 19 };
+enum { SHARED_BLOCKS = 18, THREAD_BLOCKS = 19 };
 
 /* Zeroed: padding must read as zero. Where the workspace is only measured, something that is not NULL. */
 static void *take(slm_workspace *w, int64_t count, int64_t other, size_t size) {
@@ -33,12 +33,16 @@ static slm_status lay_out(slm_workspace *w, const slm_model *model, int64_t max_
                          .inner_ld = slm_round_up(c->intermediate_size, 16)};
     int64_t widest = slm_max64(w->hidden_ld, slm_max64(w->q_ld, w->inner_ld)), groups = slm_div_up(widest, 16);
     int64_t width = model->kv_shape.width, partials = SLM_ATTENTION_PARTIALS * c->num_attention_heads;
+    slm_codes *codes = &w->product_codes;
     bool ok = (w->q = take(w, n, w->q_ld, sizeof(float))) && (w->k = take(w, n, w->kv_ld, sizeof(float))) &&
               (w->v = take(w, n, w->kv_ld, sizeof(float))) && (w->attended = take(w, n, w->q_ld, sizeof(float))) &&
-              (w->product = take(w, n, w->inner_ld, sizeof(float))) && (w->delta = take(w, n, w->hidden_ld, sizeof(float))) &&
-              (w->tokens = take(w, n, 1, sizeof *w->tokens)) && (w->spans = take(w, n, 1, sizeof *w->spans)) &&
-              (w->output_spans = take(w, n, 1, sizeof *w->output_spans)) && (w->outputs = take(w, n, 1, sizeof *w->outputs)) &&
-              (w->partials.max = take(w, partials, 1, sizeof(float))) &&
+              (w->product = take(w, n, w->inner_ld, sizeof(float))) && (codes->codes = take(w, n, w->inner_ld, 1)) &&
+              (codes->sums = take(w, n, w->inner_ld / 16, sizeof(int32_t))) &&
+              (codes->scales = take(w, n, w->inner_ld / 16, sizeof(float))) &&
+              (codes->scaled_sums = take(w, n, w->inner_ld / 16, sizeof(float))) &&
+              (w->delta = take(w, n, w->hidden_ld, sizeof(float))) && (w->tokens = take(w, n, 1, sizeof *w->tokens)) &&
+              (w->spans = take(w, n, 1, sizeof *w->spans)) && (w->output_spans = take(w, n, 1, sizeof *w->output_spans)) &&
+              (w->outputs = take(w, n, 1, sizeof *w->outputs)) && (w->partials.max = take(w, partials, 1, sizeof(float))) &&
               (w->partials.sum = take(w, partials, 1, sizeof(float))) &&
               (w->partials.out = take(w, partials, width, sizeof(float)));
     const slm_matrix *head = slm_model_head(model);

@@ -27,7 +27,8 @@ typedef struct slm_workspace {
     float *q;                                 /* [max_tokens, q_ld] */
     float *k, *v;                             /* [max_tokens, kv_ld] */
     float *attended;                          /* [max_tokens, q_ld] */
-    float *product;                           /* [max_tokens, inner_ld] what down_proj reads */
+    float *product;                           /* [max_tokens, inner_ld] what down_proj reads, */
+    slm_codes product_codes;                  /* or room for [max_tokens, inner_ld] of it, quantized */
     float *delta;                             /* [max_tokens, hidden_ld] what a block adds to the stream */
     int32_t *tokens;                          /* room for [max_tokens] */
     slm_kv_span *spans;                       /* room for [max_tokens] */

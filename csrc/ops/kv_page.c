@@ -42,7 +42,7 @@ static void write_int8(const slm_kernels *kernels, const float *x, int64_t n, in
                      .scaled_sums = scaled_sums};
     memcpy(padded, x, (size_t)n * sizeof *x);
     memset(padded + n, 0, (size_t)(out.k - n) * sizeof *x);
-    kernels->quantize(padded, 0, &out);
+    kernels->quantize(padded, 0, 0, 1, 0, out.k, &out);
     for (int64_t i = 0; i < n; i++) codes[i * stride] = found[i];
     for (int64_t g = 0; g < groups_of(n); g++) scales[g * scale_stride] = found_scales[g];
 }

@@ -9,6 +9,7 @@
 enum {
     FEW_TOKENS = 16,     /* the most that take codes straight from the panels, read as one stream: beyond, a strip is as fast */
     POLL_PANELS = 64,    /* of one token between two looks at the clock */
+    POLL_TOKENS = 4,     /* that are made ready between two */
     BF16_PANELS = 4,     /* that share a load of the activations */
     AHEAD_BYTES = 65536, /* asked for in a wait, at most */
     TILES_TOKENS = 48,   /* of a strip, between which a piece of the next panel is asked for */
@@ -59,23 +60,44 @@ void slm_addends_embed(const slm_kernels *kernels, const slm_addend *addends, in
 
 /* ---- the input ------------------------------------------------------------------------------------------------------------- */
 
+/* Product i of linears, two of each: NULL where there is no gate. */
+static const slm_dense *product_at(const slm_linears *linears, int i) {
+    return i % 2 ? linears->at[i / 2].gate : linears->at[i / 2].dense;
+}
+
+static void choose_group(slm_input *input, const slm_matrix *w) {
+    if (w->coding.group < input->codes.group) input->codes.group = w->coding.group;
+}
+
+bool slm_linear_takes_codes(slm_input *input, const slm_linears *linears) {
+    for (int i = 0; i < 2 * linears->n; i++) {
+        const slm_dense *dense = product_at(linears, i);
+        if (!dense) continue;
+        if (!takes_codes(input, &dense->w) || dense->addends) return false;
+        choose_group(input, &dense->w);
+    }
+    return input->n_tokens > FEW_TOKENS;
+}
+
 void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *input, const slm_linears *linears, int64_t first,
                         int64_t last) {
     bool codes = false, rounded = false;
     for (int i = 0; i < 2 * linears->n; i++) {
-        const slm_linear *linear = &linears->at[i / 2];
-        const slm_dense *dense = i % 2 ? linear->gate : linear->dense;
+        const slm_dense *dense = product_at(linears, i);
         if (!dense) continue;
-        const slm_matrix *w = &dense->w;
-        codes = codes || takes_codes(input, w);
-        rounded = rounded || takes_rounded(input, w);
-        if (takes_codes(input, w) && w->coding.group < input->codes.group) input->codes.group = w->coding.group;
+        if (takes_codes(input, &dense->w)) {
+            codes = true;
+            choose_group(input, &dense->w);
+        }
+        rounded = rounded || takes_rounded(input, &dense->w);
         prepare_addends(kernels, team, input, dense->addends, first, last);
     }
-    for (int64_t t = first; t < last && !slm_team_cancelled(team); t++) {
+    for (int64_t t = first, end; t < last && !slm_team_cancelled(team); t = end) {
+        end = slm_min64(t + POLL_TOKENS, last);
         const float *x = input->x + t * input->ldx;
-        if (codes) kernels->quantize(x, t, &input->codes);
-        if (rounded) kernels->round_bf16(x, input->ldx, input->rounded + t * input->ldx);
+        if (codes) kernels->quantize(x, input->ldx, t, end, 0, input->k, &input->codes);
+        for (int64_t i = t; rounded && i < end; i++)
+            kernels->round_bf16(input->x + i * input->ldx, input->ldx, input->rounded + i * input->ldx);
     }
 }
 
@@ -162,11 +184,12 @@ int64_t slm_linear_scratch_size(int64_t n_tokens) {
     return slm_max64(POLL_PANELS, n_tokens * (slm_blas_available() ? SLM_BLAS_PANELS : BF16_PANELS)) * 16;
 }
 
-/* The panels first .. last - 1, most_panels at most. They go where they belong, or into scratch where rows end inside a panel. */
+/* The panels first .. last - 1, most_panels at most. They go where they belong; into scratch first where rows end inside a panel,
+ * or are quantized. */
 static void run_panels(const slm_kernels *kernels, const slm_input *input, const slm_linear *linear, int64_t first, int64_t last,
                        const uint8_t *then, const slm_linear_scratch *scratch) {
     int64_t n_tokens = input->n_tokens, width = (last - first) * 16;
-    bool fits = last * 16 <= linear->ldy, direct = fits && !linear->act;
+    bool fits = last * 16 <= linear->ldy && !linear->codes, direct = fits && !linear->act;
     float *out = linear->y + first * 16, *y = direct ? out : scratch->y;
     const uint8_t *behind = linear->gate ? slm_matrix_panel(&linear->gate->w, first) : then;
     run_dense(kernels, input, linear->dense, first, last, behind, y, direct ? linear->ldy : width, scratch);
@@ -175,7 +198,8 @@ static void run_panels(const slm_kernels *kernels, const slm_input *input, const
         const float *gate = linear->gate ? scratch->gate : y, *up = linear->gate ? y : NULL;
         kernels->activate(*linear->act, gate, up, n_tokens, width, fits ? out : y, fits ? linear->ldy : width);
     }
-    if (fits) return;
+    if (linear->codes) kernels->quantize(y, width, 0, n_tokens, first * 16, width, linear->codes);
+    if (fits || linear->codes) return;
     int64_t n_rows = slm_min64(last * 16, linear->dense->w.rows) - first * 16;
     for (int64_t t = 0; t < n_tokens; t++) memcpy(out + t * linear->ldy, y + t * width, (size_t)n_rows * sizeof *y);
 }
@@ -235,6 +259,12 @@ static void run_shares(const slm_kernels *kernels, slm_team *team, const slm_inp
 
 /* ---- many tokens: panels to whoever is free -------------------------------------------------------------------------------- */
 
+/* Where the taken item lies among n: threads work far apart, each in neighbours one after the other, for they may share a line of
+ * what is written. Of the slm_round_up(n, count) items some are beyond n. */
+static int64_t place_of(int64_t item, int64_t n, int count) {
+    return item % count * slm_div_up(n, count) + item / count;
+}
+
 static void run_items(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linears *linears,
                       const slm_linear_scratch *scratch) {
     int64_t item = slm_team_take(team), before = 0;
@@ -242,14 +272,16 @@ static void run_items(const slm_kernels *kernels, slm_team *team, const slm_inpu
         const slm_linear *linear = &linears->at[i];
         int64_t step = most_panels(linear, input->n_tokens), n_panels = linear->dense->w.n_panels;
         int64_t n_items = slm_div_up(n_panels, step);
-        for (; item - before < n_items && !slm_team_cancelled(team); item = slm_team_take(team)) {
-            int64_t first = (item - before) * step, soon = first + team->count * step; /* likely to be this thread's */
+        int64_t n_taken = slm_round_up(n_items, team->count);
+        for (; item - before < n_taken && !slm_team_cancelled(team); item = slm_team_take(team)) {
+            int64_t first = place_of(item - before, n_items, team->count) * step, soon = first + step; /* likely to be its next */
+            if (first >= n_panels) continue;
             const uint8_t *then = soon < n_panels      ? slm_matrix_panel(&linear->dense->w, soon)
                                   : i + 1 < linears->n ? slm_matrix_panel(&linears->at[i + 1].dense->w, 0)
                                                        : NULL;
             run_panels(kernels, input, linear, first, slm_min64(first + step, n_panels), then, scratch);
         }
-        before += n_items;
+        before += n_taken;
     }
 }
 

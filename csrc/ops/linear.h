@@ -41,6 +41,7 @@ typedef struct slm_linear {
     const slm_activation *act; /* NULL: none */
     float *y;                  /* [n_tokens, ldy]; what is beyond rows stays as it is, or becomes 0 */
     int64_t ldy;               /* >= rows */
+    const slm_codes *codes;    /* with an activation, see slm_linear_takes_codes: what y would be goes here, quantized; or NULL */
 } slm_linear;
 
 enum { SLM_INPUT_LINEARS = 3 };
@@ -62,6 +63,9 @@ enum { SLM_STRIPS = 2 }; /* made at once */
 
 int64_t slm_linear_scratch_size(int64_t n_tokens);
 
+/* Whether linears read nothing of an input but its codes, and it has many tokens: then the linear that gives the input can leave
+ * them instead of floats (slm_linear.codes), and nothing is left to prepare. input->codes.group becomes what prepare makes it. */
+bool slm_linear_takes_codes(slm_input *input, const slm_linears *linears);
 /* Makes the forms of x that the matrices and addends need, of the tokens first .. last - 1. input->codes.group, 32 or 16, becomes
  * 16 where a matrix has scales for groups of 16. */
 void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *input, const slm_linears *linears, int64_t first,

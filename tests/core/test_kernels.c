@@ -81,7 +81,7 @@ static slm_codes quantized(const slm_kernels *kernels, int slot, int64_t n_token
                      .sums = sums[slot],
                      .scales = scales[slot],
                      .scaled_sums = scaled_sums[slot]};
-    for (int64_t t = 0; t < n_tokens; t++) kernels->quantize(x + t * k, t, &out);
+    kernels->quantize(x, k, 0, n_tokens, 0, k, &out);
     return out;
 }
 
@@ -97,6 +97,15 @@ static void test_quantize(const slm_kernels *tier) {
         CHECK(same(codes[0], codes[1], n));
         CHECK(same(sums[0], sums[1], groups * 4) && same(scales[0], scales[1], groups * 4) &&
               same(scaled_sums[0], scaled_sums[1], groups * 4));
+        slm_codes parts = quantized(tier, 1, 5, k, group); /* again, by parts of rows */
+        memset(codes[1], 1, n);
+        memset(scales[1], 1, groups * 4);
+        for (int64_t from = 0, end; from < k; from = end) {
+            end = from ? k : 32;
+            tier->quantize(x + from, k, 0, 3, from, end - from, &parts);
+            tier->quantize(x + 3 * k + from, k, 3, 5, from, end - from, &parts);
+        }
+        CHECK(same(codes[0], codes[1], n) && same(scales[0], scales[1], groups * 4));
         for (size_t g = 0; g < groups; g++) {
             int32_t sum = 0;
             for (size_t i = 0; i < (size_t)group; i++) sum += codes[1][g * (size_t)group + i];

@@ -128,5 +128,13 @@ SLM_INLINE float lanes_max_of(lanes a) {
     }
     return a.v[0];
 }
+/* The largest lane of each of four; NaN as lanes_max has it. */
+SLM_INLINE void lanes_max_of_4(const lanes a[4], float *max) {
+    for (int i = 0; i < 4; i++) max[i] = lanes_max_of(a[i]);
+}
+/* The sum of each of four whose sums are exact in any order. */
+SLM_INLINE void lanes_sum_of_4(const lanes a[4], float *sum) {
+    for (int i = 0; i < 4; i++) sum[i] = lanes_sum(a[i]);
+}
 
 enum { PRODUCT_CHAINS = 4 /* accumulators of product_tile that registers hold */ };
