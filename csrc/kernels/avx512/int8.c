@@ -11,7 +11,7 @@
 
 SLM_TARGET_BEGIN(SLM_AVX512)
 
-/* How far ahead of the panel's stream to prefetch, in bytes. */
+/* How far ahead of the panels' stream to prefetch, in bytes, where a panel is no longer. */
 enum { AHEAD = 12288 };
 
 SLM_INLINE __m512i broadcast4(const int8_t *p) {
