@@ -43,7 +43,9 @@ class Variant:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-GROUPS_OF_128: dict[str, object] = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": 128}  # of activations: faster with int8, slower with int4
+# Of activations: the larger the faster with int8 weights, and the less exact.
+GROUPS_OF_128: dict[str, object] = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": 128}
+GROUPS_OF_32: dict[str, object] = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": 32}
 
 VARIANTS = {
     "slm": Variant("slm_engine", "slm", environment={"SLM_SCREENING": "0"}),
@@ -51,6 +53,7 @@ VARIANTS = {
     "llama.cpp": Variant("llama_cpp_engine", "llama_cpp"),
     "llama.cpp, no flash attention": Variant("llama_cpp_engine", "llama_cpp", options={"flash_attention": False}),
     "OpenVINO GenAI, int8": Variant("openvino_engine", "openvino_genai", "openvino-int8", GROUPS_OF_128),
+    "OpenVINO GenAI, int8, groups of 32": Variant("openvino_engine", "openvino_genai", "openvino-int8", GROUPS_OF_32),
     "OpenVINO GenAI, int4": Variant("openvino_engine", "openvino_genai", "openvino-int4"),
     "ONNX Runtime GenAI, int4": Variant("onnx_engine", "onnxruntime_genai", "onnx-int4"),
     "CTranslate2, int8": Variant("ctranslate2_engine", "ctranslate2", "ctranslate2-int8"),
