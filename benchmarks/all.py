@@ -33,7 +33,8 @@ def each(script: str, *options: str) -> Callable[[list[Path]], list[Command]]:
 
 
 def whole(models: list[Path]) -> list[Command]:
-    engines = ("slm", "slm, screening", "llama.cpp", "OpenVINO GenAI, int8", "CTranslate2, int8")
+    openvino = ("OpenVINO GenAI, int8", "OpenVINO GenAI, int8, groups of 32")
+    engines = ("slm", "slm, screening", "llama.cpp", *openvino, "CTranslate2, int8")
     return [run(model, engines, "--depths", "0", "512", "2048") for model in models]
 
 
