@@ -20,7 +20,6 @@
 
 enum {
     K = 1024,
-    STRIPS = 2,                 /* of a GEMM */
     TOKENS = SLM_PREFILL_CHUNK, /* of a GEMM: with their scales they fill a third of 1 MB of L2 */
     NEAR_BYTES = 1 << 19,       /* of a matrix that stays in L2 */
     PANELS = 64,                /* of one column that a GEMV is called with at once, as ops/linear.c does */
@@ -131,14 +130,14 @@ static int8_t codes[TOKENS * K];
 static int32_t sums[TOKENS * K / SLM_MIN_GROUP];
 static float scales[TOKENS * K / SLM_MIN_GROUP], scaled_sums[TOKENS * K / SLM_MIN_GROUP];
 static _Alignas(64) float x[TOKENS * K];
-static _Alignas(64) uint8_t strip_codes[STRIPS][16 * K];
-static _Alignas(64) float strip_d[STRIPS][16 * K / SLM_MIN_GROUP], strip_m[STRIPS][16 * K / SLM_MIN_GROUP];
+static _Alignas(64) uint8_t strip_codes[SLM_STRIPS][16 * K];
+static _Alignas(64) float strip_d[SLM_STRIPS][16 * K / SLM_MIN_GROUP], strip_m[SLM_STRIPS][16 * K / SLM_MIN_GROUP];
 
 typedef struct task {
     const slm_kernels *kernels;
     slm_matrix w;
     slm_codes in;
-    slm_strip strips[STRIPS];
+    slm_strip strips[SLM_STRIPS];
     int64_t n_tokens;
 } task;
 
@@ -153,12 +152,12 @@ static void run_gemv(void *arg) {
 
 static void run_gemm(void *arg) {
     task *t = arg;
-    t->kernels->gemm(t->strips, STRIPS, &t->in, 0, TOKENS, y, 16 * STRIPS);
+    t->kernels->gemm(t->strips, SLM_STRIPS, &t->in, 0, TOKENS, y, 16 * SLM_STRIPS);
 }
 
 static void run_strip(void *arg) {
     task *t = arg;
-    for (int i = 0; i < STRIPS; i++)
+    for (int i = 0; i < SLM_STRIPS; i++)
         t->kernels->unpack(&t->w, i, t->in.group, strip_codes[i], strip_d[i], strip_m[i], &t->strips[i]);
     run_gemm(arg);
 }
@@ -245,8 +244,8 @@ static void measure_type(const slm_kernels *kernels, slm_type type, uint8_t *dat
         return;
     }
     run_strip(&t);
-    printf("%s\tGEMM MAC/cycle\t%.3f\n", name, STRIPS * products / cycles_of(run_gemm, &t, NULL));
-    printf("%s\twith unpack\t%.3f\n", name, STRIPS * products / cycles_of(run_strip, &t, NULL));
+    printf("%s\tGEMM MAC/cycle\t%.3f\n", name, SLM_STRIPS * products / cycles_of(run_gemm, &t, NULL));
+    printf("%s\twith unpack\t%.3f\n", name, SLM_STRIPS * products / cycles_of(run_strip, &t, NULL));
     fflush(stdout);
 }
 

@@ -43,7 +43,7 @@ class Variant:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-# Of activations: the larger the faster with int8 weights, and the less exact.
+# Of activations: the larger the faster with int8 weights, the slower with int4, and the less exact.
 GROUPS_OF_128: dict[str, object] = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": 128}
 GROUPS_OF_32: dict[str, object] = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": 32}
 

@@ -31,6 +31,8 @@ typedef struct slm_strip {
     const float *m;       /* [k / group][16], or NULL */
 } slm_strip;
 
+enum { SLM_STRIPS = 2 }; /* the most that gemm takes at once */
+
 typedef struct slm_kernels {
     const char *name;
 
@@ -54,8 +56,8 @@ typedef struct slm_kernels {
                    float *coarse, float *most);
     /* group: of the activations. codes: [16 * k] bytes, d and m: [k / group * 16] f32, to be filled and pointed to by *strip. */
     void (*unpack)(const slm_matrix *w, int64_t panel, int group, uint8_t *codes, float *d, float *m, slm_strip *strip);
-    /* y[(t - first) * ldy + r] for tokens first <= t < last and the rows r of one strip or two, w[0] and w[n_strips - 1], of the
-     * same matrix: the same bits as gemv. */
+    /* y[(t - first) * ldy + r] for tokens first <= t < last and the rows r of 1 to SLM_STRIPS strips of the same
+     * matrix, side by side: the same bits as gemv. */
     void (*gemm)(const slm_strip *w, int n_strips, const slm_codes *x, int64_t first, int64_t last, float *y, int64_t ldy);
 
     /* y[t * ldy + r] for tokens 0 <= t < n_tokens: y = fma(w[r][k], x[t * ldx + k], y) for k = 0, 1, ..., where w is what the

@@ -59,8 +59,6 @@ typedef struct slm_linear_scratch {
     float *y, *gate; /* [slm_linear_scratch_size(n_tokens)] */
 } slm_linear_scratch;
 
-enum { SLM_STRIPS = 2 }; /* made at once */
-
 int64_t slm_linear_scratch_size(int64_t n_tokens);
 
 /* Whether linears read nothing of an input but its codes, and it has many tokens: then the linear that gives the input can leave

@@ -124,11 +124,11 @@ static void test_quantize(const slm_kernels *tier) {
 /* All rows of a matrix, two panels at once and the last of an odd number alone. */
 static void multiply_strips(const slm_kernels *tier, const slm_matrix *w, const slm_codes *in, int64_t n_tokens, float *y,
                             int64_t ldy) {
-    static _Alignas(64) uint8_t strip_codes[2][MAX_K * 16];
-    static _Alignas(64) float d[2][MAX_K], m[2][MAX_K];
-    for (int64_t p = 0; p < w->n_panels; p += 2) {
-        slm_strip strips[2];
-        int n = p + 1 < w->n_panels ? 2 : 1;
+    static _Alignas(64) uint8_t strip_codes[SLM_STRIPS][MAX_K * 16];
+    static _Alignas(64) float d[SLM_STRIPS][MAX_K], m[SLM_STRIPS][MAX_K];
+    for (int64_t p = 0; p < w->n_panels; p += SLM_STRIPS) {
+        slm_strip strips[SLM_STRIPS];
+        int n = p + SLM_STRIPS <= w->n_panels ? SLM_STRIPS : 1;
         for (int i = 0; i < n; i++) tier->unpack(w, p + i, in->group, strip_codes[i], d[i], m[i], &strips[i]);
         tier->gemm(strips, n, in, 0, n_tokens, y + p * 16, ldy);
     }

@@ -157,23 +157,22 @@ SLM_INLINE float lanes_max_of(lanes a) {
     c = _mm_max_ps(c, _mm_movehl_ps(c, c));
     return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
 }
+/* Each of the four vectors a combined to one lane: pairs of lanes meet while the vectors are brought into one. */
+#define EACH_OF_4(combine, out)                                                                                                  \
+    __m256 b[4];                                                                                                                 \
+    for (int i = 0; i < 4; i++) b[i] = _mm256_##combine##_ps(a[i].low, a[i].high);                                               \
+    __m256 c = _mm256_##combine##_ps(_mm256_unpacklo_ps(b[0], b[1]), _mm256_unpackhi_ps(b[0], b[1]));                            \
+    __m256 d = _mm256_##combine##_ps(_mm256_unpacklo_ps(b[2], b[3]), _mm256_unpackhi_ps(b[2], b[3]));                            \
+    __m256 e = _mm256_##combine##_ps(_mm256_shuffle_ps(c, d, 0x44), _mm256_shuffle_ps(c, d, 0xee));                              \
+    _mm_storeu_ps(out, _mm_##combine##_ps(_mm256_castps256_ps128(e), _mm256_extractf128_ps(e, 1)))
+
 /* The largest lane of each of four; NaN as lanes_max has it. */
 SLM_INLINE void lanes_max_of_4(const lanes a[4], float *max) {
-    __m256 b[4];
-    for (int i = 0; i < 4; i++) b[i] = _mm256_max_ps(a[i].low, a[i].high);
-    __m256 c = _mm256_max_ps(_mm256_unpacklo_ps(b[0], b[1]), _mm256_unpackhi_ps(b[0], b[1]));
-    __m256 d = _mm256_max_ps(_mm256_unpacklo_ps(b[2], b[3]), _mm256_unpackhi_ps(b[2], b[3]));
-    __m256 e = _mm256_max_ps(_mm256_shuffle_ps(c, d, 0x44), _mm256_shuffle_ps(c, d, 0xee));
-    _mm_storeu_ps(max, _mm_max_ps(_mm256_castps256_ps128(e), _mm256_extractf128_ps(e, 1)));
+    EACH_OF_4(max, max);
 }
 /* The sum of each of four whose sums are exact in any order. */
 SLM_INLINE void lanes_sum_of_4(const lanes a[4], float *sum) {
-    __m256 b[4];
-    for (int i = 0; i < 4; i++) b[i] = _mm256_add_ps(a[i].low, a[i].high);
-    __m256 c = _mm256_add_ps(_mm256_unpacklo_ps(b[0], b[1]), _mm256_unpackhi_ps(b[0], b[1]));
-    __m256 d = _mm256_add_ps(_mm256_unpacklo_ps(b[2], b[3]), _mm256_unpackhi_ps(b[2], b[3]));
-    __m256 e = _mm256_add_ps(_mm256_shuffle_ps(c, d, 0x44), _mm256_shuffle_ps(c, d, 0xee));
-    _mm_storeu_ps(sum, _mm_add_ps(_mm256_castps256_ps128(e), _mm256_extractf128_ps(e, 1)));
+    EACH_OF_4(add, sum);
 }
 
 enum { PRODUCT_CHAINS = 4 /* accumulators of product_tile that registers hold */ };

@@ -51,7 +51,7 @@ SLM_INLINE __m512 group_scales(slm_coding c, const uint8_t *f16, const uint8_t *
 
 /* ---- tiles ---------------------------------------------------------------------------------------------------------------- */
 
-enum { MOST = 12, MOST_PANELS = 2 }; /* panels x tokens of a tile: as many int32 sums and f32 ones stay in registers */
+enum { MOST = 12 }; /* panels x tokens of a tile: as many int32 sums and f32 ones stay in registers */
 
 /* Where group g of x finds its weights: a panel's own coding, or a strip with a byte a code and f32 scales. */
 typedef struct source {
@@ -91,14 +91,14 @@ SLM_INLINE void add_group(int P, int T, const source *w, int group, int h, int64
     }
 #pragma GCC unroll 8 /* GCC would keep the loop, and copy the sums around in it */
     for (int s = 0; s < group / 4; s++) {
-        __m512i step[MOST_PANELS];
+        __m512i step[SLM_STRIPS];
         for (int p = 0; p < P; p++) step[p] = source_codes(&w[p], group, g, w->strip ? s : h * group / 4 + s);
         for (int t = 0; t < T; t++) {
             __m512i four = broadcast4(codes + t * x->k + 4 * s);
             for (int p = 0; p < P; p++) dot[t * P + p] = _mm512_dpbusd_epi32(dot[t * P + p], step[p], four);
         }
     }
-    __m512 d[MOST_PANELS], m[MOST_PANELS];
+    __m512 d[SLM_STRIPS], m[SLM_STRIPS];
     for (int p = 0; p < P; p++) d[p] = source_scales(&w[p], group, w[p].d, w[p].scales, g);
     for (int t = 0; t < T; t++) {
         __m512 scale = _mm512_set1_ps(scales[t * n_groups]);
@@ -194,7 +194,7 @@ SLM_INLINE source strip_source(bool mins, const slm_strip *w) {
 /* Two panels: a broadcast serves two products, which leaves the ports that load with less to do than those that multiply. */
 SLM_INLINE void gemm(bool mins, int group, const slm_strip *w, int n_strips, const slm_codes *x, int64_t first, int64_t last,
                      float *y, int64_t ldy) {
-    source from[MOST_PANELS] = {strip_source(mins, w), strip_source(mins, w + n_strips - 1)};
+    source from[SLM_STRIPS] = {strip_source(mins, w), strip_source(mins, w + n_strips - 1)};
     int64_t t = first;
     if (n_strips == 2) {
         for (; t + 6 <= last; t += 6) tile(2, 6, from, group, x, t, NULL, y + (t - first) * ldy, ldy);

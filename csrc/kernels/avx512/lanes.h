@@ -121,21 +121,21 @@ SLM_INLINE float lanes_max_of(lanes a) {
     c = _mm_max_ps(c, _mm_movehl_ps(c, c));
     return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
 }
+/* Each of the four vectors a combined to one lane: pairs of lanes meet while the vectors are brought into one. */
+#define EACH_OF_4(combine, out)                                                                                                  \
+    __m512 b = _mm512_##combine##_ps(_mm512_unpacklo_ps(a[0], a[1]), _mm512_unpackhi_ps(a[0], a[1]));                            \
+    __m512 c = _mm512_##combine##_ps(_mm512_unpacklo_ps(a[2], a[3]), _mm512_unpackhi_ps(a[2], a[3]));                            \
+    __m512 d = _mm512_##combine##_ps(_mm512_shuffle_ps(b, c, 0x44), _mm512_shuffle_ps(b, c, 0xee));                              \
+    __m256 e = _mm256_##combine##_ps(_mm512_castps512_ps256(d), _mm512_extractf32x8_ps(d, 1));                                   \
+    _mm_storeu_ps(out, _mm_##combine##_ps(_mm256_castps256_ps128(e), _mm256_extractf128_ps(e, 1)))
+
 /* The largest lane of each of four; NaN as lanes_max has it. */
 SLM_INLINE void lanes_max_of_4(const lanes a[4], float *max) {
-    __m512 b = _mm512_max_ps(_mm512_unpacklo_ps(a[0], a[1]), _mm512_unpackhi_ps(a[0], a[1]));
-    __m512 c = _mm512_max_ps(_mm512_unpacklo_ps(a[2], a[3]), _mm512_unpackhi_ps(a[2], a[3]));
-    __m512 d = _mm512_max_ps(_mm512_shuffle_ps(b, c, 0x44), _mm512_shuffle_ps(b, c, 0xee));
-    __m256 e = _mm256_max_ps(_mm512_castps512_ps256(d), _mm512_extractf32x8_ps(d, 1));
-    _mm_storeu_ps(max, _mm_max_ps(_mm256_castps256_ps128(e), _mm256_extractf128_ps(e, 1)));
+    EACH_OF_4(max, max);
 }
 /* The sum of each of four whose sums are exact in any order. */
 SLM_INLINE void lanes_sum_of_4(const lanes a[4], float *sum) {
-    __m512 b = _mm512_add_ps(_mm512_unpacklo_ps(a[0], a[1]), _mm512_unpackhi_ps(a[0], a[1]));
-    __m512 c = _mm512_add_ps(_mm512_unpacklo_ps(a[2], a[3]), _mm512_unpackhi_ps(a[2], a[3]));
-    __m512 d = _mm512_add_ps(_mm512_shuffle_ps(b, c, 0x44), _mm512_shuffle_ps(b, c, 0xee));
-    __m256 e = _mm256_add_ps(_mm512_castps512_ps256(d), _mm512_extractf32x8_ps(d, 1));
-    _mm_storeu_ps(sum, _mm_add_ps(_mm256_castps256_ps128(e), _mm256_extractf128_ps(e, 1)));
+    EACH_OF_4(add, sum);
 }
 
 enum { PRODUCT_CHAINS = 16 /* accumulators of product_tile that registers hold */ };
