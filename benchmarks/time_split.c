@@ -53,17 +53,16 @@ void slm_time_split(double *seconds) {
     memcpy(seconds, split.seconds, sizeof split.seconds);
 }
 
+/* The types are the headers' own, so that the compiler refuses a wrapper that no longer fits. */
 #define WRAP(PART, NAME, PARAMETERS, ARGUMENTS)                                                                                  \
-    void __real_##NAME PARAMETERS;                                                                                               \
-    void __wrap_##NAME PARAMETERS;                                                                                               \
+    __typeof__(NAME) __real_##NAME, __wrap_##NAME;                                                                               \
     void __wrap_##NAME PARAMETERS {                                                                                              \
         part before = enter(PART);                                                                                               \
         __real_##NAME ARGUMENTS;                                                                                                 \
         enter(before);                                                                                                           \
     }
 #define WRAP_RESULT(PART, TYPE, NAME, PARAMETERS, ARGUMENTS)                                                                     \
-    TYPE __real_##NAME PARAMETERS;                                                                                               \
-    TYPE __wrap_##NAME PARAMETERS;                                                                                               \
+    __typeof__(NAME) __real_##NAME, __wrap_##NAME;                                                                               \
     TYPE __wrap_##NAME PARAMETERS {                                                                                              \
         part before = enter(PART);                                                                                               \
         TYPE result = __real_##NAME ARGUMENTS;                                                                                   \
@@ -96,12 +95,7 @@ WRAP_RESULT(LOOP, slm_status, slm_generation_next,
             (slm_generation * generation, bool whole, const slm_call *call, slm_chunk *chunk, slm_error *error),
             (generation, whole, call, chunk, error))
 
-slm_status __real_slm_generation_create(slm_session *session, slm_tokenizer *tokenizer, const int32_t *prompt, int64_t n_prompt,
-                                        int64_t n_held, const slm_generate_options *options, slm_generation **generation,
-                                        slm_error *error);
-slm_status __wrap_slm_generation_create(slm_session *session, slm_tokenizer *tokenizer, const int32_t *prompt, int64_t n_prompt,
-                                        int64_t n_held, const slm_generate_options *options, slm_generation **generation,
-                                        slm_error *error);
+__typeof__(slm_generation_create) __real_slm_generation_create, __wrap_slm_generation_create;
 slm_status __wrap_slm_generation_create(slm_session *session, slm_tokenizer *tokenizer, const int32_t *prompt, int64_t n_prompt,
                                         int64_t n_held, const slm_generate_options *options, slm_generation **generation,
                                         slm_error *error) {
@@ -109,14 +103,11 @@ slm_status __wrap_slm_generation_create(slm_session *session, slm_tokenizer *tok
     return __real_slm_generation_create(session, tokenizer, prompt, n_prompt, n_held, options, generation, error);
 }
 
-slm_status __real_slm_sequence_accept(slm_sequence *sequence, slm_rules *rules, slm_session *session, int64_t first_row,
-                                      slm_error *error);
+__typeof__(slm_sequence_accept) __real_slm_sequence_accept, __wrap_slm_sequence_accept;
 slm_status __wrap_slm_sequence_accept(slm_sequence *sequence, slm_rules *rules, slm_session *session, int64_t first_row,
-                                      slm_error *error);
-slm_status __wrap_slm_sequence_accept(slm_sequence *sequence, slm_rules *rules, slm_session *session, int64_t first_row,
-                                      slm_error *error) {
+                                      slm_clock *clock, slm_error *error) {
     part before = enter(DRAWING);
-    slm_status status = __real_slm_sequence_accept(sequence, rules, session, first_row, error);
+    slm_status status = __real_slm_sequence_accept(sequence, rules, session, first_row, clock, error);
     enter(before);
     if (!split.decoding) begin_anew();
     split.decoding = true;

@@ -167,7 +167,9 @@ def main() -> None:
         **{name: {depth: medians(samples) for depth, samples in run.items()} for name, run in runs.items()},
     }
     text = table(result)
-    target = f"{result['machine']['date'][:10]}-time-split-{path.stem}"
+    kind = "time-split" if result["screening"] == "0" else "time-split-screening"
+    cpu = machine.slug(result["machine"]["cpu"])
+    target = f"{result['machine']['date'][:10]}-{kind}-{path.stem}-{threads}-threads-{cpu}"
     report.publish(args.out, target, text, result)
 
 

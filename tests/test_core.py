@@ -100,6 +100,11 @@ def test_benchmark_of_kernels(core_objects: tuple[Path, list[Path]]) -> None:
     check_benchmark(link_program(ROOT / "benchmarks" / "kernels.c", folder, objects, COMPILER), TIERS[-1])
 
 
+def test_clocks_of_time_split_fit_the_core(tmp_path: Path) -> None:
+    """What benchmarks/time_split.c puts in front of functions of the core is declared as their headers declare them."""
+    compile_object(ROOT / "benchmarks" / "time_split.c", tmp_path, COMPILER)
+
+
 # ---- tiers of x86-64 on a CPU that is not this one: kernels/select.c asks tests/core/pretended_cpu.c what it has -------------
 
 on_x86 = pytest.mark.skipif((sys.platform, platform.machine()) != ("linux", "x86_64"), reason="tiers of x86-64")
