@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An SVG of what run.py measured: prefill and decode of every engine, one group of bars a model. Readable on light and on dark.
 
-python benchmarks/chart.py results/A.json [results/B.json ...] --out chart.svg
+python benchmarks/chart.py benchmarks/results/A.json [benchmarks/results/B.json ...] --out chart.svg
 """
 
 import argparse
@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 import report
+from engines import SCREENING
 
 PANELS = {"decode_0": "Decode, tokens per second", "prefill_512": "Prefill of 512 tokens, tokens per second"}
 NAMES, BARS, VALUES, GAP, ROW = 190, 300, 60, 40, 20  # widths and heights in pixels
@@ -30,9 +31,11 @@ text.own { font-weight: 600 }
 
 
 def bars(result: dict[str, Any], metric: str) -> list[tuple[str, float]]:
-    """slm first, then the peers, the fastest first; of a peer's variants the fastest."""
+    """slm first, then the peers, the fastest first; of a peer's variants the fastest. Screening concerns decoding only."""
     rates: dict[str, float] = {}
     for name, engine in result["engines"].items():
+        if name == SCREENING and not metric.startswith("decode"):
+            continue
         peer = name if report.is_own(name) else name.split(",")[0]
         rates[peer] = max(rates.get(peer, 0), median(engine["samples"][metric]))
     return sorted(rates.items(), key=lambda item: (not report.is_own(item[0]), -item[1]))

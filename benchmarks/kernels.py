@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--tier", action="append", choices=_core.cpu_info()["supported"], help="default: all of this machine")
     parser.add_argument("--seconds", type=float, default=0.05, help="of each figure (default: 0.05)")
     parser.add_argument("--run-under", type=shlex.split, default=[], metavar="PREFIX", help="a command that runs the program")
-    parser.add_argument("--build", type=Path, default=HERE.parent / "build" / "benchmarks", help="folder of the objects")
+    parser.add_argument("--build", type=Path, default=programs.BUILD, help="folder of the objects")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the results (default: benchmarks/results)")
     args = parser.parse_args()
     described = machine.describe()

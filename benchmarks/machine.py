@@ -12,9 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
+import programs
+
+ROOT = Path(__file__).resolve().parent.parent
 BANDWIDTH_BYTES = 1 << 30
 BANDWIDTH_SWEEPS = 5
-PROBES = ("bandwidth", "compute")
+PROBES = {"bandwidth": 0.2, "compute": 0.2, "barrier": 0.5}  # how far from the median of all a probe of the usual state may be
 
 
 def cpu_model() -> str:
@@ -32,8 +35,14 @@ def slug(name: str) -> str:
 
 
 def commit() -> str:
-    """That the core and the package were built from, by the checkout of these scripts; with a plus if they differ from it."""
-    git = ["git", "-C", str(Path(__file__).parent.parent)]
+    """Of the checkout of these scripts, with a plus if core or package differ from it; "unknown" if slm runs from elsewhere, or a
+    core that is older than its sources."""
+    from slm import _core
+
+    built = Path(_core.__file__).resolve()
+    if built.parent != ROOT / "slm" or built.stat().st_mtime < max(p.stat().st_mtime for p in (ROOT / "csrc").rglob("*.*")):
+        return "unknown"
+    git = ["git", "-C", str(ROOT)]
     try:
         found = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, check=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -75,14 +84,21 @@ def compute_rate(threads: int) -> float:
     return threads * count * 2 * n**3 / best
 
 
+def barrier_seconds(threads: int) -> float:
+    """Of the pool: several times as long when two CPUs turn out to have different L3 caches."""
+    program = programs.build("barrier", programs.BUILD, "base")
+    return 1e-9 * float(subprocess.run([program, str(threads)], stdout=subprocess.PIPE, check=True, text=True).stdout)
+
+
 def probe(threads: int) -> dict[str, object]:
-    """The read rate of slm's own pool in bytes per second, the compute rate, and what slm says of the machine."""
+    """The read rate of slm's own pool in bytes per second, the compute rate, a barrier, and what slm says of the machine."""
     from slm import _core
 
     info = _core.cpu_info()
     threads = threads or info["threads"]
     bandwidth = _core.measure_bandwidth(BANDWIDTH_BYTES, BANDWIDTH_SWEEPS, threads)
-    return {"bandwidth": bandwidth, "compute": compute_rate(threads), "threads": threads, "slm": info}
+    rates = {"bandwidth": bandwidth, "compute": compute_rate(threads), "barrier": barrier_seconds(threads)}
+    return rates | {"threads": threads, "slm": info}
 
 
 if __name__ == "__main__":

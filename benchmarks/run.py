@@ -15,14 +15,13 @@ from typing import Any, NamedTuple
 import convert
 import machine
 import report
-from engines import VARIANTS, Variant
+from engines import SCREENING, VARIANTS, Variant
 
 import slm
 from slm import hub
 from slm.formats.gguf import GGUF
 
 HERE = Path(__file__).parent
-STEADY = 0.2  # a run is not counted when a probe right before or after it is further than this from the median of all probes
 TEXT = "The three primary colours are"
 PROSE = HERE / "held_out.txt"
 
@@ -51,10 +50,11 @@ class Run(NamedTuple):
 
 
 def steady(runs: list[Run]) -> list[Run]:
+    """Those with no probe right before or after them that is too far from the median of all."""
     usual = {name: median(probe[name] for run in runs for probe in run.probes) for name in machine.PROBES}
 
     def is_usual(probe: dict[str, float]) -> bool:
-        return all(abs(probe[name] / usual[name] - 1) <= STEADY for name in machine.PROBES)
+        return all(abs(probe[name] / usual[name] - 1) <= apart for name, apart in machine.PROBES.items())
 
     return [run for run in runs if all(map(is_usual, run.probes))]
 
@@ -98,13 +98,22 @@ def summarize(runs: list[Run], wanted: int, n_bytes: int) -> dict[str, dict[str,
         kept = kept if enough else own
         samples = {what: [x for run in kept for x in run.found["samples"][what]] for what in own[0].found["samples"]}
         engines[name] = own[0].found | {"samples": samples, "runs": len(kept), "dropped": len(own) - len(kept), "steady": enough}
-        if VARIANTS[name].form is None and "decode_0" in samples:  # engines that run the file itself
+        if VARIANTS[name].form is None and name != SCREENING and "decode_0" in samples:  # it reads what the file has
             engines[name]["bandwidth_share"] = [
                 rate * n_bytes / max(probe["bandwidth"] for probe in run.probes)
                 for run in kept
                 for rate in run.found["samples"]["decode_0"]
             ]
     return engines
+
+
+def is_screened(path: Path) -> bool:
+    """Whether slm screens the output layer of this file: it packs more for it then."""
+    packed = set()
+    for variant in ("slm", SCREENING):
+        os.environ.update(VARIANTS[variant].environment)  # which children get anew
+        packed.add(slm.inspect(path).weight_bytes)
+    return len(packed) > 1
 
 
 def choose(variants: dict[str, Variant], path: Path, cache: Path) -> tuple[dict[str, str], dict[str, str]]:
@@ -116,6 +125,8 @@ def choose(variants: dict[str, Variant], path: Path, cache: Path) -> tuple[dict[
             left_out[name] = f"the package {variant.package} is not installed"
         elif not file.exists():
             left_out[name] = f"there are no weights in the form {variant.form}, which convert.py makes"
+        elif name == SCREENING and not is_screened(path):
+            left_out[name] = "the output layer is too small to be screened"
         else:
             paths[name] = str(file)
     return paths, left_out
@@ -130,6 +141,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2, help="of each measurement within a round (default: 2)")
     parser.add_argument("--only", action="append", choices=list(VARIANTS), help="measure this engine; may be given several times")
     parser.add_argument("--cache", type=Path, default=convert.DEFAULT_CACHE, help="of convert.py (default: %(default)s)")
+    parser.add_argument("--label", help="a word in the names of the results, which a run of the same day would else overwrite")
     parser.add_argument("--run-under", type=shlex.split, default=[], metavar="PREFIX", help="a command that runs each engine")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the results (default: benchmarks/results)")
     args = parser.parse_args()
@@ -158,7 +170,7 @@ def main() -> None:
     }
     runs = run_rounds(tasks, probe["threads"], args.rounds, args.run_under, left_out)
     n_bytes = weight_bytes(str(model))
-    engines = summarize(runs, args.rounds, n_bytes)
+    engines, counted = summarize(runs, args.rounds, n_bytes), steady(runs)
     for engine in engines.values():
         engine["text"] = tokenizer.decode(engine["text"])
     result = {
@@ -169,11 +181,11 @@ def main() -> None:
         "machine": described | {"slm": probe["slm"]},
         "left_out": left_out,
         "engines": engines,
-        "runs": [run._asdict() for run in runs],
+        "runs": [run._asdict() | {"steady": run in counted} for run in runs],
     }
-    only_deep = "" if 0 in args.depths else f"-depth-{'-'.join(map(str, args.depths))}"
+    label = f"-{args.label}" if args.label else ""
     cpu = machine.slug(result["machine"]["cpu"])
-    target = f"{result['machine']['date'][:10]}-{model.stem}{only_deep}-{result['threads']}-threads-{cpu}"
+    target = f"{result['machine']['date'][:10]}-{model.stem}{label}-{result['threads']}-threads-{cpu}"
     report.publish(args.out, target, report.markdown(result), result)
 
 

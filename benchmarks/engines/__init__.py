@@ -47,9 +47,10 @@ class Variant:
 GROUPS_OF_128: dict[str, object] = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": 128}
 GROUPS_OF_32: dict[str, object] = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": 32}
 
+SCREENING = "slm, screening"
 VARIANTS = {
     "slm": Variant("slm_engine", "slm", environment={"SLM_SCREENING": "0"}),
-    "slm, screening": Variant("slm_engine", "slm"),
+    SCREENING: Variant("slm_engine", "slm", environment={"SLM_SCREENING": "1"}),
     "llama.cpp": Variant("llama_cpp_engine", "llama_cpp"),
     "llama.cpp, no flash attention": Variant("llama_cpp_engine", "llama_cpp", options={"flash_attention": False}),
     "OpenVINO GenAI, int8": Variant("openvino_engine", "openvino_genai", "openvino-int8", GROUPS_OF_128),
