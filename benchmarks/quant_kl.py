@@ -10,16 +10,17 @@ neither the blocks nor their values are slm's own work. Prints a Markdown table 
 
 import argparse
 import collections
-import datetime
 import json
+import sys
 import tempfile
 from pathlib import Path
 
 import gguf
 import llama_cpp
+import machine
 import numpy as np
+import report
 from accuracy import divergence, log_softmax
-from machine import cpu_model
 
 import slm
 from slm import hub
@@ -30,7 +31,7 @@ TYPES = ["Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "IQ4_NL", "Q6_K", "Q5_K", "Q4_K
 HEADER = """\
 # KL divergence per block type
 
-{model}, requantized by llama.cpp (llama-cpp-python {version}, "pure") into each type, on {cpu}.
+{model}, requantized by llama.cpp (llama-cpp-python {version}, "pure") into each type, on {cpu}, commit {commit}.
 Types with blocks of 256 go where rows are whole blocks; the column "matrices" tells what llama.cpp chose elsewhere.
 
 KL(fp32 || engine) in nat over the whole vocabulary, over {n} positions of {n_texts} texts. The fp32 logits are slm's on the
@@ -102,18 +103,17 @@ def main() -> None:
     model = hub.resolve(args.model).path
     texts = [entry["prompt_ids"] + entry["greedy_ids"] for entry in json.loads(PROMPTS.read_text(encoding="utf-8"))]
     n = sum(map(len, texts))
-    report = HEADER.format(model=model.name, version=llama_cpp.__version__, cpu=cpu_model(), n=n, n_texts=len(texts))
-    print(report, end="", flush=True)
+    here = machine.describe()
+    facts = {"model": model.name, "version": llama_cpp.__version__, "cpu": here["cpu"], "commit": here["commit"]}
+    text = HEADER.format(**facts, n=n, n_texts=len(texts))
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "source.gguf"
         quantize(model, source, "F32")
         original, _ = by_slm(source, texts)
         for name in args.types:
-            row = measure(name, source, original, texts, Path(folder))
-            print(row, flush=True)
-            report += row + "\n"
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / f"{datetime.date.today()}-quant-kl.md").write_text(report, encoding="utf-8")
+            print(name, file=sys.stderr)
+            text += measure(name, source, original, texts, Path(folder)) + "\n"
+    report.publish(args.out, f"{str(here['date'])[:10]}-quant-kl", text)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory of published sizes: GGUF files of TinyLlama-1.1B and Phi-2 with random weights in Q4_0 or Q4_K. Each is inspected in one
-process and loaded and run in another, whose peak resident memory is held against what `inspect` promised.
+"""Memory of published sizes: GGUF files of TinyLlama-1.1B and Phi-2 with random weights, in Q4_0 and Q4_K. Each is inspected in
+one process and loaded and run in another, whose peak resident memory is held against what `inspect` promised.
 
-    python benchmarks/synthetic.py [--model tinyllama-1.1b] [--type Q4_K] [--folder FOLDER]
+    python benchmarks/synthetic.py [--model tinyllama-1.1b] [--type Q4_K] [--folder FOLDER]    # each may come twice
 
 With --folder the files stay, and run.py measures speed on them.
 """
@@ -23,6 +23,7 @@ from typing import Any
 import gguf
 import machine
 import numpy as np
+import report
 
 import slm
 
@@ -225,26 +226,25 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", choices=SIZES, action="append", help="default: all")
-    parser.add_argument("--type", choices=TYPES, action="append", help="default: Q4_0")
+    parser.add_argument("--type", choices=TYPES, action="append", help="default: both")
     parser.add_argument("--folder", type=Path, help="where the files are made and kept (default: a temporary folder)")
-    parser.add_argument("--out", type=Path, help="a Markdown file to write the table to")
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the results (default: benchmarks/results)")
     args = parser.parse_args()
     results = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
-        for name, kind in itertools.product(args.model or SIZES, args.type or ["Q4_0"]):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, kind in itertools.product(args.model or SIZES, args.type or TYPES):
             path = folder / f"{name}-{kind.lower()}-synthetic.gguf"
             if not path.exists():
                 write(path, SIZES[name], TYPES[kind])
             results[f"{name}, {kind}"] = run(path)
     here = machine.describe()
     text = (
-        f"{here['date']}, {here['cpu']}, commit {here['commit']}, "
+        f"# Peak memory against `slm.inspect`, random weights, {here['date']}\n\n{here['cpu']}, commit {here['commit']}, "
         f"context {CONTEXT}, {PROMPT_TOKENS} tokens in and {NEW_TOKENS} out\n\n{table(results)}\n"
     )
-    print(text)
-    if args.out:
-        args.out.write_text(f"# Peak memory against `slm.inspect`, random weights\n\n{text}")
+    report.publish(args.out, f"{str(here['date'])[:10]}-memory-{machine.slug(str(here['cpu']))}", text)
     wrong = [name for name, r in results.items() if abs(r["peak"] / r["promised"] - 1) > BOUND or not r["fits"]]
     sys.exit(f"further than {BOUND:.0%} from the promise: {', '.join(wrong)}" if wrong else 0)
 
