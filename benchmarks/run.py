@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from statistics import median
+from statistics import median_low
 from typing import Any, NamedTuple
 
 import convert
@@ -51,7 +51,7 @@ class Run(NamedTuple):
 
 def steady(runs: list[Run]) -> list[Run]:
     """Those with no probe right before or after them that is too far from the median of all."""
-    usual = {name: median(probe[name] for run in runs for probe in run.probes) for name in machine.PROBES}
+    usual = {name: median_low(probe[name] for run in runs for probe in run.probes) for name in machine.PROBES}
 
     def is_usual(probe: dict[str, float]) -> bool:
         return all(abs(probe[name] / usual[name] - 1) <= apart for name, apart in machine.PROBES.items())
