@@ -187,7 +187,7 @@ static void fill_panel(const slm_matrix *w, uint8_t *panel) {
     if (w->form == SLM_FORM_CODES) {
         size_t groups = K / (w->coding.two_level ? SLM_SUPERBLOCK : w->coding.group) * 16;
         for (size_t i = 0; i < groups; i++) {
-            ((uint16_t *)(panel + w->d_at))[i] = 0x2c00;
+            ((uint16_t *)panel)[i] = 0x2c00;
             if (w->coding.mins) ((uint16_t *)(panel + w->m_at))[i] = 0x2c00;
         }
         return;

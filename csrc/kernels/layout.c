@@ -46,11 +46,11 @@ slm_status slm_matrix_describe(slm_matrix *matrix, slm_type type, int64_t rows, 
             f16 = (size_t)(cols / (c->two_level ? SLM_SUPERBLOCK : c->group)) * ROWS * sizeof(uint16_t);
             s8 = c->two_level ? (size_t)(cols / c->group) * ROWS : 0;
         }
-        matrix->d_at = (size_t)matrix->lines * LINE;
-        matrix->m_at = matrix->d_at + f16;
+        matrix->m_at = f16;
         matrix->scales_at = matrix->m_at + (c->mins ? f16 : 0);
         matrix->mins_at = matrix->scales_at + s8;
-        matrix->panel_bytes = (matrix->mins_at + (c->mins ? s8 : 0) + 63) / 64 * 64;
+        matrix->codes_at = (matrix->mins_at + (c->mins ? s8 : 0) + LINE - 1) / LINE * LINE;
+        matrix->panel_bytes = matrix->codes_at + (size_t)matrix->lines * LINE;
         fits = slm_mul_size(matrix->panel_bytes, (size_t)matrix->n_panels, &total) && total <= PTRDIFF_MAX;
     }
     if (!fits) {
@@ -64,10 +64,7 @@ bool slm_matrix_screen(slm_matrix *matrix) {
     if (matrix->coding.bits != 8) return false;
     matrix->screened = true;
     matrix->lines /= 2;
-    size_t scales = matrix->m_at - matrix->d_at;
-    matrix->d_at = (size_t)matrix->lines * LINE;
-    matrix->m_at = matrix->scales_at = matrix->mins_at = matrix->d_at + scales;
-    matrix->panel_bytes = (matrix->m_at + 63) / 64 * 64;
+    matrix->panel_bytes = matrix->codes_at + (size_t)matrix->lines * LINE;
     matrix->low_at = matrix->panel_bytes * (size_t)matrix->n_panels;
     matrix->residues_at = matrix->low_at + (size_t)(matrix->n_panels * matrix->lines) * LINE;
     return true;
@@ -118,13 +115,13 @@ static void put_residues(const int32_t *squares, uint8_t *residues) {
 /* A panel of a screened matrix, whose blocks are of Q8_0. */
 static void pack_screened(const slm_matrix *matrix, int64_t panel, int64_t n_rows, const uint8_t *rows) {
     int64_t n_groups = matrix->cols / SLM_GROUP, block_bytes = slm_type_of(matrix->type)->block_bytes;
-    uint8_t *high = (uint8_t *)(uintptr_t)slm_matrix_panel(matrix, panel);
+    uint8_t *start = (uint8_t *)(uintptr_t)slm_matrix_panel(matrix, panel), *high = start + matrix->codes_at;
     uint8_t *low = (uint8_t *)(uintptr_t)slm_matrix_low(matrix, panel);
     uint8_t *residues = (uint8_t *)(uintptr_t)slm_matrix_residues(matrix, panel);
-    uint16_t *d = (uint16_t *)(high + matrix->d_at);
+    uint16_t *d = (uint16_t *)start;
     int32_t squares[ROWS] = {0};
     if (n_rows < ROWS) {
-        memset(high, 0, matrix->panel_bytes);
+        memset(start, 0, matrix->panel_bytes);
         memset(low, 0, (size_t)(n_groups * 4 * LINE));
     }
     for (int64_t g = 0; g < n_groups; g++, high += 4 * LINE, low += 4 * LINE, residues += ROWS) {
@@ -143,8 +140,8 @@ static void pack_screened(const slm_matrix *matrix, int64_t panel, int64_t n_row
 SLM_INSTANCE void pack_blocks(const slm_matrix *matrix, uint8_t *panel, int64_t n_rows, const uint8_t *rows,
                               const slm_type_info type, void (*split)(const uint8_t *block, slm_parts *parts)) {
     const slm_coding c = type.coding;
-    uint16_t *d = (uint16_t *)(panel + matrix->d_at), *m = (uint16_t *)(panel + matrix->m_at);
-    uint8_t *scales = panel + matrix->scales_at, *mins = panel + matrix->mins_at, *codes = panel;
+    uint16_t *d = (uint16_t *)panel, *m = (uint16_t *)(panel + matrix->m_at);
+    uint8_t *scales = panel + matrix->scales_at, *mins = panel + matrix->mins_at, *codes = panel + matrix->codes_at;
     int words = (int)(type.block / SLM_GROUP) * c.bits, factors = c.two_level ? (int)(type.block / c.group) : 0; /* of a block */
     int64_t n_blocks = matrix->cols / type.block;
     for (int64_t b = 0; b < n_blocks; b++, codes += words * LINE) {
@@ -222,7 +219,7 @@ void slm_matrix_pack(const slm_matrix *matrix, int64_t panel, int64_t n_panels, 
 
 /* The 4 codes of row r from column i on. */
 static uint32_t codes_at(const slm_matrix *matrix, int64_t panel, int r, int64_t i) {
-    const uint8_t *codes = slm_matrix_panel(matrix, panel);
+    const uint8_t *codes = slm_matrix_panel(matrix, panel) + matrix->codes_at;
     int64_t g = i / SLM_GROUP;
     int bits = matrix->coding.bits, s = (int)(i % SLM_GROUP / 4);
     if (!matrix->screened) return slm_step_codes(bits, codes + g * bits * LINE, s, r);

@@ -9,12 +9,12 @@
  * - f16, bf16: 2 elements a step; of bf16 those below SLM_LEAST_FACTOR (base/half.h) are 0
  * - f32: 1 element a step
  *
- * After the codes of a whole panel stand its scales: f16 d, then, where the type has it, f16 m; [groups][16 rows], or in two
- * levels [cols / 256][16] and then s8 scales and, with m, s8 mins, [groups][16]. Rows are padded to 16 with zeros, float columns
- * to a whole step; a panel's bytes are a multiple of 64.
+ * Before the codes of a whole panel stand its scales, so that a stream brings them first: f16 d, then, where the type has it, f16
+ * m; [groups][16 rows], or in two levels [cols / 256][16] and then s8 scales and, with m, s8 mins, [groups][16]. Rows are padded
+ * to 16 with zeros, float columns to a whole step; codes begin at a multiple of 64 bytes, and so do panels.
  *
- * A screened matrix of 8-bit codes lies in three parts, so that slm_kernels.screen need not read all of it: panels that hold the
- * high 4 bits of the codes as a plane of their own, and d; behind all panels their planes of the low 4 bits, [n_panels][groups]
+ * A screened matrix of 8-bit codes lies in three parts, so that slm_kernels.screen need not read all of it: panels that hold d
+ * and the high 4 bits of the codes as a plane of their own; behind all panels their planes of the low 4 bits, [n_panels][groups]
  * [4 lines]; then residues, a byte for each [n_panels][groups][16 rows]: what the low bits can add to a product. */
 #ifndef SLM_KERNELS_LAYOUT_H
 #define SLM_KERNELS_LAYOUT_H
@@ -43,10 +43,11 @@ typedef struct slm_matrix {
     int64_t rows, cols;
     int64_t n_panels;
     slm_coding coding;         /* SLM_FORM_CODES */
-    int64_t lines;             /* of 64 bytes before the scales of a panel */
+    int64_t lines;             /* of 64 bytes behind the scales of a panel */
     size_t panel_bytes;        /* SLM_FORM_BLAS: bytes of 16 rows */
-    size_t d_at, m_at;         /* offsets of the f16 scales in a panel */
+    size_t m_at;               /* offset of m in a panel, which d begins */
     size_t scales_at, mins_at; /* offsets of the s8 ones */
+    size_t codes_at;           /* offset of the lines */
     bool screened;
     size_t low_at, residues_at; /* screened: offsets in data */
     uint8_t *data;              /* [n_panels][panel_bytes]; SLM_FORM_BLAS: [rows][cols] f32 */
@@ -71,12 +72,11 @@ static inline const uint8_t *slm_matrix_panel(const slm_matrix *matrix, int64_t 
     return matrix->data + (size_t)panel * matrix->panel_bytes;
 }
 
-/* What a thread reads so many bytes after panel p or more, when it reads the panels up to last - 1 and then `then` (NULL: the
- * next panel): no less than a panel, whose scales lie behind its codes, so that those of the next one have come when it begins.
+/* What a thread reads so many bytes after panel p, when it reads the panels up to last - 1 and then `then` (NULL: the next
+ * panel).
  */
 static inline const uint8_t *slm_panels_ahead(const slm_matrix *matrix, int64_t p, int64_t last, int64_t bytes,
                                               const uint8_t *then) {
-    if (bytes < (int64_t)matrix->panel_bytes) bytes = (int64_t)matrix->panel_bytes;
     int64_t behind = bytes - (last - p) * (int64_t)matrix->panel_bytes;
     return then && behind >= 0 ? then + behind : slm_matrix_panel(matrix, p) + bytes;
 }
@@ -107,7 +107,7 @@ static inline const uint8_t *slm_matrix_residues(const slm_matrix *matrix, int64
 static inline void slm_row_scales(const slm_matrix *matrix, const uint8_t *panel, int64_t group, int r, float *d, float *m) {
     const slm_coding *c = &matrix->coding;
     int64_t at = group * SLM_PANEL_ROWS + r, upper = c->two_level ? group * c->group / SLM_SUPERBLOCK * SLM_PANEL_ROWS + r : at;
-    *d = slm_f16_to_f32(((const uint16_t *)(panel + matrix->d_at))[upper]);
+    *d = slm_f16_to_f32(((const uint16_t *)panel)[upper]);
     *m = c->mins ? slm_f16_to_f32(((const uint16_t *)(panel + matrix->m_at))[upper]) : 0;
     if (c->two_level) *d *= ((const int8_t *)(panel + matrix->scales_at))[at];
     if (c->two_level && c->mins) *m *= ((const int8_t *)(panel + matrix->mins_at))[at];

@@ -11,8 +11,8 @@
 
 SLM_TARGET_BEGIN(SLM_AVX512)
 
-/* How far ahead of the panels' stream to prefetch, in bytes, where a panel is no longer. */
-enum { AHEAD = 12288 };
+/* How far ahead of the panels' stream to prefetch, in bytes. */
+enum { AHEAD = 8192 };
 
 SLM_INLINE __m512i broadcast4(const int8_t *p) {
     int32_t four;
@@ -116,7 +116,7 @@ SLM_INLINE void add_group(int P, int T, const source *w, int group, int h, int64
 }
 
 SLM_INLINE void prefetch(const uint8_t *from, int bytes) {
-    for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)from + i, _MM_HINT_T0);
+    for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)from + i, _MM_HINT_T1);
 }
 
 /* ahead: of weights that come from memory, what is to be asked for while a panel is read; or NULL. */
@@ -144,9 +144,9 @@ SLM_INLINE void gemv(slm_coding c, int group, bool screened, const slm_matrix *w
         source from = {.screened = screened,
                        .coding = c,
                        .offset = c.offset,
-                       .codes = panel,
+                       .codes = panel + w->codes_at,
                        .low = screened ? slm_matrix_low(w, p) : NULL,
-                       .d = panel + w->d_at,
+                       .d = panel,
                        .m = panel + w->m_at,
                        .scales = panel + w->scales_at,
                        .mins = panel + w->mins_at};

@@ -146,9 +146,9 @@ SLM_INLINE void gemv(slm_coding c, int group, bool screened, const slm_matrix *w
         source from = {.screened = screened,
                        .coding = c,
                        .offset = c.offset,
-                       .codes = panel,
+                       .codes = panel + w->codes_at,
                        .low = screened ? slm_matrix_low(w, p) : NULL,
-                       .d = panel + w->d_at,
+                       .d = panel,
                        .m = panel + w->m_at,
                        .scales = panel + w->scales_at,
                        .mins = panel + w->mins_at};

@@ -72,7 +72,7 @@ void slm_gemv_int8_scalar(const slm_matrix *w, int64_t first, int64_t last, cons
     (void)then;
     const slm_coding *c = &w->coding;
     for (int64_t p = first; p < last; p++, y += ROWS) {
-        const uint8_t *panel = slm_matrix_panel(w, p);
+        const uint8_t *panel = slm_matrix_panel(w, p), *lines = panel + w->codes_at;
         for (int64_t i = 0; i < n_tokens; i++) memset(y + i * ldy, 0, ROWS * sizeof *y);
         for (int64_t g = 0; g < w->cols / SLM_GROUP; g++) {
             uint8_t rows[ROWS][SLM_GROUP];
@@ -82,9 +82,9 @@ void slm_gemv_int8_scalar(const slm_matrix *w, int64_t first, int64_t last, cons
                 slm_row_scales(w, panel, column / c->group, i % ROWS, &d[i], &m[i]);
             }
             if (w->screened) {
-                rows_of_screened(panel + g * 256, slm_matrix_low(w, p) + g * 256, rows);
+                rows_of_screened(lines + g * 256, slm_matrix_low(w, p) + g * 256, rows);
             } else {
-                rows_of_group(c, panel + g * 64 * c->bits, rows);
+                rows_of_group(c, lines + g * 64 * c->bits, rows);
             }
             add_group(rows, c->offset, d, c->mins ? m : NULL, x, g, token, token + n_tokens, y, ldy);
         }
