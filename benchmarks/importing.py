@@ -47,8 +47,7 @@ def main() -> None:
     ]
     for module, times in zip(MODULES, zip(*rounds, strict=True), strict=True):
         lines.append(f"| `import {module}` | {median(times):.0f} | {min(times):.0f} |")
-    more = [slm - numpy for numpy, slm in rounds]
-    lines.append(f"| slm more than numpy, within a round | {median(more):.0f} | {min(more):.0f} |")
+    lines.append(f"| slm more than numpy, within a round | {median(slm - numpy for numpy, slm in rounds):.0f} | |")
     target = f"{str(here['date'])[:10]}-importing-{machine.slug(str(here['cpu']))}"
     report.publish(args.out, target, "\n".join(lines) + "\n")
 
