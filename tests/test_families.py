@@ -12,6 +12,7 @@ import gguf_conversion
 import gguf_writer
 import numpy as np
 import pytest
+import tier_worker
 from folder_writer import write_folder
 
 import slm
@@ -133,15 +134,22 @@ def test_a_folder_of_several_files_and_types(name, tmp_path):
     check(write_folder(tmp_path / "model", case.config, case.arrays, kinds, n_files=3), case)
 
 
-@every_gguf
-def test_chunks_do_not_change_a_bit(name, tmp_path):
-    """Packed kernels, a bf16 cache: chunks cut windows and pages anywhere."""
+@every_family
+@pytest.mark.parametrize("quantize", [None, "Q8_0"], ids=["F16", "Q8_0"])
+def test_chunks_and_taps_do_not_change_a_bit(name, quantize, tmp_path):
+    """Packed kernels, a bf16 cache: chunks cut windows and pages anywhere; with taps all tokens run through the whole last layer.
+    With Q8_0 activations are quantized, those inside an MLP, of more than 16 tokens, where they are made."""
     case = CASES[name]
-    core = loader.open_model(write_gguf(tmp_path / "model.gguf", case, "F16"), kv="bf16").core
+    kinds = ["F16" if array.ndim == 2 else "F32" for array in case.arrays.values()]
+    path = tmp_path / "model"
+    path = write_gguf(path, case, "F16") if case.gguf else write_folder(path, case.config, case.arrays, kinds)
+    core = loader.open_model(path, kv="bf16", quantize=quantize, context=context_of(case)).core
     whole = core.session().forward(case.ids, "all")
     for chunk, threads in ((1, 3), (5, 2), (33, 1)):
         np.testing.assert_array_equal(core.session().forward(case.ids, "all", threads, chunk), whole)
         np.testing.assert_array_equal(core.session().forward(case.ids, "last", threads, chunk), whole[-1:])
+    taps = tier_worker.all_taps(core, len(case.ids), len(case.ids))
+    np.testing.assert_array_equal(core.session().forward(case.ids, "all", 2, 0, taps), whole)
 
 
 @every_gguf
