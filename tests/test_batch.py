@@ -23,6 +23,8 @@ MODELS = [
     ("llama_mqa_wide_heads", "Q8_0", "bf16"),
     ("llama_gqa_tied", "Q4_1", "f32"),
 ]
+# Of ragged_prompts, the tokens that prompts share with another and do not run: what would save fewer than 32 is not branched off.
+SHARED = [33, 33, 70, 70, 149, 149, 149, 149]
 SAMPLED = {"temperature": 1.2, "top_k": 40, "top_p": 0.9}
 
 
@@ -75,8 +77,7 @@ def test_each_prompt_gives_what_it_gives_alone(core, options):
         found = core.generate(prompts=prompts[::order], threads=threads, **arguments(draft=draft, **options))[::order]
         assert [piece[:3] for piece in found] == [piece[:3] for piece in expected]
         shared = [piece[5] for piece in found]
-        assert sum(shared) > 149
-        assert max(shared) < 200
+        assert sorted(shared) == [0] * 30 + SHARED
         assert all(prefill >= 0 and decode >= 0 for _, _, _, prefill, decode, *_ in found)
     assert core.generate(prompts=[], **arguments()) == []
 
