@@ -15,10 +15,20 @@ MODELS = {
     "gemma-3-270m-q4_k_m": (262_144, 640),
     "qwen2.5-coder-0.5b-instruct-q4_k_m": (151_936, 896),
 }
+
+
+def reverse(tokens: np.ndarray, logits: np.ndarray) -> None:
+    """The least likely token becomes the likeliest."""
+    logits *= -1
+
+
 CALLS = [
     {"prompt": "def quicksort(items):\n    "},
     {"prompt": "The history of the gull is", "temperature": 0.8, "top_k": 8, "seed": 5, "top_p": 0.9},
     {"prompt": "The history of the gull is", "temperature": 0.8, "top_k": 40, "seed": 5},
+    {"prompt": "The history of the gull is", "temperature": 0.8, "top_p": 0.9, "seed": 5, "max_tokens": 5},
+    {"prompt": "The history of the gull is", "temperature": 0.8, "top_k": 8, "seed": 5, "logprobs": 3, "max_tokens": 5},
+    {"prompt": "The history of the gull is", "processors": reverse, "max_tokens": 5},
     {"prompt": "The history of the gull is", "constrain": slm.regex("[^aeiou]*")},
 ]
 
@@ -39,8 +49,9 @@ def test_the_same_tokens_and_logits(name: str, monkeypatch: pytest.MonkeyPatch) 
         assert screened.info.weight_bytes - plain.info.weight_bytes == rows * cols // 32
         assert screened.info.workspace_bytes - plain.info.workspace_bytes == 4 * (rows // 16 + 1 + 2 * slm.cpu_info()["threads"])
         for call in CALLS:
-            texts = [model.generate(**call, max_tokens=12, ignore_eos=True) for model in (plain, screened)]
+            texts = [model.generate(**{"max_tokens": 12, "ignore_eos": True} | call) for model in (plain, screened)]
             assert texts[0].tokens == texts[1].tokens
+            assert texts[0].logprobs == texts[1].logprobs
         ids = texts[0].tokens
         for count in (1, len(ids)):
             logits = [model._core.session().forward(ids[:count], "all") for model in (plain, screened)]

@@ -15,7 +15,7 @@
 #include "kernels/kernels.h"
 #include "ops/head.h"
 
-enum { MOST_ROWS = 2600, MOST_COLS = 256, MOST_TOKENS = 21 };
+enum { MOST_ROWS = 2600, MOST_COLS = 2048, MOST_GROUPS = MOST_COLS / 16, MOST_TOKENS = 21 };
 
 static slm_matrix w;
 static float bias[MOST_ROWS + 16];
@@ -140,12 +140,13 @@ static void free_choice(slm_choice *c) {
 }
 
 static run new_run(const slm_kernels *kernels, int64_t cols, slm_precision precision) {
-    static _Alignas(64) float x[MOST_TOKENS * MOST_COLS], rounded[MOST_TOKENS * MOST_COLS], scaled_sums[MOST_TOKENS * 16];
+    static _Alignas(64) float x[MOST_TOKENS * MOST_COLS], rounded[MOST_TOKENS * MOST_COLS],
+        scaled_sums[MOST_TOKENS * MOST_GROUPS];
     static _Alignas(64) int8_t codes[MOST_TOKENS * MOST_COLS];
-    static int32_t sums[MOST_TOKENS * 16];
-    static float scales[MOST_TOKENS * 16], logits[MOST_TOKENS * MOST_ROWS];
+    static int32_t sums[MOST_TOKENS * MOST_GROUPS];
+    static float scales[MOST_TOKENS * MOST_GROUPS], logits[MOST_TOKENS * MOST_ROWS];
     static _Alignas(64) uint8_t unpacked[4][SLM_STRIPS * 16 * MOST_COLS];
-    static float d[4][SLM_STRIPS * 16 * 16], m[4][SLM_STRIPS * 16 * 16], y[4][MOST_TOKENS * 64];
+    static float d[4][SLM_STRIPS * MOST_COLS], m[4][SLM_STRIPS * MOST_COLS], y[4][MOST_TOKENS * 64];
     run r = {.kernels = kernels,
              .input = {.k = cols,
                        .ldx = cols,
@@ -277,9 +278,10 @@ static void test_type(const slm_kernels *kernels, slm_type type, int64_t rows, i
 
 /* Rows of Q8_0 for x, many of which have the largest coarse logit there is: high bits as the signs of x have them. Their low bits
  * are random, or as near to a multiple of x as they can be: of an x of -1, 0 and 1, a multiple, so that limits are as tight as
- * rounding lets them be; scales are zero, minus zero,
- * negative, huge, or one and the same. Others are random or all zeros, some the same as an earlier one. */
-static void make_hard_head(const float *x, int64_t rows, int64_t cols) {
+ * rounding lets them be; scales are zero, minus zero, negative, huge, or one and the same. Others are random or all zeros, some
+ * the same as an earlier one. tight, of such an x: the least multiple whose limit is tight, and scales of all mantissas, so that
+ * what rounding adds up to counts most. */
+static void make_hard_head(const float *x, int64_t rows, int64_t cols, bool tight) {
     describe(SLM_TYPE_Q8_0, rows, cols, true);
     size_t row_bytes = slm_matrix_row_bytes(&w);
     uint8_t *file = malloc(row_bytes * (size_t)rows);
@@ -294,8 +296,9 @@ static void make_hard_head(const float *x, int64_t rows, int64_t cols) {
         }
         uint16_t scale = some[random_u32() % (huge && r % 50 == 0 ? 11 : 10)];
         float slope = (float)(int)(random_u32() % 17) - 8;
+        if (tight) scale = 0x2000 | (random_u32() & 0x3ff), slope = 2;
         for (int64_t i = 0; i < cols; i++) {
-            int low = kind < 5 ? (int)lrintf(fminf(fmaxf(slope * x[i], -8), 7)) + 8 : (int)(random_u32() % 16);
+            int low = kind < 5 || tight ? (int)lrintf(fminf(fmaxf(slope * x[i], -8), 7)) + 8 : (int)(random_u32() % 16);
             int code = (x[i] < 0 ? 0 : 240) + low;
             if (kind == 6) code = (int)(random_u32() % 256);
             if (kind == 7) code = 128;
@@ -313,15 +316,17 @@ static void test_hard(const slm_kernels *kernels) {
     slm_choice expected = new_choice(0, 0), found = new_choice(0, 0);
     int finite = 0;
     for (int i = 0; i < 240; i++) {
-        int64_t rows = 1 + random_u32() % 900, cols = 32 * (1 + random_u32() % 8);
+        /* What rounding adds up to grows with the number of groups, faster than what is left between limits and products. */
+        bool wide = i % 9 == 8, whole = wide || i / 8 % 2;
+        int64_t rows = 1 + random_u32() % (wide ? 300 : 900), cols = 32 * (1 + random_u32() % 8);
+        if (wide) cols = i % 2 ? 896 : 2048;
         run r = new_run(kernels, cols, SLM_PRECISION_DEFAULT);
         r.input.n_tokens = 1;
-        bool whole = i / 8 % 2;
         for (int64_t j = 0; j < cols; j++) {
             r.input.x[j] = whole ? (float)(j % 2) : j % 5 || i % 2 ? random_float() : 0;
             if (random_u32() % 2) r.input.x[j] = -r.input.x[j];
         }
-        make_hard_head(r.input.x, rows, cols);
+        make_hard_head(r.input.x, rows, cols, wide);
         for (int64_t j = 0; j < cols; j++) r.input.x[j] *= sizes[i % 8];
         slm_dense dense = {.w = w};
         r.head = (slm_head){.dense = &dense, .scale = i % 3 == 1 ? 3.7f : 0, .cap = i % 5 == 2 ? 0.01f : 0, .limits = limits};
