@@ -192,6 +192,40 @@ def test_core_agrees_with_the_specification(name, type_name, kv, down_proj_group
     assert max(errors) < 0.1
 
 
+@pytest.mark.parametrize("head_dim", [80, 96, 320])
+@pytest.mark.parametrize("kv", ["f32", "bf16", "int8"])
+def test_core_agrees_with_the_specification_on_other_head_sizes(head_dim, kv, tmp_path):
+    """Sizes that have code of their own, and one beyond; with an f32 cache, which rounds nothing, over more than a page, too."""
+    config = reference.Config(
+        vocab_size=131,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=head_dim,
+        rotary_dim=head_dim,
+        norm_eps=1e-5,
+        max_position_embeddings=128,
+        rope_inv_freq=reference.rope_inv_freq(10000.0, head_dim),
+    )
+    rng = np.random.default_rng(head_dim)
+    weights, ids = tiny_models.random_weights(config, rng), rng.integers(0, config.vocab_size, 80)
+    model = tiny_models.TinyModel(config, 10000.0, weights, ids, reference.forward(config, weights, ids))
+    core = tiny_models.core_model(model, tmp_path / "weights", "F16", kv)
+    errors = []
+    for part in ids.reshape(-1, 4):
+        expected = reference.forward(config, weights, part, cache=CACHES[kv])
+        errors.append(relative_error(core.session().forward(part, "all"), expected))
+    assert np.median(errors) < 1e-5
+    assert max(errors) < 0.1
+    if kv == "f32":
+        session = core.session()
+        steps = np.concatenate([session.forward([token]) for token in ids.tolist()])
+        assert relative_error(steps, model.logits) < 2e-5
+        assert relative_error(core.session().forward(ids, "all"), model.logits) < 2e-5
+
+
 # Matrices that share an input have scales for groups of 32 and of 16: then all of them take activations in groups of 16.
 MIXED = {"embed_tokens": "Q4_K", "lm_head": "Q6_K", "q_proj": "Q4_K", "k_proj": "IQ4_XS", "v_proj": "Q6_K", "o_proj": "Q5_K"} | {
     "gate_proj": "Q2_K",
@@ -217,22 +251,8 @@ def test_core_agrees_with_the_specification_on_a_mixture_of_types(tmp_path):
         max_position_embeddings=128,
         rope_inv_freq=reference.rope_inv_freq(10000.0, 64),
     )
-    shapes = dict.fromkeys(tiny_models.LAYER_MATRICES, (hidden, hidden)) | {"down_proj": (hidden, intermediate)}
-    shapes |= dict.fromkeys(("gate_proj", "up_proj"), (intermediate, hidden))
-
-    def matrix(rows, cols):
-        return (rng.standard_normal((rows, cols)) * cols**-0.5).astype(np.float32)
-
-    weights = {
-        "embed_tokens": matrix(vocab_size, hidden) * 16,
-        "norm": np.ones(hidden, np.float32),
-        "lm_head": matrix(vocab_size, hidden),
-        "layers": [
-            {name: matrix(*shape) for name, shape in shapes.items()}
-            | dict.fromkeys(tiny_models.LAYER_NORMS, np.ones(hidden, np.float32))
-            for _ in range(2)
-        ],
-    }
+    weights = tiny_models.random_weights(config, rng)
+    weights["embed_tokens"] *= 16
     blocks = {
         "layers": [
             {name: (a.shape, block_formats.encode(MIXED[name], a)) if name in MIXED else a for name, a in layer.items()}

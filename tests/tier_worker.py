@@ -51,20 +51,7 @@ def wide_model() -> tiny_models.TinyModel:
         **sizes, **heads, max_position_embeddings=512, norm_eps=1e-5, rope_inv_freq=reference.rope_inv_freq(10000.0, 32)
     )
     rng = np.random.default_rng(4)
-
-    def matrix(rows: int, cols: int) -> np.ndarray:
-        return (rng.standard_normal((rows, cols)) * cols**-0.5).astype(np.float32)
-
-    hidden, intermediate = config.hidden_size, config.intermediate_size
-    layer = {name: matrix(hidden, hidden) for name in ("q_proj", "k_proj", "v_proj", "o_proj")}
-    layer |= {"gate_proj": matrix(intermediate, hidden), "up_proj": matrix(intermediate, hidden)}
-    layer |= {"down_proj": matrix(hidden, intermediate)} | dict.fromkeys(tiny_models.LAYER_NORMS, np.ones(hidden, np.float32))
-    weights = {
-        "embed_tokens": matrix(config.vocab_size, hidden),
-        "norm": np.ones(hidden, np.float32),
-        "lm_head": None,
-        "layers": [layer],
-    }
+    weights = tiny_models.random_weights(config, rng, tied=True)
     ids = rng.integers(0, config.vocab_size, 150)
     return tiny_models.TinyModel(config, 10000.0, weights, ids, reference.forward(config, weights, ids))
 

@@ -64,6 +64,25 @@ def load(name: str) -> TinyModel:
     return TinyModel(config, theta, weights, arrays["ids"], arrays["logits"])
 
 
+def random_weights(config: reference.Config, rng: np.random.Generator, tied: bool = False) -> dict[str, Any]:
+    """As reference.forward takes them: matrices that are exact in F16, norms of ones."""
+    hidden, intermediate = config.hidden_size, config.intermediate_size
+    heads, kv_heads = (n * config.head_dim for n in (config.num_attention_heads, config.num_key_value_heads))
+    shapes = {"q_proj": (heads, hidden), "k_proj": (kv_heads, hidden), "v_proj": (kv_heads, hidden), "o_proj": (hidden, heads)}
+    shapes |= dict.fromkeys(("gate_proj", "up_proj"), (intermediate, hidden)) | {"down_proj": (hidden, intermediate)}
+
+    def matrix(rows: int, cols: int) -> np.ndarray:
+        return (rng.standard_normal((rows, cols)) * cols**-0.5).astype(np.float16).astype(np.float32)
+
+    norms = dict.fromkeys(LAYER_NORMS, np.ones(hidden, np.float32))
+    return {
+        "embed_tokens": matrix(config.vocab_size, hidden),
+        "norm": np.ones(hidden, np.float32),
+        "lm_head": None if tied else matrix(config.vocab_size, hidden),
+        "layers": [{name: matrix(*shape) for name, shape in shapes.items()} | norms for _ in range(config.num_hidden_layers)],
+    }
+
+
 def convert(weights: dict[str, Any], matrix: Callable[[np.ndarray], Any]) -> dict[str, Any]:
     """The same weights with `matrix` applied to every matrix."""
     head = weights["lm_head"]

@@ -378,10 +378,10 @@ static float random_factor(bool small) {
 
 /* The kernels may run rows together and panels together: each count of both. */
 static void test_attention(const slm_kernels *tier, slm_kv_type type, int64_t head_dim) {
-    enum { ROWS = 7, POSITIONS = 64 };
-    static float k[POSITIONS][256], v[POSITIONS][256], q[ROWS * 256], scores[2][ROWS * POSITIONS], out[2][ROWS * 256],
-        alone[ROWS * 256], max[2], sum[2];
-    static _Alignas(64) uint8_t k_panels[POSITIONS * 256 * 4], v_pairs[POSITIONS * 256 * 4];
+    enum { ROWS = 7, POSITIONS = 64, MOST_DIM = 320 };
+    static float k[POSITIONS][MOST_DIM], v[POSITIONS][MOST_DIM], q[ROWS * MOST_DIM], scores[2][ROWS * POSITIONS],
+        out[2][ROWS * MOST_DIM], alone[ROWS * MOST_DIM], max[2], sum[2];
+    static _Alignas(64) uint8_t k_panels[POSITIONS * MOST_DIM * 4], v_pairs[POSITIONS * MOST_DIM * 4];
     bool bf16 = type == SLM_KV_BF16;
     int64_t width = (head_dim + 15) / 16 * 16;
     size_t panel = (size_t)(type == SLM_KV_INT8 ? head_dim * 16 + (head_dim + 31) / 32 * 64 : head_dim * 16 * (bf16 ? 2 : 4));
@@ -413,7 +413,7 @@ static void test_attention(const slm_kernels *tier, slm_kv_type type, int64_t he
             tier->attention_scores(q, width, rows, k_panels + (size_t)p * panel, type, head_dim, n, alone, POSITIONS);
             for (int64_t r = 0; r < rows; r++)
                 CHECK(same(alone + r * POSITIONS, scores[0] + r * POSITIONS + p * 16, (size_t)n * 64));
-            for (int64_t i = rows * POSITIONS; i < ROWS * 256; i++) CHECK(alone[i] == 0);
+            for (int64_t i = rows * POSITIONS; i < ROWS * MOST_DIM; i++) CHECK(alone[i] == 0);
         }
     }
     double exact = 0;
@@ -447,12 +447,12 @@ static void test_attention(const slm_kernels *tier, slm_kv_type type, int64_t he
         CHECK(same(alone, out[0], (size_t)(rows * width) * sizeof *alone));
     }
 
-    float merged[2][256], running_max[2], running_sum[2], fresh[256];
-    for (int i = 0; i < 256; i++) fresh[i] = random_float();
+    float merged[2][MOST_DIM], running_max[2], running_sum[2], fresh[MOST_DIM];
+    for (int i = 0; i < MOST_DIM; i++) fresh[i] = random_float();
     for (int t = 0; t < 2; t++) {
         running_max[t] = -INFINITY, running_sum[t] = 0;
         memset(merged[t], 0, sizeof merged[t]);
-        both[t]->attention_merge(&running_max[t], &running_sum[t], merged[t], -3.0f, 2.5f, fresh, 256);
+        both[t]->attention_merge(&running_max[t], &running_sum[t], merged[t], -3.0f, 2.5f, fresh, MOST_DIM);
         CHECK(same(merged[t], fresh, sizeof fresh) && running_max[t] == -3.0f &&
               running_sum[t] == 2.5f); /* the first segment is taken as it is */
         both[t]->attention_merge(&running_max[t], &running_sum[t], merged[t], -1.0f, 1.5f, q, 128);
@@ -490,7 +490,7 @@ int main(int argc, char **argv) {
                 test_float(tier, SLM_TYPE_BF16, true, 15 + n + wide * 61, 29 + n + wide * 200, n);
         }
         test_vectors(tier);
-        const int64_t head_dims[] = {2, 20, 38, 56, 64, 74, 80, 96, 110, 128, 256};
+        const int64_t head_dims[] = {2, 20, 38, 56, 64, 74, 80, 96, 110, 128, 256, 320};
         for (size_t d = 0; d < sizeof head_dims / sizeof *head_dims; d++) {
             for (slm_kv_type type = SLM_KV_F32; type <= SLM_KV_INT8; type++) test_attention(tier, type, head_dims[d]);
         }
