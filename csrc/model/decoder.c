@@ -4,7 +4,8 @@
  * their names. Cancelled, an op skips its work, but all threads still meet at every barrier.
  *
  * The residual stream is split by tokens: a thread computes that of its own ones. A single token's is computed by every thread
- * for itself, which takes less time than to wait for the one that has it; unless somebody visits it, who is to find one. */
+ * for itself, and so are its queries, which takes less time than to wait for the one that has them; unless somebody visits it,
+ * who is to find one. */
 #include "model/decoder.h"
 
 #include <string.h>
@@ -74,10 +75,15 @@ static void prepare(const slm_step *step, slm_team *team, slm_input *input, cons
     stream_done(step, team);
 }
 
-/* The linears of one input that is ready for them; next: the ones that follow, if it is known. */
+/* This thread's part of the linears of one input that is ready for them; next: the ones that follow, if it is known. */
+static void run_part(const slm_step *step, slm_team *team, const slm_input *input, const slm_linears *linears,
+                     const slm_linears *next) {
+    slm_linear_run(step->model->kernels, team, input, linears, next, &step->workspace->linear[team->index]);
+}
+
 static void run(const slm_step *step, slm_team *team, const slm_input *input, const slm_linears *linears,
                 const slm_linears *next) {
-    slm_linear_run(step->model->kernels, team, input, linears, next, &step->workspace->linear[team->index]);
+    run_part(step, team, input, linears, next);
     done(team);
 }
 
@@ -88,10 +94,11 @@ static void project(const slm_step *step, slm_team *team, slm_input *input, slm_
 
 static slm_linears qkv_of(const slm_step *step, const slm_layer *layer) {
     const slm_workspace *w = step->workspace;
+    int64_t head_dim = step->model->config.head_dim;
     return (slm_linears){3,
                          {{.dense = &layer->q_proj, .y = w->q, .ldy = w->q_ld},
-                          {.dense = &layer->k_proj, .y = w->k, .ldy = w->kv_ld},
-                          {.dense = &layer->v_proj, .y = w->v, .ldy = w->kv_ld}}};
+                          {.dense = &layer->k_proj, .y = w->k, .ldy = w->kv_ld, .unit = head_dim},
+                          {.dense = &layer->v_proj, .y = w->v, .ldy = w->kv_ld, .unit = head_dim}}};
 }
 
 /* What gives delta. */
@@ -262,7 +269,7 @@ static void turn(const slm_step *step, const slm_team *team, const slm_layer *la
         slm_rope(x + i * c->head_dim, angles(step, team, token, layer->rope_table), c->rotary_dim / 2, c->rope_style);
 }
 
-/* Key and value of one head of a token enter the pages of a layer. */
+/* Key and value (NULL: none) of one head of a token enter the pages of a layer. */
 static void enter_cache(const slm_step *step, int64_t layer, int64_t head, int64_t token, const float *k, const float *v) {
     const slm_kv_shape *shape = &step->model->kv_shape;
     int64_t position = position_of(step, token), page = position / SLM_PAGE_POSITIONS;
@@ -287,7 +294,22 @@ static void check_silent(slm_step *step, slm_team *team) {
     }
 }
 
-/* Keys are turned to their positions and enter the cache with their values. */
+/* The keys and values of a single token that this thread has made itself, whole heads: the keys turned to its position. */
+static void cache_own_heads(const slm_step *step, slm_team *team, int64_t index, const slm_linears *qkv) {
+    int64_t head_dim = step->model->config.head_dim, first, end;
+    const slm_layer *layer = &step->model->layers[index];
+    const slm_workspace *w = step->workspace;
+    slm_linear_share(team, qkv, 1, &first, &end);
+    for (int64_t i = first; i < end && !slm_team_cancelled(team); i += head_dim) {
+        turn(step, team, layer, &layer->k_norm, 0, w->k + i, i / head_dim, 1);
+        enter_cache(step, index, i / head_dim, 0, w->k + i, NULL);
+    }
+    slm_linear_share(team, qkv, 2, &first, &end);
+    for (int64_t i = first; i < end && !slm_team_cancelled(team); i += head_dim)
+        enter_cache(step, index, i / head_dim, 0, NULL, w->v + i);
+}
+
+/* Keys of all tokens are turned to their positions and enter the cache with their values. */
 static void cache_keys(const slm_step *step, slm_team *team, int64_t index) {
     const slm_config *c = &step->model->config;
     const slm_layer *layer = &step->model->layers[index];
@@ -302,22 +324,28 @@ static void cache_keys(const slm_step *step, slm_team *team, int64_t index) {
     }
 }
 
-/* queries = those of some tokens, turned to their positions, scaled as scores are to be, rounded as keys are. */
+/* query = that of one head of a token, turned to its position, scaled as scores are to be, rounded as keys are. */
+static void turn_query(const slm_step *step, const slm_team *team, const slm_layer *layer, int64_t token, int64_t head,
+                       float *query) {
+    const slm_config *c = &step->model->config;
+    const slm_workspace *w = step->workspace;
+    memmove(query, w->q + token * w->q_ld + head * c->head_dim, (size_t)c->head_dim * sizeof *query);
+    turn(step, team, layer, &layer->q_norm, token, query, head, 1);
+    for (int64_t j = 0; j < c->head_dim; j++) {
+        query[j] *= c->attention_scale;
+        if (step->model->kv_shape.keys == SLM_KV_BF16) query[j] = slm_bf16_to_f32(slm_f32_to_bf16_factor(query[j]));
+    }
+}
+
+/* queries: [rows->n, q_ld] */
 static void turn_queries(const slm_step *step, slm_team *team, const row_set *rows, int64_t index, float *queries) {
     const slm_config *c = &step->model->config;
-    const slm_layer *layer = &step->model->layers[index];
-    const slm_workspace *w = step->workspace;
     int64_t begin, end, n_heads = c->num_attention_heads;
     slm_team_range(team, rows->n * n_heads, &begin, &end);
     for (int64_t i = begin; i < end && !slm_team_cancelled(team); i++) {
-        int64_t t = token_at(rows, i / n_heads), head = i % n_heads;
-        float *q = queries + i / n_heads * w->q_ld + head * c->head_dim;
-        memmove(q, w->q + t * w->q_ld + head * c->head_dim, (size_t)c->head_dim * sizeof *q);
-        turn(step, team, layer, &layer->q_norm, t, q, head, 1);
-        for (int64_t j = 0; j < c->head_dim; j++) {
-            q[j] *= c->attention_scale;
-            if (step->model->kv_shape.keys == SLM_KV_BF16) q[j] = slm_bf16_to_f32(slm_f32_to_bf16_factor(q[j]));
-        }
+        int64_t row = i / n_heads, head = i % n_heads;
+        turn_query(step, team, &step->model->layers[index], token_at(rows, row), head,
+                   queries + row * step->workspace->q_ld + head * c->head_dim);
     }
 }
 
@@ -327,20 +355,29 @@ static void attention_block(slm_step *step, slm_team *team, const row_set *rows,
     const slm_layer *layer = &model->layers[index];
     const slm_workspace *w = step->workspace;
     int64_t head_dim = model->config.head_dim, n_heads = model->config.num_attention_heads;
-    float *normed = stream_of(step, team)->normed;
+    const slm_stream *stream = stream_of(step, team);
+    bool heads_alone = !layer->q_norm.weight || layer->q_norm.width == head_dim, single = is_single(step) && heads_alone;
 
-    slm_input input = input_of(step, team, step->n_tokens, normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
-    slm_linears o_proj = output_of(step, &layer->o_proj), up_proj = up_of(step, layer, NULL);
-    project(step, team, &input, qkv_of(step, layer), &o_proj);
-    if (layer->q_norm.weight && layer->q_norm.width != head_dim) {
+    slm_input input = input_of(step, team, step->n_tokens, stream->normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
+    slm_linears qkv = qkv_of(step, layer), o_proj = output_of(step, &layer->o_proj), up_proj = up_of(step, layer, NULL);
+    prepare(step, team, &input, &qkv);
+    run_part(step, team, &input, &qkv, &o_proj);
+    if (single) cache_own_heads(step, team, index, &qkv);
+    done(team);
+    if (!heads_alone) {
         normalize_all_heads(step, team, layer);
         done(team);
     }
-    /* Some tokens: their queries are gathered where there is room. */
-    float *queries = rows->at ? w->attended : w->q, *attended = rows->at ? w->q : w->attended;
-    cache_keys(step, team, index);
-    turn_queries(step, team, rows, index, queries);
-    done(team);
+    float *queries = w->q, *attended = w->attended;
+    if (single) {
+        queries = stream->queries;
+        for (int64_t head = 0; head < n_heads; head++) turn_query(step, team, layer, 0, head, queries + head * head_dim);
+    } else {
+        if (rows->at) queries = w->attended, attended = w->q; /* some tokens: their queries are gathered where there is room */
+        cache_keys(step, team, index);
+        turn_queries(step, team, rows, index, queries);
+        done(team);
+    }
     if (index == model->config.num_hidden_layers - 1) check_silent(step, team);
     if (!rows->n) return;
     slm_attention attention = {.shape = &model->kv_shape,

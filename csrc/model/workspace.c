@@ -4,7 +4,7 @@
 #include "base/alloc.h"
 #include "base/arith.h"
 
-enum { SHARED_BLOCKS = 18, THREAD_BLOCKS = 19 };
+enum { SHARED_BLOCKS = 18, THREAD_BLOCKS = 20 };
 
 /* Zeroed: padding must read as zero. Where the workspace is only measured, something that is not NULL. */
 static void *take(slm_workspace *w, int64_t count, int64_t other, size_t size) {
@@ -57,7 +57,7 @@ static slm_status lay_out(slm_workspace *w, const slm_model *model, int64_t max_
         slm_stream *s = &w->streams[i];
         int64_t m = i ? 1 : n;
         ok = (s->hidden = take(w, m, w->hidden_ld, sizeof(float))) && (s->normed = take(w, m, w->hidden_ld, sizeof(float))) &&
-             (s->delta = take(w, 1, w->hidden_ld, sizeof(float))) &&
+             (s->delta = take(w, 1, w->hidden_ld, sizeof(float))) && (s->queries = take(w, 1, w->q_ld, sizeof(float))) &&
              (s->rope = take(w, m, slm_max64(1, c->rotary_dim * c->n_rope_tables), sizeof(float))) &&
              (s->rounded = take(w, m, widest, sizeof(float))) && (s->codes.codes = take(w, m, widest, 1)) &&
              (s->codes.sums = take(w, m, groups, sizeof(int32_t))) && (s->codes.scales = take(w, m, groups, sizeof(float))) &&

@@ -13,6 +13,7 @@ typedef struct slm_stream {
     float *hidden;   /* [n_tokens, hidden_ld] */
     float *normed;   /* [n_tokens, hidden_ld] */
     float *delta;    /* [hidden_ld] of a single token, to be scaled or normalised */
+    float *queries;  /* [q_ld] of a single token, as scores take them */
     float *rope;     /* [n_tokens, n_rope_tables, rotary_dim / 2, 2] cosines and sines */
     float *rounded;  /* [n_tokens, widest ld] */
     slm_codes codes; /* room for [n_tokens, widest k] */

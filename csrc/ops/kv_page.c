@@ -86,6 +86,6 @@ static void write_value(const slm_kernels *kernels, const slm_kv_shape *shape, u
 void slm_kv_page_write(const slm_kernels *kernels, const slm_kv_shape *shape, uint8_t *page, int64_t head, int64_t position,
                        const float *k, const float *v) {
     uint8_t *keys = page + (size_t)head * shape->head_bytes;
-    write_key(kernels, shape, keys + (size_t)(position / 16) * shape->panel_bytes, position % 16, k);
-    write_value(kernels, shape, keys + shape->k_bytes, position, v);
+    if (k) write_key(kernels, shape, keys + (size_t)(position / 16) * shape->panel_bytes, position % 16, k);
+    if (v) write_value(kernels, shape, keys + shape->k_bytes, position, v);
 }

@@ -36,7 +36,7 @@ typedef struct slm_kv_span {
 void slm_kv_shape_init(slm_kv_shape *shape, int64_t n_layers, int64_t n_kv_heads, int64_t head_dim, slm_kv_type keys,
                        slm_kv_type values);
 
-/* k, v: [head_dim] f32 of one head at position 0 .. 63 of the page; they become what the page holds. */
+/* k, v: [head_dim] f32 of one head at position 0 .. 63 of the page, which they enter; or NULL: what the page holds stays. */
 void slm_kv_page_write(const slm_kernels *kernels, const slm_kv_shape *shape, uint8_t *page, int64_t head, int64_t position,
                        const float *k, const float *v);
 

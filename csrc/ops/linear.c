@@ -210,9 +210,15 @@ static int64_t panel_bytes(const slm_linear *linear) {
     return (int64_t)linear->dense->w.panel_bytes + (linear->gate ? (int64_t)linear->gate->w.panel_bytes : 0);
 }
 
+/* Panels that one thread runs together: the fewest that are whole units, whole panels and whole calls of BLIS. */
+static int64_t unit_of(const slm_linear *linear) {
+    int64_t least = runs_blas(linear) ? SLM_BLAS_PANELS : 1, power = linear->unit & -linear->unit; /* of two, that divides it */
+    return linear->unit ? least * linear->unit / slm_min64(power, least * SLM_PANEL_ROWS) : least;
+}
+
 /* Panels of a linear that come before a cut, which lies so many bytes after its first one. */
 static int64_t panels_before(const slm_linear *linear, int64_t cut) {
-    int64_t unit = runs_blas(linear) ? SLM_BLAS_PANELS : 1, bytes = unit * panel_bytes(linear);
+    int64_t unit = unit_of(linear), bytes = unit * panel_bytes(linear);
     return cut <= 0 ? 0 : slm_min64(slm_div_up(cut, bytes) * unit, linear->dense->w.n_panels);
 }
 
@@ -226,6 +232,13 @@ static void share_of(const slm_team *team, const slm_linears *linears, int i, in
     slm_team_range(team, total, &begin, &end);
     *first = panels_before(&linears->at[i], begin - before);
     *last = panels_before(&linears->at[i], end - before);
+}
+
+void slm_linear_share(const slm_team *team, const slm_linears *linears, int i, int64_t *first, int64_t *end) {
+    int64_t rows = linears->at[i].dense->w.rows;
+    share_of(team, linears, i, first, end);
+    *first = slm_min64(*first * SLM_PANEL_ROWS, rows);
+    *end = slm_min64(*end * SLM_PANEL_ROWS, rows);
 }
 
 /* The weights that a thread begins with in linears from i on: *bytes of them, or NULL. */

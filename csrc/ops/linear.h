@@ -41,6 +41,7 @@ typedef struct slm_linear {
     const slm_activation *act; /* NULL: none */
     float *y;                  /* [n_tokens, ldy]; what is beyond rows stays as it is, or becomes 0 */
     int64_t ldy;               /* >= rows */
+    int64_t unit;              /* rows that one thread runs together, of few tokens; 0: any */
     const slm_codes *codes;    /* with an activation, see slm_linear_takes_codes: what y would be goes here, quantized; or NULL */
 } slm_linear;
 
@@ -73,6 +74,8 @@ void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *i
  * weights that a thread will begin with are asked for while it ends its share and waits for others. */
 void slm_linear_run(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linears *linears,
                     const slm_linears *next, const slm_linear_scratch *scratch);
+/* Few tokens: the rows of linear i that are this thread's, *first .. *end - 1. */
+void slm_linear_share(const slm_team *team, const slm_linears *linears, int i, int64_t *first, int64_t *end);
 
 enum { SLM_BLAS_PANELS = 8 }; /* of one BLIS call: fixed, so that the work of a thread does not change a bit */
 
