@@ -18,7 +18,7 @@ enum {
 typedef struct block {
     const slm_kv_span *span;
     int64_t kv_head, head, n_heads, token, n_tokens;
-    int64_t ahead; /* so far behind a segment begins the one that its thread is likely to run next; 0: nothing is asked for */
+    int64_t ahead; /* positions from a segment to the one that its thread is likely to run next, which is asked for; 0: none is */
 } block;
 
 /* K of the block's head in the page that holds a position; V follows at k_bytes. */
@@ -220,8 +220,11 @@ static block block_at(const slm_attention *a, const slm_kv_span *span, const div
 }
 
 static void run_blocks(const slm_kernels *kernels, slm_team *team, const slm_attention *a, const slm_attention_scratch *scratch) {
-    /* One token alone: a group's heads are shared out too, else few KV heads would leave threads idle. */
-    int64_t least_parts = a->n_spans == 1 && a->spans->n_tokens == 1 ? team->count : 1, item = slm_team_take(team);
+    /* Where blocks are few, a group's heads are shared out too, else threads would be idle; of one token alone among all. */
+    int64_t n_blocks = 0, item = slm_team_take(team);
+    for (int64_t i = 0; i < a->n_spans; i++) n_blocks += divide(a, &a->spans[i], 1).n_blocks;
+    bool single = a->n_spans == 1 && a->spans->n_tokens == 1;
+    int64_t least_parts = single ? team->count : slm_div_up(team->count, n_blocks);
     for (int64_t i = 0, before = 0; i < a->n_spans; i++) { /* blocks of earlier spans come before */
         division d = divide(a, &a->spans[i], least_parts);
         for (; item - before < d.n_blocks && !slm_team_cancelled(team); item = slm_team_take(team)) {
