@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * int8.h: products of u4 and u8 weights with int8 activations on these tiers; contracts in kernels.h. */
+ * int8.h: products of weights in codes of 2 to 8 bits with int8 activations on these tiers; contracts in kernels.h. */
 #ifndef SLM_KERNELS_AVX2_INT8_H
 #define SLM_KERNELS_AVX2_INT8_H
 

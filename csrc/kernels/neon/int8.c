@@ -199,25 +199,28 @@ SLM_INLINE void gemm(bool mins, int group, const slm_strip *w, const slm_codes *
 
 /* One instance for weights with minimums and without, and per group of x. */
 #define GEMM(INSTANCE)                                                                                                           \
-    for (int i = 0; i < n_strips; i++, w++, y += 16) {                                                                           \
-        if (w->group == 32) {                                                                                                    \
-            if (w->m) INSTANCE(true, 32, w, x, first, last, y, ldy);                                                             \
-            if (!w->m) INSTANCE(false, 32, w, x, first, last, y, ldy);                                                           \
-        } else {                                                                                                                 \
-            if (w->m) INSTANCE(true, 16, w, x, first, last, y, ldy);                                                             \
-            if (!w->m) INSTANCE(false, 16, w, x, first, last, y, ldy);                                                           \
+    do {                                                                                                                         \
+        for (int i = 0; i < n_strips; i++, w++, y += 16) {                                                                       \
+            if (w->group == 32) {                                                                                                \
+                if (w->m) INSTANCE(true, 32, w, x, first, last, y, ldy);                                                         \
+                if (!w->m) INSTANCE(false, 32, w, x, first, last, y, ldy);                                                       \
+            } else {                                                                                                             \
+                if (w->m) INSTANCE(true, 16, w, x, first, last, y, ldy);                                                         \
+                if (!w->m) INSTANCE(false, 16, w, x, first, last, y, ldy);                                                       \
+            }                                                                                                                    \
         }                                                                                                                        \
-    }
+    } while (0)
 
 void slm_gemm_int8_neon(const slm_strip *w, int n_strips, const slm_codes *x, int64_t first, int64_t last, float *y,
-                        int64_t ldy){GEMM(gemm)}
+                        int64_t ldy) {
+    GEMM(gemm);
+}
 
 SLM_TARGET_END
 
-    /* ---- i8mm
-       ------------------------------------------------------------------------------------------------------------------ */
+/* ---- i8mm ------------------------------------------------------------------------------------------------------------------ */
 
-    SLM_TARGET_BEGIN(SLM_I8MM)
+SLM_TARGET_BEGIN(SLM_I8MM)
 
 /* group_sums of 4 tokens. Two steps give 8 columns; a product holds rows 2 j and 2 j + 1 of tokens 2 p and 2 p + 1. */
 SLM_INLINE void group_sums_i8mm(const source *w, int group, int64_t g, const slm_codes *x, int64_t token, sums *dot) {
@@ -280,7 +283,7 @@ void slm_gemm_int8_neon_i8mm(const slm_strip *w, int n_strips, const slm_codes *
     int64_t whole = last - (last - first) % 4;
     slm_gemm_int8_neon(w, n_strips, x, whole, last, y + (whole - first) * ldy, ldy);
     last = whole;
-    GEMM(gemm_i8mm)
+    GEMM(gemm_i8mm);
 }
 
 SLM_TARGET_END
