@@ -4,7 +4,7 @@
     python benchmarks/batch.py [--model NAME] [--threads N] [--sizes 8 16]
 
 Prompts of 16 random tokens that begin differently, 128 tokens each; sizes take turns within a round. One prompt is bound by
-the memory and a batch by the CPUs, so a round in which CPUs have different L3 caches, and memory is faster, is left out.
+the memory and a batch by the CPUs, so a round in which CPUs have different L3 caches, where memory may be faster, is left out.
 """
 
 import argparse

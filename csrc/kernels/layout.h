@@ -72,9 +72,7 @@ static inline const uint8_t *slm_matrix_panel(const slm_matrix *matrix, int64_t 
     return matrix->data + (size_t)panel * matrix->panel_bytes;
 }
 
-/* What a thread reads so many bytes after panel p, when it reads the panels up to last - 1 and then `then` (NULL: the next
- * panel).
- */
+/* What a thread reads so many bytes after panel p: it reads the panels up to last - 1, then `then` (NULL: the next panel). */
 static inline const uint8_t *slm_panels_ahead(const slm_matrix *matrix, int64_t p, int64_t last, int64_t bytes,
                                               const uint8_t *then) {
     int64_t behind = bytes - (last - p) * (int64_t)matrix->panel_bytes;

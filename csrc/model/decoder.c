@@ -337,7 +337,7 @@ static void turn_query(const slm_step *step, const slm_team *team, const slm_lay
     }
 }
 
-/* queries: [rows->n, q_ld] */
+/* The same of all heads of some tokens: queries [rows->n, q_ld]. */
 static void turn_queries(const slm_step *step, slm_team *team, const row_set *rows, int64_t index, float *queries) {
     const slm_config *c = &step->model->config;
     int64_t begin, end, n_heads = c->num_attention_heads;
@@ -356,20 +356,21 @@ static void attention_block(slm_step *step, slm_team *team, const row_set *rows,
     const slm_workspace *w = step->workspace;
     int64_t head_dim = model->config.head_dim, n_heads = model->config.num_attention_heads;
     const slm_stream *stream = stream_of(step, team);
-    bool heads_alone = !layer->q_norm.weight || layer->q_norm.width == head_dim, single = is_single(step) && heads_alone;
+    bool heads_alone = !layer->q_norm.weight || layer->q_norm.width == head_dim;
+    bool own = is_single(step) && heads_alone; /* a thread enters the heads it makes, and turns all queries for itself */
 
     slm_input input = input_of(step, team, step->n_tokens, stream->normed, model->config.hidden_size, w->hidden_ld, SLM_GROUP);
     slm_linears qkv = qkv_of(step, layer), o_proj = output_of(step, &layer->o_proj), up_proj = up_of(step, layer, NULL);
     prepare(step, team, &input, &qkv);
     run_part(step, team, &input, &qkv, &o_proj);
-    if (single) cache_own_heads(step, team, index, &qkv);
+    if (own) cache_own_heads(step, team, index, &qkv);
     done(team);
     if (!heads_alone) {
         normalize_all_heads(step, team, layer);
         done(team);
     }
     float *queries = w->q, *attended = w->attended;
-    if (single) {
+    if (own) {
         queries = stream->queries;
         for (int64_t head = 0; head < n_heads; head++) turn_query(step, team, layer, 0, head, queries + head * head_dim);
     } else {

@@ -48,10 +48,8 @@ typedef struct slm_attention_scratch { /* of one thread */
 /* All threads of the team call it, with the same spans; barriers before (K and V written) and after (out read). */
 void slm_attention_run(const slm_kernels *kernels, slm_team *team, const slm_attention *attention,
                        const slm_attention_scratch *scratch);
-/* The probabilities that such a run multiplies values with, but for rounding (one softmax over all positions): weights[head * ld
- * + token * n_keys + position] of n_keys positions, 0 for those that the token does not see. One span. Called in the same way; q
- * has been written.
- */
+/* The probabilities that such a run multiplies values with, but for rounding (one softmax over all positions), 0 for those that a
+ * token does not see: weights[head * ld + token * n_keys + position]. One span. Called in the same way; q has been written. */
 void slm_attention_weights(const slm_kernels *kernels, slm_team *team, const slm_attention *attention,
                            const slm_attention_scratch *scratch, float *weights, int64_t ld, int64_t n_keys);
 

@@ -167,12 +167,12 @@ SLM_INLINE float lanes_max_of(lanes a) {
     _mm_storeu_ps(out, _mm_##combine##_ps(_mm256_castps256_ps128(e), _mm256_extractf128_ps(e, 1)))
 
 /* The largest lane of each of four; NaN as lanes_max has it. */
-SLM_INLINE void lanes_max_of_4(const lanes a[4], float *max) {
-    EACH_OF_4(max, max);
+SLM_INLINE void lanes_max_of_4(const lanes a[4], float *out) {
+    EACH_OF_4(max, out);
 }
 /* The sum of each of four whose sums are exact in any order. */
-SLM_INLINE void lanes_sum_of_4(const lanes a[4], float *sum) {
-    EACH_OF_4(add, sum);
+SLM_INLINE void lanes_sum_of_4(const lanes a[4], float *out) {
+    EACH_OF_4(add, out);
 }
 
 enum { PRODUCT_CHAINS = 4 /* accumulators of product_tile that registers hold */ };

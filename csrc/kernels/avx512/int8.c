@@ -115,6 +115,7 @@ SLM_INLINE void add_group(int P, int T, const source *w, int group, int h, int64
     }
 }
 
+/* Into the second cache: from there the first one, which has little room, fetches a linear stream by itself. */
 SLM_INLINE void prefetch(const uint8_t *from, int bytes) {
     for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)from + i, _MM_HINT_T1);
 }
