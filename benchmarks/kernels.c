@@ -185,7 +185,7 @@ static void fill_panel(const slm_matrix *w, uint8_t *panel) {
     uint16_t *half = (uint16_t *)panel;
     for (size_t i = 0; i < w->panel_bytes / 2; i++) half[i] = (uint16_t)random_bits();
     if (w->form == SLM_FORM_CODES) {
-        size_t groups = K / (w->coding.two_level ? SLM_SUPERBLOCK : w->coding.group) * 16;
+        size_t groups = K / (w->coding.factor_bits ? SLM_SUPERBLOCK : w->coding.group) * 16;
         for (size_t i = 0; i < groups; i++) {
             ((uint16_t *)panel)[i] = 0x2c00;
             if (w->coding.mins) ((uint16_t *)(panel + w->m_at))[i] = 0x2c00;

@@ -41,15 +41,15 @@ slm_status slm_matrix_describe(slm_matrix *matrix, slm_type type, int64_t rows, 
     }
     if (fits) {
         const slm_coding *c = &matrix->coding;
-        size_t f16 = 0, s8 = 0;
+        size_t f16 = 0, factors = 0; /* how many factors */
         if (matrix->form == SLM_FORM_CODES) {
-            f16 = (size_t)(cols / (c->two_level ? SLM_SUPERBLOCK : c->group)) * ROWS * sizeof(uint16_t);
-            s8 = c->two_level ? (size_t)(cols / c->group) * ROWS : 0;
+            f16 = (size_t)(cols / (c->factor_bits ? SLM_SUPERBLOCK : c->group)) * ROWS * sizeof(uint16_t);
+            factors = c->factor_bits ? (size_t)(cols / c->group) * (c->mins ? 2 : 1) : 0;
         }
         matrix->m_at = f16;
-        matrix->scales_at = matrix->m_at + (c->mins ? f16 : 0);
-        matrix->mins_at = matrix->scales_at + s8;
-        matrix->codes_at = (matrix->mins_at + (c->mins ? s8 : 0) + LINE - 1) / LINE * LINE;
+        matrix->factors_at = matrix->m_at + (c->mins ? f16 : 0);
+        matrix->tops_at = matrix->factors_at + (c->factor_bits == 8 ? factors : factors / 2) * ROWS;
+        matrix->codes_at = (matrix->tops_at + (c->factor_bits == 6 ? factors / 2 * 8 : 0) + LINE - 1) / LINE * LINE;
         matrix->panel_bytes = matrix->codes_at + (size_t)matrix->lines * LINE;
         fits = slm_mul_size(matrix->panel_bytes, (size_t)matrix->n_panels, &total) && total <= PTRDIFF_MAX;
     }
@@ -135,27 +135,41 @@ static void pack_screened(const slm_matrix *matrix, int64_t panel, int64_t n_row
     }
 }
 
+/* The factors of row r in a block. */
+SLM_INLINE void put_factors(const slm_coding c, int n_groups, const slm_parts *parts, int r, uint8_t *factors, uint8_t *tops) {
+    int above = slm_factor_offset(c);
+    if (c.factor_bits == 8) {
+        for (int i = 0; i < n_groups; i++) factors[i * ROWS + r] = (uint8_t)parts->scales[i];
+        return;
+    }
+    for (int i = 0; i < (c.mins ? n_groups : n_groups / 2); i++) {
+        int first = parts->scales[c.mins ? i : 2 * i] + above,
+            second = (c.mins ? parts->mins[i] : parts->scales[2 * i + 1]) + above;
+        factors[i * ROWS + r] = (uint8_t)(first | second << c.factor_bits);
+        uint8_t *top = &tops[i * 8 + r % 8], high = (uint8_t)(second >> 2);
+        if (c.factor_bits == 6) *top = r < 8 ? high : (uint8_t)(*top | high << 4);
+    }
+}
+
 /* The first n_rows rows of a panel from a file's blocks: block after block, so that all rows write the same lines by turns.
  * split: takes one of `type` apart. */
 SLM_INSTANCE void pack_blocks(const slm_matrix *matrix, uint8_t *panel, int64_t n_rows, const uint8_t *rows,
                               const slm_type_info type, void (*split)(const uint8_t *block, slm_parts *parts)) {
     const slm_coding c = type.coding;
     uint16_t *d = (uint16_t *)panel, *m = (uint16_t *)(panel + matrix->m_at);
-    uint8_t *scales = panel + matrix->scales_at, *mins = panel + matrix->mins_at, *codes = panel + matrix->codes_at;
-    int words = (int)(type.block / SLM_GROUP) * c.bits, factors = c.two_level ? (int)(type.block / c.group) : 0; /* of a block */
+    uint8_t *factors = panel + matrix->factors_at, *tops = panel + matrix->tops_at, *codes = panel + matrix->codes_at;
+    int words = (int)(type.block / SLM_GROUP) * c.bits, n_groups = (int)(type.block / c.group); /* of a block */
+    int bits = n_groups * c.factor_bits * (c.mins ? 2 : 1);                                     /* of its factors, in a row */
+    int top_bytes = c.factor_bits == 6 ? bits / 12 * 8 : 0, factor_bytes = bits * ROWS / 8 - top_bytes;
     int64_t n_blocks = matrix->cols / type.block;
-    for (int64_t b = 0; b < n_blocks; b++, codes += words * LINE) {
+    for (int64_t b = 0; b < n_blocks; b++, codes += words * LINE, factors += factor_bytes, tops += top_bytes) {
         for (int r = 0; r < n_rows; r++) {
             slm_parts parts;
             split(rows + (r * n_blocks + b) * type.block_bytes, &parts);
             put_words(parts.planes, words, r, codes);
             d[b * ROWS + r] = parts.d;
             if (c.mins) m[b * ROWS + r] = parts.m;
-            for (int i = 0; i < factors; i++) {
-                int64_t at = (b * factors + i) * ROWS + r;
-                scales[at] = (uint8_t)parts.scales[i];
-                if (c.mins) mins[at] = (uint8_t)parts.mins[i];
-            }
+            if (c.factor_bits) put_factors(c, n_groups, &parts, r, factors, tops);
         }
     }
 }

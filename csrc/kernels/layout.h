@@ -10,8 +10,12 @@
  * - f32: 1 element a step
  *
  * Before the codes of a whole panel stand its scales, so that a stream brings them first: f16 d, then, where the type has it, f16
- * m; [groups][16 rows], or in two levels [cols / 256][16] and then s8 scales and, with m, s8 mins, [groups][16]. Rows are padded
- * to 16 with zeros, float columns to a whole step; codes begin at a multiple of 64 bytes, and so do panels.
+ * m; [groups][16 rows], or in two levels [cols / 256][16] and then factors. Rows are padded to 16 with zeros, float columns to a
+ * whole step; codes begin at a multiple of 64 bytes, and so do panels.
+ *
+ * Factors are in the order of groups, a group's scale before its min. Those of 8 bits are s8 [factor][16 rows]. Others share
+ * bytes in pairs, [pair][16 rows]: the first in the low bits, of the second what has room above it. Of 6 bits that are 2, and its
+ * upper 4 are behind all pairs in [pair][8], row r in byte r mod 8, from r = 8 on in the high half. 6 bits without m: less 32.
  *
  * A screened matrix of 8-bit codes lies in three parts, so that slm_kernels.screen need not read all of it: panels that hold d
  * and the high 4 bits of the codes as a plane of their own; behind all panels their planes of the low 4 bits, [n_panels][groups]
@@ -42,12 +46,12 @@ typedef struct slm_matrix {
     slm_type type; /* of the file */
     int64_t rows, cols;
     int64_t n_panels;
-    slm_coding coding;         /* SLM_FORM_CODES */
-    int64_t lines;             /* of 64 bytes behind the scales of a panel */
-    size_t panel_bytes;        /* SLM_FORM_BLAS: bytes of 16 rows */
-    size_t m_at;               /* offset of m in a panel, which d begins */
-    size_t scales_at, mins_at; /* offsets of the s8 ones */
-    size_t codes_at;           /* offset of the lines */
+    slm_coding coding;          /* SLM_FORM_CODES */
+    int64_t lines;              /* of 64 bytes behind the scales of a panel */
+    size_t panel_bytes;         /* SLM_FORM_BLAS: bytes of 16 rows */
+    size_t m_at;                /* offset of m in a panel, which d begins */
+    size_t factors_at, tops_at; /* of factors, and of what of 6 bits has no room there */
+    size_t codes_at;            /* offset of the lines */
     bool screened;
     size_t low_at, residues_at; /* screened: offsets in data */
     uint8_t *data;              /* [n_panels][panel_bytes]; SLM_FORM_BLAS: [rows][cols] f32 */
@@ -81,8 +85,8 @@ static inline const uint8_t *slm_panels_ahead(const slm_matrix *matrix, int64_t 
 
 /* Bytes of 32 columns of a panel, scales included; of a screened matrix without the low plane, which has 256. */
 SLM_INLINE int slm_panel_step(slm_coding c, bool screened) {
-    int scales =
-        c.two_level ? 2 * SLM_PANEL_ROWS * SLM_GROUP / SLM_SUPERBLOCK + SLM_PANEL_ROWS * SLM_GROUP / c.group : 2 * SLM_PANEL_ROWS;
+    int f16 = 2 * SLM_PANEL_ROWS * SLM_GROUP / (c.factor_bits ? SLM_SUPERBLOCK : c.group);
+    int scales = f16 + SLM_PANEL_ROWS * SLM_GROUP / c.group * c.factor_bits / 8;
     return 64 * (screened ? 4 : c.bits) + (c.mins ? 2 : 1) * scales;
 }
 
@@ -101,14 +105,39 @@ static inline const uint8_t *slm_matrix_residues(const slm_matrix *matrix, int64
     return matrix->data + matrix->residues_at + (size_t)(panel * matrix->cols / SLM_GROUP * SLM_PANEL_ROWS);
 }
 
+/* What factors of 6 bits are stored above. */
+SLM_INLINE int slm_factor_offset(slm_coding c) {
+    return c.factor_bits == 6 && !c.mins ? 32 : 0;
+}
+
+/* The scale or the min of group g of coding.group columns, of rows 8 half .. 8 half + 7: a signed byte each. factors, tops: those
+ * of a panel. */
+SLM_INLINE uint64_t slm_eight_factors(slm_coding c, const uint8_t *factors, const uint8_t *tops, int64_t g, bool min, int half) {
+    const uint64_t each = 0x0101010101010101;
+    int64_t factor = c.mins ? 2 * g + min : g;
+    uint64_t bytes, top;
+    memcpy(&bytes, factors + (c.factor_bits == 8 ? factor : factor / 2) * SLM_PANEL_ROWS + 8 * half, 8);
+    if (c.factor_bits == 8) return bytes;
+    if (c.factor_bits == 4) return bytes >> factor % 2 * 4 & 15 * each;
+    if (factor % 2) {
+        memcpy(&top, tops + factor / 2 * 8, 8);
+        bytes = (bytes >> 6 & 3 * each) | ((half ? top >> 2 : top << 2) & 60 * each);
+    } else {
+        bytes &= 63 * each;
+    }
+    return c.mins ? bytes : ((bytes | 128 * each) - 32 * each) ^ 128 * each;
+}
+
 /* d and m (0 where the type has none) of row r of a panel in group `group` of coding.group columns. */
 static inline void slm_row_scales(const slm_matrix *matrix, const uint8_t *panel, int64_t group, int r, float *d, float *m) {
-    const slm_coding *c = &matrix->coding;
-    int64_t at = group * SLM_PANEL_ROWS + r, upper = c->two_level ? group * c->group / SLM_SUPERBLOCK * SLM_PANEL_ROWS + r : at;
-    *d = slm_f16_to_f32(((const uint16_t *)panel)[upper]);
-    *m = c->mins ? slm_f16_to_f32(((const uint16_t *)(panel + matrix->m_at))[upper]) : 0;
-    if (c->two_level) *d *= ((const int8_t *)(panel + matrix->scales_at))[at];
-    if (c->two_level && c->mins) *m *= ((const int8_t *)(panel + matrix->mins_at))[at];
+    slm_coding c = matrix->coding;
+    const uint8_t *factors = panel + matrix->factors_at, *tops = panel + matrix->tops_at;
+    int64_t at = group * c.group / (c.factor_bits ? SLM_SUPERBLOCK : c.group) * SLM_PANEL_ROWS + r;
+    *d = slm_f16_to_f32(((const uint16_t *)panel)[at]);
+    *m = c.mins ? slm_f16_to_f32(((const uint16_t *)(panel + matrix->m_at))[at]) : 0;
+    if (!c.factor_bits) return;
+    *d *= (int8_t)(slm_eight_factors(c, factors, tops, group, false, r / 8) >> r % 8 * 8);
+    if (c.mins) *m *= (int8_t)(slm_eight_factors(c, factors, tops, group, true, r / 8) >> r % 8 * 8);
 }
 
 /* The bits of the first plane of codes of so many bits, or of what is left after it. */

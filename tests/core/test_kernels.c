@@ -139,7 +139,8 @@ static void test_int8(const slm_kernels *tier, slm_type type, int64_t rows, int6
     random_matrix(&w, type, rows, k, largest);
     for (int64_t i = 0; i < n_tokens * k; i++) x[i] = largest ? (i / k % 2 ? -1.0f : 1.0f) : random_float();
     slm_codes in = quantized(&slm_kernels_scalar, 0, n_tokens, k, group);
-    int64_t ldy = w.n_panels * 16;
+    int64_t ldy = w.n_panels * 16, file_bytes = ldy * (int64_t)slm_matrix_row_bytes(&w);
+    CHECK((int64_t)slm_matrix_bytes(&w) < file_bytes + 64 * w.n_panels); /* the file's bits and no more, but to whole lines */
     for (int64_t t = 0; t < n_tokens; t++) {
         slm_kernels_scalar.gemv(&w, 0, w.n_panels, &in, t, 1, NULL, y[0] + t * ldy, 0);
     }

@@ -20,7 +20,7 @@ SLM_INLINE __m512i broadcast4(const int8_t *p) {
     return _mm512_set1_epi32(four);
 }
 
-/* ---- codes and scales of the 16 rows of a panel ------------------------------------------------------------------------ */
+/* ---- codes of the 16 rows of a panel ----------------------------------------------------------------------------------- */
 
 /* What a plane of so many bits holds of step s, moved up to bit `to`. */
 SLM_INLINE __m512i field(int bits, const uint8_t *plane, int s, int to) {
@@ -40,15 +40,6 @@ SLM_INLINE __m512i step_codes(slm_coding c, const uint8_t *group, int s) {
     return codes;
 }
 
-/* d or m of group g. */
-SLM_INLINE __m512 group_scales(slm_coding c, const uint8_t *f16, const uint8_t *s8, int64_t g) {
-    int64_t upper = c.two_level ? g / (SLM_SUPERBLOCK / c.group) : g;
-    __m512 scales = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(f16 + 32 * upper)));
-    if (!c.two_level) return scales;
-    __m512i factors = _mm512_cvtepi8_epi32(_mm_load_si128((const __m128i *)(s8 + 16 * g)));
-    return _mm512_mul_ps(scales, _mm512_cvtepi32_ps(factors));
-}
-
 /* ---- tiles ---------------------------------------------------------------------------------------------------------------- */
 
 enum { MOST = 12 }; /* panels x tokens of a tile: as many int32 sums and f32 ones stay in registers */
@@ -58,7 +49,7 @@ typedef struct source {
     bool strip, screened;
     slm_coding coding; /* strip: only the mins count */
     int offset;
-    const uint8_t *codes, *low, *d, *m, *scales, *mins; /* low: screened */
+    const uint8_t *codes, *low, *d, *m, *factors, *tops; /* low: screened */
 } source;
 
 SLM_INLINE __m512i source_codes(const source *w, int group, int64_t g, int s) {
@@ -68,9 +59,17 @@ SLM_INLINE __m512i source_codes(const source *w, int group, int64_t g, int s) {
     return step_codes(w->coding, w->codes + of_32 * 64 * w->coding.bits, s);
 }
 
-SLM_INLINE __m512 source_scales(const source *w, int group, const uint8_t *base, const uint8_t *s8, int64_t g) {
+/* d or m. */
+SLM_INLINE __m512 source_scales(const source *w, int group, bool min, int64_t g) {
+    slm_coding c = w->coding;
+    const uint8_t *base = min ? w->m : w->d;
     if (w->strip) return _mm512_loadu_ps(base + g * 64);
-    return group_scales(w->coding, base, s8, g * group / w->coding.group);
+    int64_t own = g * group / c.group, upper = c.factor_bits ? own / (SLM_SUPERBLOCK / c.group) : own;
+    __m512 scales = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(base + 32 * upper)));
+    if (!c.factor_bits) return scales;
+    __m128i factors = _mm_set_epi64x((int64_t)slm_eight_factors(c, w->factors, w->tops, own, min, 1),
+                                     (int64_t)slm_eight_factors(c, w->factors, w->tops, own, min, 0));
+    return _mm512_mul_ps(scales, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(factors)));
 }
 
 /* P panels x T tokens; h: which half of 32 columns group g of x is, when there are two. What is the same for all panels: w[0]. */
@@ -99,7 +98,7 @@ SLM_INLINE void add_group(int P, int T, const source *w, int group, int h, int64
         }
     }
     __m512 d[SLM_STRIPS], m[SLM_STRIPS];
-    for (int p = 0; p < P; p++) d[p] = source_scales(&w[p], group, w[p].d, w[p].scales, g);
+    for (int p = 0; p < P; p++) d[p] = source_scales(&w[p], group, false, g);
     for (int t = 0; t < T; t++) {
         __m512 scale = _mm512_set1_ps(scales[t * n_groups]);
         for (int p = 0; p < P; p++) {
@@ -108,7 +107,7 @@ SLM_INLINE void add_group(int P, int T, const source *w, int group, int h, int64
         }
     }
     if (!w->coding.mins) return;
-    for (int p = 0; p < P; p++) m[p] = source_scales(&w[p], group, w[p].m, w[p].mins, g);
+    for (int p = 0; p < P; p++) m[p] = source_scales(&w[p], group, true, g);
     for (int t = 0; t < T; t++) {
         __m512 sum = _mm512_set1_ps(scaled_sums[t * n_groups]);
         for (int p = 0; p < P; p++) acc[t * P + p] = _mm512_fmadd_ps(m[p], sum, acc[t * P + p]);
@@ -149,9 +148,10 @@ SLM_INLINE void gemv(slm_coding c, int group, bool screened, const slm_matrix *w
                        .low = screened ? slm_matrix_low(w, p) : NULL,
                        .d = panel,
                        .m = panel + w->m_at,
-                       .scales = panel + w->scales_at,
-                       .mins = panel + w->mins_at};
+                       .factors = panel + w->factors_at,
+                       .tops = panel + w->tops_at};
         int64_t i = 0;
+        for (; i + 8 <= n_tokens; i += 8) tile(1, 8, &from, group, x, token + i, i ? NULL : ahead, y + i * ldy, ldy);
         for (; i + 4 <= n_tokens; i += 4) tile(1, 4, &from, group, x, token + i, i ? NULL : ahead, y + i * ldy, ldy);
         for (; i + 2 <= n_tokens; i += 2) tile(1, 2, &from, group, x, token + i, i ? NULL : ahead, y + i * ldy, ldy);
         if (i < n_tokens) tile(1, 1, &from, group, x, token + i, i ? NULL : ahead, y + i * ldy, ldy);

@@ -32,7 +32,7 @@ typedef struct source {
     bool strip, screened;
     slm_coding coding; /* strip: only the mins count */
     int offset;
-    const uint8_t *codes, *low, *d, *m, *scales, *mins; /* low: screened */
+    const uint8_t *codes, *low, *d, *m, *factors, *tops; /* low: screened */
 } source;
 
 /* What a plane of so many bits holds of step s for rows 4 i .. 4 i + 3, moved up to bit `to`. */
@@ -59,11 +59,15 @@ SLM_INLINE uint8x16_t step_codes(const source *w, int group, int64_t g, int h, i
 }
 
 /* d or m of group g of x. */
-SLM_INLINE lanes group_scales(const source *w, int group, const uint8_t *base, const uint8_t *s8, int64_t g) {
+SLM_INLINE lanes group_scales(const source *w, int group, bool min, int64_t g) {
+    slm_coding c = w->coding;
+    const uint8_t *base = min ? w->m : w->d;
     if (w->strip) return lanes_load((const float *)(const void *)base + 16 * g);
-    g = g * group / w->coding.group;
-    if (!w->coding.two_level) return lanes_load_f16(base + 32 * g);
-    return lanes_mul(lanes_load_f16(base + 32 * (g / (SLM_SUPERBLOCK / w->coding.group))), lanes_load_i8(s8 + 16 * g));
+    g = g * group / c.group;
+    if (!c.factor_bits) return lanes_load_f16(base + 32 * g);
+    uint64_t factors[2];
+    for (int i = 0; i < 2; i++) factors[i] = slm_eight_factors(c, w->factors, w->tops, g, min, i);
+    return lanes_mul(lanes_load_f16(base + 32 * (g / (SLM_SUPERBLOCK / c.group))), lanes_load_i8(factors));
 }
 
 /* ---- tiles of 16 rows x T tokens ------------------------------------------------------------------------------------------- */
@@ -106,8 +110,8 @@ SLM_INLINE void group_sums(int T, const source *w, int group, int h, int64_t g, 
 SLM_INLINE void add_group(int T, const source *w, int group, int64_t g, const slm_codes *x, int64_t token, const sums *dot,
                           lanes *acc) {
     int64_t n_groups = x->k / group, at = token * n_groups + g;
-    lanes d = group_scales(w, group, w->d, w->scales, g), m = d;
-    if (w->coding.mins) m = group_scales(w, group, w->m, w->mins, g);
+    lanes d = group_scales(w, group, false, g), m = d;
+    if (w->coding.mins) m = group_scales(w, group, true, g);
 #pragma GCC unroll 4
     for (int t = 0; t < T; t++) {
         lanes scale = lanes_mul(d, lanes_set(x->scales[at + t * n_groups]));
@@ -150,8 +154,8 @@ SLM_INLINE void gemv(slm_coding c, int group, bool screened, const slm_matrix *w
                        .low = screened ? slm_matrix_low(w, p) : NULL,
                        .d = panel,
                        .m = panel + w->m_at,
-                       .scales = panel + w->scales_at,
-                       .mins = panel + w->mins_at};
+                       .factors = panel + w->factors_at,
+                       .tops = panel + w->tops_at};
         tiles(&from, group, x, token, token + n_tokens, y, ldy);
     }
 }
