@@ -35,6 +35,7 @@ ENGINES = {
     REFERENCE: Variant("torch_engine", "transformers", convert.FOLDER, {"dtype": "float32"}),
     "slm": VARIANTS["slm"],
     'slm, precision="high"': Variant("slm_engine", "slm", options={"precision": "high"}),
+    'slm, kv="int8"': Variant("slm_engine", "slm", options={"kv": "int8"}),
     **{name: VARIANTS[name] for name in ("llama.cpp", "llama.cpp, no flash attention")},
     **{name: VARIANTS[name] for name in ("OpenVINO GenAI, int8", "OpenVINO GenAI, int8, groups of 32", "PyTorch, bf16")},
 }

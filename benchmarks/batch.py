@@ -22,7 +22,6 @@ from slm import hub
 HERE = Path(__file__).parent
 PROMPT_TOKENS = 16
 TOKENS = 128
-APART = 2  # times the least barrier: the CPUs have different L3 caches
 
 
 def rate(model: slm.Model, prompts: list[list[int]]) -> float:
@@ -57,7 +56,7 @@ def main() -> None:
             for n, samples in rates.items():
                 samples.append(rate(model, prompts[:n]))
             barriers.append(max(before, machine.barrier_seconds(threads)))
-    kept = [i for i, barrier in enumerate(barriers) if barrier < APART * min(barriers)]
+    kept = [i for i, barrier in enumerate(barriers) if barrier < machine.SLOW_BARRIER * min(barriers)]
     lines = [
         f"# Batches, {path.name}, {here['date']}",
         "",

@@ -50,11 +50,14 @@ class Run(NamedTuple):
 
 
 def steady(runs: list[Run]) -> list[Run]:
-    """Those with no probe right before or after them that is too far from the median of all."""
-    usual = {name: median_low(probe[name] for run in runs for probe in run.probes) for name in machine.PROBES}
+    """Those with no rate right before or after them that is too far from the median of all, and no slow barrier."""
+    probes = [probe for run in runs for probe in run.probes]
+    usual = {name: median_low(probe[name] for probe in probes) for name in machine.RATES}
+    slow = machine.SLOW_BARRIER * min((probe["barrier"] for probe in probes), default=0)
 
     def is_usual(probe: dict[str, float]) -> bool:
-        return all(abs(probe[name] / usual[name] - 1) <= apart for name, apart in machine.PROBES.items())
+        near = (abs(probe[name] / usual[name] - 1) <= apart for name, apart in machine.RATES.items())
+        return probe["barrier"] < slow and all(near)
 
     return [run for run in runs if all(map(is_usual, run.probes))]
 
@@ -82,7 +85,7 @@ def run_rounds(
                 left_out[name] = f"it failed with status {error.returncode}"
                 continue
             probe = child("machine.py", str(threads), prefix)
-            states = tuple({what: state[what] for what in machine.PROBES} for state in (before, probe))
+            states = tuple({what: state[what] for what in (*machine.RATES, "barrier")} for state in (before, probe))
             runs.append(Run(name, round_, states, found))
     return runs
 

@@ -13,7 +13,7 @@ from gguf.quants import dequantize
 from slm import _core
 
 every_type = pytest.mark.parametrize("name", list(block_formats.FORMATS))
-ROWS = [1, 2, 15, 16, 17, 31, 33, 50]  # around the panel of 16 rows
+ROWS = [1, 2, 7, 8, 9, 15, 16, 17, 24, 25, 31, 33, 50]  # around the panel of 16 rows and its half
 GENERATORS = {"random": block_formats.random_bytes, "adversarial": block_formats.adversarial_bytes}
 
 

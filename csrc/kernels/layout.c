@@ -146,8 +146,9 @@ SLM_INLINE void put_factors(const slm_coding c, int n_groups, const slm_parts *p
         int first = parts->scales[c.mins ? i : 2 * i] + above,
             second = (c.mins ? parts->mins[i] : parts->scales[2 * i + 1]) + above;
         factors[i * ROWS + r] = (uint8_t)(first | second << c.factor_bits);
+        if (c.factor_bits != 6) continue;
         uint8_t *top = &tops[i * 8 + r % 8], high = (uint8_t)(second >> 2);
-        if (c.factor_bits == 6) *top = r < 8 ? high : (uint8_t)(*top | high << 4);
+        *top = r < 8 ? high : (uint8_t)(*top | high << 4); /* rows come in order: r - 8 was here */
     }
 }
 

@@ -14,8 +14,9 @@
  * whole step; codes begin at a multiple of 64 bytes, and so do panels.
  *
  * Factors are in the order of groups, a group's scale before its min. Those of 8 bits are s8 [factor][16 rows]. Others share
- * bytes in pairs, [pair][16 rows]: the first in the low bits, of the second what has room above it. Of 6 bits that are 2, and its
- * upper 4 are behind all pairs in [pair][8], row r in byte r mod 8, from r = 8 on in the high half. 6 bits without m: less 32.
+ * bytes in pairs, [pair][16 rows]: the first in the low bits, above it as many low bits of the second as there is room for. Of 6
+ * bits that is 2; the other 4 lie behind all pairs, [pair][8]: row r in byte r mod 8, in the low half for r < 8, else in the high
+ * one. 6 bits without m are signed, and stored plus 32.
  *
  * A screened matrix of 8-bit codes lies in three parts, so that slm_kernels.screen need not read all of it: panels that hold d
  * and the high 4 bits of the codes as a plane of their own; behind all panels their planes of the low 4 bits, [n_panels][groups]
@@ -105,13 +106,13 @@ static inline const uint8_t *slm_matrix_residues(const slm_matrix *matrix, int64
     return matrix->data + matrix->residues_at + (size_t)(panel * matrix->cols / SLM_GROUP * SLM_PANEL_ROWS);
 }
 
-/* What factors of 6 bits are stored above. */
+/* What is added to a factor before it is stored. */
 SLM_INLINE int slm_factor_offset(slm_coding c) {
     return c.factor_bits == 6 && !c.mins ? 32 : 0;
 }
 
-/* The scale or the min of group g of coding.group columns, of rows 8 half .. 8 half + 7: a signed byte each. factors, tops: those
- * of a panel. */
+/* The scale or the min of group g of coding.group columns, of rows 8 half .. 8 half + 7: a signed byte each, the first row's the
+ * lowest. factors, tops: those of a panel; tops are read of 6 bits only. */
 SLM_INLINE uint64_t slm_eight_factors(slm_coding c, const uint8_t *factors, const uint8_t *tops, int64_t g, bool min, int half) {
     const uint64_t each = 0x0101010101010101;
     int64_t factor = c.mins ? 2 * g + min : g;
@@ -125,7 +126,8 @@ SLM_INLINE uint64_t slm_eight_factors(slm_coding c, const uint8_t *factors, cons
     } else {
         bytes &= 63 * each;
     }
-    return c.mins ? bytes : ((bytes | 128 * each) - 32 * each) ^ 128 * each;
+    uint64_t above = (uint64_t)slm_factor_offset(c) * each;
+    return above ? ((bytes | 128 * each) - above) ^ 128 * each : bytes; /* the high bits keep borrows within their bytes */
 }
 
 /* d and m (0 where the type has none) of row r of a panel in group `group` of coding.group columns. */

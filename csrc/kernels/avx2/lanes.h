@@ -69,6 +69,11 @@ SLM_INLINE lanes lanes_load_i8(const void *p) {
     return (lanes){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
                    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
 }
+/* Sixteen signed bytes, eight in each word from its low end up. */
+SLM_INLINE lanes lanes_from_i8(uint64_t low, uint64_t high) {
+    return (lanes){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128((int64_t)low))),
+                   _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128((int64_t)high)))};
+}
 SLM_INLINE lanes lanes_load_u8(const void *p) {
     __m128i bytes = _mm_loadu_si128(p);
     return (lanes){_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)),

@@ -10,15 +10,10 @@
 #include "kernels/isa.h"
 
 SLM_TARGET_BEGIN(SLM_AVX512)
+#include "kernels/avx512/lanes.h"
 
 /* How far ahead of the panels' stream to prefetch, in bytes. */
 enum { AHEAD = 8192 };
-
-SLM_INLINE __m512i broadcast4(const int8_t *p) {
-    int32_t four;
-    memcpy(&four, p, 4);
-    return _mm512_set1_epi32(four);
-}
 
 /* ---- codes of the 16 rows of a panel ----------------------------------------------------------------------------------- */
 
@@ -47,8 +42,7 @@ enum { MOST = 12 }; /* panels x tokens of a tile: as many int32 sums and f32 one
 /* Where group g of x finds its weights: a panel's own coding, or a strip with a byte a code and f32 scales. */
 typedef struct source {
     bool strip, screened;
-    slm_coding coding; /* strip: only the mins count */
-    int offset;
+    slm_coding coding;                                   /* strip: only the mins and the offset count */
     const uint8_t *codes, *low, *d, *m, *factors, *tops; /* low: screened */
 } source;
 
@@ -59,17 +53,17 @@ SLM_INLINE __m512i source_codes(const source *w, int group, int64_t g, int s) {
     return step_codes(w->coding, w->codes + of_32 * 64 * w->coding.bits, s);
 }
 
-/* d or m. */
-SLM_INLINE __m512 source_scales(const source *w, int group, bool min, int64_t g) {
+/* d or m of group g of x. */
+SLM_INLINE lanes source_scales(const source *w, int group, bool min, int64_t g) {
     slm_coding c = w->coding;
     const uint8_t *base = min ? w->m : w->d;
-    if (w->strip) return _mm512_loadu_ps(base + g * 64);
+    if (w->strip) return lanes_load((const float *)(const void *)base + 16 * g);
     int64_t own = g * group / c.group, upper = c.factor_bits ? own / (SLM_SUPERBLOCK / c.group) : own;
-    __m512 scales = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(base + 32 * upper)));
+    lanes scales = lanes_load_f16(base + 32 * upper);
     if (!c.factor_bits) return scales;
-    __m128i factors = _mm_set_epi64x((int64_t)slm_eight_factors(c, w->factors, w->tops, own, min, 1),
-                                     (int64_t)slm_eight_factors(c, w->factors, w->tops, own, min, 0));
-    return _mm512_mul_ps(scales, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(factors)));
+    lanes factors = lanes_from_i8(slm_eight_factors(c, w->factors, w->tops, own, min, 0),
+                                  slm_eight_factors(c, w->factors, w->tops, own, min, 1));
+    return lanes_mul(scales, factors);
 }
 
 /* P panels x T tokens; h: which half of 32 columns group g of x is, when there are two. What is the same for all panels: w[0]. */
@@ -85,7 +79,7 @@ SLM_INLINE void add_group(int P, int T, const source *w, int group, int h, int64
     SLM_HIDE(n_groups);
     __m512i dot[MOST];
     for (int t = 0; t < T; t++) {
-        __m512i start = _mm512_set1_epi32(-w->offset * sums[t * n_groups]);
+        __m512i start = _mm512_set1_epi32(-w->coding.offset * sums[t * n_groups]);
         for (int p = 0; p < P; p++) dot[t * P + p] = start;
     }
 #pragma GCC unroll 8 /* GCC would keep the loop, and copy the sums around in it */
@@ -122,7 +116,7 @@ SLM_INLINE void prefetch(const uint8_t *from, int bytes) {
 /* ahead: of weights that come from memory, what is to be asked for while a panel is read; or NULL. */
 SLM_INSTANCE void tile(int P, int T, const source *w, int group, const slm_codes *x, int64_t token, const uint8_t *ahead,
                        float *y, int64_t ldy) {
-    int step = slm_panel_step(w->coding, w->screened);
+    int step = ahead ? slm_panel_step(w->coding, w->screened) : 0;
     __m512 acc[MOST];
     for (int i = 0; i < P * T; i++) acc[i] = _mm512_setzero_ps();
     for (int64_t g = 0; g < x->k / group; g += SLM_GROUP / group) {
@@ -143,7 +137,6 @@ SLM_INLINE void gemv(slm_coding c, int group, bool screened, const slm_matrix *w
         const uint8_t *panel = slm_matrix_panel(w, p), *ahead = slm_panels_ahead(w, p, last, AHEAD, then);
         source from = {.screened = screened,
                        .coding = c,
-                       .offset = c.offset,
                        .codes = panel + w->codes_at,
                        .low = screened ? slm_matrix_low(w, p) : NULL,
                        .d = panel,
@@ -185,8 +178,7 @@ void slm_gemv_int8_avx512(const slm_matrix *w, int64_t first, int64_t last, cons
 
 SLM_INLINE source strip_source(bool mins, const slm_strip *w) {
     return (source){.strip = true,
-                    .coding = {.mins = mins},
-                    .offset = mins ? 0 : w->offset, /* no type has both */
+                    .coding = {.mins = mins, .offset = mins ? 0 : w->offset}, /* no type has both */
                     .codes = w->codes,
                     .d = (const uint8_t *)w->d,
                     .m = (const uint8_t *)w->m};

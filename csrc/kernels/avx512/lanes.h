@@ -57,6 +57,10 @@ SLM_INLINE lanes lanes_load_f16(const void *p) {
 SLM_INLINE lanes lanes_load_i8(const void *p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p)));
 }
+/* Sixteen signed bytes, eight in each word from its low end up. */
+SLM_INLINE lanes lanes_from_i8(uint64_t low, uint64_t high) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_set_epi64x((int64_t)high, (int64_t)low)));
+}
 SLM_INLINE lanes lanes_load_u8(const void *p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p)));
 }

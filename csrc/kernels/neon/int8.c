@@ -30,8 +30,7 @@ typedef struct sums {
 /* A panel's own coding, or a strip with a byte a code and f32 scales of a group of x each. */
 typedef struct source {
     bool strip, screened;
-    slm_coding coding; /* strip: only the mins count */
-    int offset;
+    slm_coding coding;                                   /* strip: only the mins and the offset count */
     const uint8_t *codes, *low, *d, *m, *factors, *tops; /* low: screened */
 } source;
 
@@ -65,9 +64,9 @@ SLM_INLINE lanes group_scales(const source *w, int group, bool min, int64_t g) {
     if (w->strip) return lanes_load((const float *)(const void *)base + 16 * g);
     g = g * group / c.group;
     if (!c.factor_bits) return lanes_load_f16(base + 32 * g);
-    uint64_t factors[2];
-    for (int i = 0; i < 2; i++) factors[i] = slm_eight_factors(c, w->factors, w->tops, g, min, i);
-    return lanes_mul(lanes_load_f16(base + 32 * (g / (SLM_SUPERBLOCK / c.group))), lanes_load_i8(factors));
+    lanes factors =
+        lanes_from_i8(slm_eight_factors(c, w->factors, w->tops, g, min, 0), slm_eight_factors(c, w->factors, w->tops, g, min, 1));
+    return lanes_mul(lanes_load_f16(base + 32 * (g / (SLM_SUPERBLOCK / c.group))), factors);
 }
 
 /* ---- tiles of 16 rows x T tokens ------------------------------------------------------------------------------------------- */
@@ -86,8 +85,8 @@ SLM_INLINE int32x4_t dot_lane(int32x4_t sum, int8x16_t w, int8x16_t x, int lane)
 SLM_INLINE void group_sums(int T, const source *w, int group, int h, int64_t g, const slm_codes *x, int64_t token, sums *dot) {
     int64_t n_groups = x->k / group, at = token * n_groups + g;
     const int8_t *codes = x->codes + token * x->k + g * group;
-    bool wide = !w->coding.mins && w->offset == 128;
-    int offset = w->coding.mins || wide ? 0 : w->offset;
+    bool wide = !w->coding.mins && w->coding.offset == 128;
+    int offset = w->coding.mins || wide ? 0 : w->coding.offset;
     uint8x16_t flip = vdupq_n_u8(wide ? 128 : 0);
     for (int t = 0; t < T; t++) {
         for (int i = 0; i < 4; i++) dot[t].v[i] = vdupq_n_s32(-offset * x->sums[at + t * n_groups]);
@@ -149,7 +148,6 @@ SLM_INLINE void gemv(slm_coding c, int group, bool screened, const slm_matrix *w
         const uint8_t *panel = slm_matrix_panel(w, p);
         source from = {.screened = screened,
                        .coding = c,
-                       .offset = c.offset,
                        .codes = panel + w->codes_at,
                        .low = screened ? slm_matrix_low(w, p) : NULL,
                        .d = panel,
@@ -188,8 +186,7 @@ void slm_gemv_int8_neon(const slm_matrix *w, int64_t first, int64_t last, const 
 
 SLM_INLINE source strip_source(bool mins, const slm_strip *w) {
     return (source){.strip = true,
-                    .coding = {.mins = mins},
-                    .offset = w->offset,
+                    .coding = {.mins = mins, .offset = w->offset},
                     .codes = w->codes,
                     .d = (const uint8_t *)w->d,
                     .m = (const uint8_t *)w->m};
@@ -233,7 +230,7 @@ SLM_INLINE void group_sums_i8mm(const source *w, int group, int64_t g, const slm
     int32x4_t product[2][8];
     for (int p = 0; p < 2; p++) {
         const int32_t *own = x->sums + at + 2 * p * n_groups;
-        int32x4_t start = vzip1q_s32(vdupq_n_s32(-w->offset * own[0]), vdupq_n_s32(-w->offset * own[n_groups]));
+        int32x4_t start = vzip1q_s32(vdupq_n_s32(-w->coding.offset * own[0]), vdupq_n_s32(-w->coding.offset * own[n_groups]));
         for (int j = 0; j < 8; j++) product[p][j] = start;
     }
 #pragma GCC unroll 4

@@ -72,12 +72,18 @@ SLM_INLINE lanes lanes_load_f16(const void *p) {
 SLM_INLINE lanes lanes_from_i32(const int32x4_t a[4]) {
     EACH_QUAD(vcvtq_f32_s32(a[i]));
 }
-SLM_INLINE lanes lanes_load_i8(const void *p) {
-    int8x16_t bytes = vld1q_s8(p);
+SLM_INLINE lanes lanes_from_bytes(int8x16_t bytes) {
     int16x8_t low = vmovl_s8(vget_low_s8(bytes)), high = vmovl_s8(vget_high_s8(bytes));
     int32x4_t quads[4] = {vmovl_s16(vget_low_s16(low)), vmovl_s16(vget_high_s16(low)), vmovl_s16(vget_low_s16(high)),
                           vmovl_s16(vget_high_s16(high))};
     return lanes_from_i32(quads);
+}
+SLM_INLINE lanes lanes_load_i8(const void *p) {
+    return lanes_from_bytes(vld1q_s8(p));
+}
+/* Sixteen signed bytes, eight in each word from its low end up. */
+SLM_INLINE lanes lanes_from_i8(uint64_t low, uint64_t high) {
+    return lanes_from_bytes(vcombine_s8(vcreate_s8(low), vcreate_s8(high)));
 }
 SLM_INLINE lanes lanes_load_u8(const void *p) {
     uint8x16_t bytes = vld1q_u8(p);

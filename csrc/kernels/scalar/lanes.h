@@ -69,6 +69,10 @@ SLM_INLINE lanes lanes_load_i8(const void *p) {
     const int8_t *bytes = p;
     EACH_LANE(bytes[i]);
 }
+/* Sixteen signed bytes, eight in each word from its low end up. */
+SLM_INLINE lanes lanes_from_i8(uint64_t low, uint64_t high) {
+    EACH_LANE((int8_t)((i < 8 ? low : high) >> i % 8 * 8));
+}
 SLM_INLINE lanes lanes_load_u8(const void *p) {
     const uint8_t *bytes = p;
     EACH_LANE(bytes[i]);
