@@ -54,7 +54,6 @@ def test_tokens_are_chosen(programs: Path, tier: str) -> None:
     run(programs / "test_head", "Q8_0", "Q4_K", tier=tier)
 
 
-@pytest.mark.parametrize("tier", ["neon", "neon_i8mm"])
-@pytest.mark.parametrize("name", OF_MODELS)
+@pytest.mark.parametrize(("name", "tier"), [("test_model", "neon"), *((name, "neon_i8mm") for name in OF_MODELS)])
 def test_a_model(programs: Path, name: str, tier: str) -> None:
     run(programs / name, "Q4_0", tier=tier)
