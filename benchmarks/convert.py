@@ -5,7 +5,8 @@
     python benchmarks/convert.py [--model FILE] [--cache FOLDER] [FORM ...]
 
 All of them start from one Hugging Face folder of float32, which transformers writes from the dequantized tensors of the file. The
-tools need packages and versions that the peers themselves do not: an environment of their own is best. A tool that cannot convert
+tools need packages and versions that the peers themselves do not, and may disagree on transformers (optimum-intel 1 wants version
+4, onnxruntime-genai 0.18 version 5): environments of their own are best, each for some forms. A tool that cannot convert
 a model says so, and the peer is left out of the measurement.
 """
 

@@ -19,9 +19,21 @@ import chart
 import engines
 import machine
 import report
+import run
 import synthetic
 
 BENCHMARKS = Path(chart.__file__).parent
+
+
+@pytest.mark.parametrize("slow", [3, 4])  # of five runs: the usual state is not the one that most are in
+def test_runs_beside_a_slow_barrier_do_not_count(slow: int) -> None:
+    def measured(i: int, **probe: float) -> run.Run:
+        seen = {"bandwidth": 3e10, "compute": 2e11, "barrier": 70e-9} | probe
+        return run.Run("slm", i, (seen, seen), {})
+
+    calm = [measured(i) for i in range(slow, 5)]
+    assert run.steady([*(measured(i, barrier=300e-9) for i in range(slow)), *calm]) == calm
+    assert run.steady([*calm, measured(5, bandwidth=2e10), measured(6, compute=1e11), measured(7, barrier=35e-9)])[:-1] == calm
 
 
 def test_run_and_chart(tmp_path: Path) -> None:
