@@ -17,8 +17,9 @@ import pytest
 from slm import _core
 
 ROOT = Path(__file__).parent.parent
-PRETENDED = ROOT / "tests" / "core" / "pretended_cpu.c"
-PROGRAMS = sorted((ROOT / "tests" / "core").glob("test_*.c"))
+CORE = ROOT / "tests" / "core"
+PRETENDED = CORE / "pretended_cpu.c"
+PROGRAMS = sorted(CORE.glob("test_*.c"))
 SANITIZE = os.environ.get("SLM_SANITIZE", "0") not in ("", "0")
 TIERS = _core.cpu_info()["supported"]
 # A program that reads SLM_ISA runs once per tier; the others go through all tiers themselves, or need none.
@@ -29,7 +30,9 @@ if len(TIERS) > 1:  # minutes together; test_kernels goes through those tiers' k
     RUNS = [(name, tier) for name, tier in RUNS if name not in OF_MODELS or tier not in LEFT_OUT]
 COMPILER = os.environ.get("CC", "cc")
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wvla", "-Wstrict-prototypes", "-Wmissing-prototypes", "-Werror"]
-FLAGS = ["-std=c11", "-O2", "-g", "-UNDEBUG", "-D_GNU_SOURCE", "-fno-math-errno", "-ffp-contract=off", *WARNINGS]
+# What takes the compiler longest is what nobody reads: of debug information sanitizers need lines alone.
+OPTIMIZED = ["-O1", "-g1"] if SANITIZE else ["-O2"]
+FLAGS = ["-std=c11", *OPTIMIZED, "-UNDEBUG", "-D_GNU_SOURCE", "-fno-math-errno", "-ffp-contract=off", *WARNINGS]
 if SANITIZE:
     FLAGS += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 
@@ -38,7 +41,7 @@ def compile_object(source: Path, folder: Path, compiler: str) -> Path:
     """By way of assembly, which stays beside the object."""
     target = folder / ("_".join(source.relative_to(ROOT).parts) + ".o")
     assembly = target.with_suffix(".s")
-    command = [compiler, *FLAGS, f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'tests' / 'core'}", "-S", str(source)]
+    command = [compiler, *FLAGS, f"-I{ROOT / 'csrc'}", f"-I{CORE}", "-S", str(source)]
     done = subprocess.run([*command, "-o", str(assembly)], capture_output=True, text=True)
     assert done.returncode == 0, f"{source}:\n{done.stderr[-4000:]}"
     subprocess.run([compiler, "-c", str(assembly), "-o", str(target)], check=True)
@@ -82,7 +85,7 @@ def test_program(core_objects: tuple[Path, list[Path]], name: str, tier: str) ->
     folder, objects = core_objects
     program = folder / name
     if not program.exists():
-        link_program(ROOT / "tests" / "core" / f"{name}.c", folder, objects, COMPILER)
+        link_program(CORE / f"{name}.c", folder, objects, COMPILER)
     run_program(program, SLM_ISA=tier)
 
 
@@ -147,7 +150,7 @@ def pretending(source: Path, folder: Path, objects: list[Path]) -> Path:
 
 @on_x86
 def test_the_fastest_tier_of_a_cpu_is_chosen(core_objects: tuple[Path, list[Path]]) -> None:
-    program = pretending(ROOT / "tests" / "core" / "test_select.c", *core_objects)
+    program = pretending(CORE / "test_select.c", *core_objects)
     for features, tiers in CPUS.items():
         assert run_program(program, CPU_HAS=features).startswith(f"{tiers.split()[-1]} of: {tiers}\n")
 
