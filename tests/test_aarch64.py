@@ -60,6 +60,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
         programs = {run.program for run in asked}
         list(pool.map(lambda name: link_program(CORE / f"{name}.c", folder, objects, COMPILER, "-static"), programs))
         yield {run: pool.submit(run, folder) for run in [*MODELS, *KERNELS, *HEADS, *CHOICES] if run in asked}
+        pool.shutdown(cancel_futures=True)  # what nobody waits for any more, after a failure with -x or Ctrl-C
 
 
 @pytest.mark.parametrize("run", CHOICES, ids=str)

@@ -30,7 +30,7 @@ if len(TIERS) > 1:  # minutes together; test_kernels goes through those tiers' k
     RUNS = [(name, tier) for name, tier in RUNS if name not in OF_MODELS or tier not in LEFT_OUT]
 COMPILER = os.environ.get("CC", "cc")
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wvla", "-Wstrict-prototypes", "-Wmissing-prototypes", "-Werror"]
-# What takes the compiler longest is what nobody reads: of debug information sanitizers need lines alone.
+# Debug information takes long to make of what is unrolled; sanitizers need its lines alone.
 OPTIMIZED = ["-O1", "-g1"] if SANITIZE else ["-O2"]
 FLAGS = ["-std=c11", *OPTIMIZED, "-UNDEBUG", "-D_GNU_SOURCE", "-fno-math-errno", "-ffp-contract=off", *WARNINGS]
 if SANITIZE:

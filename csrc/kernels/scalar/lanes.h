@@ -9,7 +9,7 @@ typedef struct lanes {
     float v[16];
 } lanes;
 
-/* Calls: a copy of each loop in each place takes a compiler half a minute, and of fmaf each lane is a call anyway. */
+/* Calls: a copy of each loop in each place takes gcc five times as long to compile, and nobody waits for this tier. */
 #define LANES static __attribute__((noinline, unused))
 
 #define EACH_LANE(expression)                                                                                                    \
