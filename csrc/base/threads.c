@@ -16,13 +16,19 @@
 static const double SPIN_SECONDS = 20e-6;
 enum { CACHE_LINE = 128, SPINS_PER_CLOCK = 64 };
 
+/* How much of a list is taken: items, and in the upper half the phase in which they were. What was taken in another phase counts
+ * no more, so nobody has to set lists back. */
+typedef struct item_list {
+    _Alignas(CACHE_LINE) atomic_ullong taken;
+} item_list;
+
 struct slm_team_shared {
     _Alignas(CACHE_LINE) atomic_uint arrived;
     _Alignas(CACHE_LINE) atomic_uint phase; /* counts completed barriers */
-    _Alignas(CACHE_LINE) atomic_llong next; /* item for slm_team_take; back to 0 at each barrier */
     _Alignas(CACHE_LINE) atomic_bool cancelled;
     int count;
     slm_clock *clock;
+    item_list *lists; /* [count] */
 };
 
 typedef struct worker {
@@ -43,6 +49,7 @@ static struct {
     bool fork_handler;
     atomic_int parked;
     worker workers[SLM_MAX_THREADS];
+    item_list lists[SLM_MAX_THREADS];
     slm_region body; /* of the running region */
     void *arg;
     slm_team_shared shared;
@@ -93,14 +100,11 @@ static void wake_sleepers(void) {
 void slm_team_barrier(slm_team *team) {
     slm_team_shared *shared = team->shared;
     unsigned count = (unsigned)shared->count; /* once all have arrived, the next region may write it */
-    if (count == 1) {
-        atomic_store_explicit(&shared->next, 0, memory_order_relaxed);
-        return;
-    }
     unsigned phase = atomic_load_explicit(&shared->phase, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&shared->arrived, 1, memory_order_acq_rel) + 1 == count) {
+    if (count == 1) {
+        atomic_store_explicit(&shared->phase, phase + 1, memory_order_relaxed);
+    } else if (atomic_fetch_add_explicit(&shared->arrived, 1, memory_order_acq_rel) + 1 == count) {
         atomic_store_explicit(&shared->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&shared->next, 0, memory_order_relaxed);
         atomic_exchange(&shared->phase, phase + 1);
         wake_sleepers();
     } else {
@@ -113,8 +117,15 @@ void slm_team_range(const slm_team *team, int64_t n, int64_t *begin, int64_t *en
     *end = n * (team->index + 1) / team->count;
 }
 
-int64_t slm_team_take(slm_team *team) {
-    return atomic_fetch_add_explicit(&team->shared->next, 1, memory_order_relaxed);
+int64_t slm_team_take(slm_team *team, int list) {
+    atomic_ullong *word = &team->shared->lists[list].taken;
+    uint64_t phase = atomic_load_explicit(&team->shared->phase, memory_order_relaxed), item;
+    unsigned long long taken = atomic_load_explicit(word, memory_order_relaxed);
+    do {
+        item = taken >> 32 == phase ? taken & UINT32_MAX : 0;
+    } while (!atomic_compare_exchange_weak_explicit(word, &taken, phase << 32 | (item + 1), memory_order_relaxed,
+                                                    memory_order_relaxed));
+    return (int64_t)item;
 }
 
 bool slm_team_cancelled(slm_team *team) {
@@ -148,6 +159,7 @@ static void after_fork_in_child(void) {
     atomic_store(&pool.parked, 0);
     memset(pool.workers, 0, sizeof pool.workers);
     atomic_store(&pool.shared.arrived, 0);
+    atomic_fetch_add(&pool.shared.phase, 1); /* no list is begun */
     pool.shared.count = 1;
     if (region_depth) {
         atomic_store(&pool.shared.cancelled, true);
@@ -179,7 +191,8 @@ static int ensure_workers(int wanted) {
 }
 
 static void run_alone(slm_clock *clock, slm_region body, void *arg) {
-    slm_team_shared shared = {.count = 1, .clock = clock};
+    item_list whole = {0};
+    slm_team_shared shared = {.count = 1, .clock = clock, .lists = &whole};
     slm_team team = {.index = 0, .count = 1, .shared = &shared};
     body(arg, &team);
 }
@@ -232,8 +245,8 @@ static void run_team(int threads, slm_clock *clock, slm_region body, void *arg) 
     pool.arg = arg;
     pool.shared.count = n_workers + 1;
     pool.shared.clock = clock;
+    pool.shared.lists = pool.lists;
     atomic_store(&pool.shared.cancelled, false);
-    atomic_store(&pool.shared.next, 0);
     for (int i = 0; i < n_workers; i++) atomic_fetch_add(&pool.workers[i].started, 1);
     wake_sleepers();
     slm_team team = {.index = 0, .count = n_workers + 1, .shared = &pool.shared};

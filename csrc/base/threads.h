@@ -37,8 +37,9 @@ void slm_threads_run(int threads, slm_clock *clock, slm_region body, void *arg);
 void slm_team_barrier(slm_team *team);
 /* This thread's share [*begin, *end) of n items, the same for every call with the same n. */
 void slm_team_range(const slm_team *team, int64_t n, int64_t *begin, int64_t *end);
-/* The next item not taken yet since the last barrier: 0, 1, 2 ... One such loop between two barriers. */
-int64_t slm_team_take(slm_team *team);
+/* The next item of a list not taken yet since the last barrier: 0, 1, 2 ... There are as many lists as threads, of less than 2^32
+ * items each. */
+int64_t slm_team_take(slm_team *team, int list);
 /* True when the caller has asked to cancel: skip the work, keep the barriers. Thread 0 asks the caller here. */
 bool slm_team_cancelled(slm_team *team);
 

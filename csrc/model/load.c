@@ -205,7 +205,7 @@ static void load_region(void *arg, slm_team *team) {
     }
     buffers b = {.rows = memory, .row = (float *)(memory + row_at), .blocks = memory + blocks_at};
     int64_t end = slm_min64(l->first_item + TURN_ITEMS, l->plan->n_items);
-    for (int64_t item; (item = l->first_item + slm_team_take(team)) < end;) {
+    for (int64_t item; (item = l->first_item + slm_team_take(team, 0)) < end;) {
         if (team->index == 0) slm_clock_progress(l->clock, atomic_load(&l->done), l->plan->file_bytes);
         if (slm_team_cancelled(team) || atomic_load(&l->failed)) break;
         const slm_planned *p = l->plan->tensors;

@@ -221,13 +221,13 @@ static block block_at(const slm_attention *a, const slm_kv_span *span, const div
 
 static void run_blocks(const slm_kernels *kernels, slm_team *team, const slm_attention *a, const slm_attention_scratch *scratch) {
     /* Where blocks are few, a group's heads are shared out too, else threads would be idle; of one token alone among all. */
-    int64_t n_blocks = 0, item = slm_team_take(team);
+    int64_t n_blocks = 0, item = slm_team_take(team, 0);
     for (int64_t i = 0; i < a->n_spans; i++) n_blocks += divide(a, &a->spans[i], 1).n_blocks;
     bool single = a->n_spans == 1 && a->spans->n_tokens == 1;
     int64_t least_parts = single ? team->count : slm_div_up(team->count, n_blocks);
     for (int64_t i = 0, before = 0; i < a->n_spans; i++) { /* blocks of earlier spans come before */
         division d = divide(a, &a->spans[i], least_parts);
-        for (; item - before < d.n_blocks && !slm_team_cancelled(team); item = slm_team_take(team)) {
+        for (; item - before < d.n_blocks && !slm_team_cancelled(team); item = slm_team_take(team, 0)) {
             block b = block_at(a, &a->spans[i], &d, item - before);
             if (b.n_tokens == 1) b.ahead = SEGMENT;
             run_block(kernels, team, a, &b, scratch);
@@ -238,7 +238,7 @@ static void run_blocks(const slm_kernels *kernels, slm_team *team, const slm_att
 
 static void run_wave(const slm_kernels *kernels, slm_team *team, const slm_attention *a, const wave *w,
                      const slm_attention_scratch *scratch) {
-    int64_t item = slm_team_take(team);
+    int64_t item = slm_team_take(team, 0);
     for (int64_t i = 0, before = 0; i < a->n_spans; i++) {
         const slm_kv_span *span = &a->spans[i];
         division d = divide(a, span, 1);
@@ -246,7 +246,7 @@ static void run_wave(const slm_kernels *kernels, slm_team *team, const slm_atten
         segments_of(a, span, 0, span->n_tokens, &first, &end);
         first = slm_max64(first, w->first);
         int64_t n_segments = slm_max64(0, slm_min64(end, w->first + w->n) - first), n_items = n_segments * d.n_blocks;
-        for (; item - before < n_items && !slm_team_cancelled(team); item = slm_team_take(team)) {
+        for (; item - before < n_items && !slm_team_cancelled(team); item = slm_team_take(team, 0)) {
             block b = block_at(a, span, &d, (item - before) / n_segments);
             b.ahead = team->count * SEGMENT; /* threads take turns */
             run_partial(kernels, a, w, &b, first + (item - before) % n_segments, scratch);

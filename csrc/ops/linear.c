@@ -12,6 +12,7 @@ enum {
     POLL_TOKENS = 4,     /* that are made ready between two */
     BF16_PANELS = 4,     /* that share a load of the activations */
     AHEAD_BYTES = 65536, /* asked for in a wait, at most */
+    PIECE_BYTES = 98304, /* of a share, that another thread may take: some microseconds from memory */
     TILES_TOKENS = 48,   /* of a strip, between which a piece of the next panel is asked for */
     LOW_TOKENS = 16,     /* whose products with a are made between two looks: x stays in the first cache */
 };
@@ -204,7 +205,7 @@ static void run_panels(const slm_kernels *kernels, const slm_input *input, const
     for (int64_t t = 0; t < n_tokens; t++) memcpy(out + t * linear->ldy, y + t * width, (size_t)n_rows * sizeof *y);
 }
 
-/* ---- few tokens: fixed shares ---------------------------------------------------------------------------------------------- */
+/* ---- few tokens: shares ---------------------------------------------------------------------------------------------------- */
 
 static int64_t panel_bytes(const slm_linear *linear) {
     return (int64_t)linear->dense->w.panel_bytes + (linear->gate ? (int64_t)linear->gate->w.panel_bytes : 0);
@@ -252,20 +253,47 @@ static const uint8_t *beginning(const slm_team *team, const slm_linears *linears
     return NULL;
 }
 
-static void run_shares(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linears *linears,
-                       const slm_linears *next, const slm_linear_scratch *scratch) {
-    int64_t ahead_bytes = 0, bytes, first, last, step;
-    const uint8_t *ahead = beginning(team, next, 0, &ahead_bytes);
+/* The panels first .. last - 1, most_panels at most, and then what lies behind them or, where the share ends, `then`. */
+static void run_piece(const slm_kernels *kernels, const slm_input *input, const slm_linear *linear, int64_t first, int64_t last,
+                      int64_t share_last, const uint8_t *then, const slm_linear_scratch *scratch) {
+    const uint8_t *behind = last < share_last ? slm_matrix_panel(&linear->dense->w, last) : then;
+    run_panels(kernels, input, linear, first, last, behind, scratch);
+}
+
+/* This thread's share of each linear. */
+static void run_own(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linears *linears,
+                    const uint8_t *ahead, const slm_linear_scratch *scratch) {
+    int64_t bytes, first, last, end;
     for (int i = 0; i < linears->n; i++) {
         const slm_linear *linear = &linears->at[i];
         const uint8_t *then = beginning(team, linears, i + 1, &bytes);
-        if (!then) then = ahead;
-        for (share_of(team, linears, i, &first, &last); first < last && !slm_team_cancelled(team); first += step) {
-            step = slm_min64(most_panels(linear, input->n_tokens), last - first);
-            const uint8_t *behind = first + step < last ? slm_matrix_panel(&linear->dense->w, first + step) : then;
-            run_panels(kernels, input, linear, first, first + step, behind, scratch);
+        share_of(team, linears, i, &first, &last);
+        for (; first < last && !slm_team_cancelled(team); first = end) {
+            end = slm_min64(first + most_panels(linear, input->n_tokens), last);
+            run_piece(kernels, input, linear, first, end, last, then ? then : ahead, scratch);
         }
     }
+}
+
+/* This thread's share of a linear, and what is left of those of others: a list a share, of pieces. */
+static void run_own_and_left(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linears *linears,
+                             const uint8_t *ahead, const slm_linear_scratch *scratch) {
+    const slm_linear *linear = &linears->at[0];
+    int64_t unit = unit_of(linear), fits = PIECE_BYTES / (unit * panel_bytes(linear)) * unit, first, last;
+    int64_t piece = slm_min64(slm_max64(unit, fits), most_panels(linear, input->n_tokens));
+    for (int i = 0; i < team->count; i++) {
+        slm_team member = {.index = (team->index + i) % team->count, .count = team->count};
+        share_of(&member, linears, 0, &first, &last);
+        for (int64_t at; (at = first + piece * slm_team_take(team, member.index)) < last && !slm_team_cancelled(team);)
+            run_piece(kernels, input, linear, at, slm_min64(at + piece, last), last, ahead, scratch);
+    }
+}
+
+static void run_shares(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linears *linears,
+                       const slm_linears *next, const slm_linear_scratch *scratch) {
+    int64_t ahead_bytes = 0;
+    const uint8_t *ahead = beginning(team, next, 0, &ahead_bytes);
+    (linears->n == 1 ? run_own_and_left : run_own)(kernels, team, input, linears, ahead, scratch);
     team->ahead = ahead;
     team->ahead_end = ahead ? ahead + slm_min64(ahead_bytes, AHEAD_BYTES) : NULL;
 }
@@ -280,13 +308,13 @@ static int64_t place_of(int64_t item, int64_t n, int count) {
 
 static void run_items(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linears *linears,
                       const slm_linear_scratch *scratch) {
-    int64_t item = slm_team_take(team), before = 0;
+    int64_t item = slm_team_take(team, 0), before = 0;
     for (int i = 0; i < linears->n; i++) {
         const slm_linear *linear = &linears->at[i];
         int64_t step = most_panels(linear, input->n_tokens), n_panels = linear->dense->w.n_panels;
         int64_t n_items = slm_div_up(n_panels, step);
         int64_t n_taken = slm_round_up(n_items, team->count);
-        for (; item - before < n_taken && !slm_team_cancelled(team); item = slm_team_take(team)) {
+        for (; item - before < n_taken && !slm_team_cancelled(team); item = slm_team_take(team, 0)) {
             int64_t first = place_of(item - before, n_items, team->count) * step, soon = first + step; /* likely to be its next */
             if (first >= n_panels) continue;
             const uint8_t *then = soon < n_panels      ? slm_matrix_panel(&linear->dense->w, soon)

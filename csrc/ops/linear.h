@@ -69,12 +69,13 @@ bool slm_linear_takes_codes(slm_input *input, const slm_linears *linears);
  * 16 where a matrix has scales for groups of 16. */
 void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *input, const slm_linears *linears, int64_t first,
                         int64_t last);
-/* All threads of the team call it, when input is prepared for all tokens; y is whole after a barrier. Few tokens: a thread's
- * share of the rows depends on nothing but the matrices and the team. next: what is run after them, or NULL; of few tokens, the
- * weights that a thread will begin with are asked for while it ends its share and waits for others. */
+/* All threads of the team call it once between two barriers, when input is prepared for all tokens; y is whole after the second.
+ * Few tokens: a thread's share of the rows depends on nothing but the matrices and the team; of one linear alone it also takes
+ * what is left of other shares when its own is done. next: what is run after them, or NULL; of few tokens, the weights that a
+ * thread will begin with are asked for while it ends its share and waits for others. */
 void slm_linear_run(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linears *linears,
                     const slm_linears *next, const slm_linear_scratch *scratch);
-/* Few tokens: the rows of linear i that are this thread's, *first .. *end - 1. */
+/* Few tokens: the rows of linear i of several that this thread makes, *first .. *end - 1. */
 void slm_linear_share(const slm_team *team, const slm_linears *linears, int i, int64_t *first, int64_t *end);
 
 enum { SLM_BLAS_PANELS = 8 }; /* of one BLIS call: fixed, so that the work of a thread does not change a bit */

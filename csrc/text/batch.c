@@ -26,7 +26,7 @@ static int ask_team(void *user, const slm_event *event) {
 static void encode_texts(void *arg, slm_team *team) {
     batch *b = arg;
     const slm_call call = {.event = ask_team, .user = team};
-    for (int64_t i; (i = slm_team_take(team)) < (int64_t)b->count;) {
+    for (int64_t i; (i = slm_team_take(team, 0)) < (int64_t)b->count;) {
         if (atomic_load_explicit(&b->failed, memory_order_relaxed) || slm_team_cancelled(team)) break;
         slm_error error;
         const slm_text_view *text = &b->texts[i];
