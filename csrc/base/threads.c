@@ -16,8 +16,8 @@
 static const double SPIN_SECONDS = 20e-6;
 enum { CACHE_LINE = 128, SPINS_PER_CLOCK = 64 };
 
-/* How much of a list is taken: items, and in the upper half the phase in which they were. What was taken in another phase counts
- * no more, so nobody has to set lists back. */
+/* How much of a list is taken: items, and in the upper half the phase in which they were. What was taken in another phase of the
+ * region counts no more, so no barrier sets lists back. */
 typedef struct item_list {
     _Alignas(CACHE_LINE) atomic_ullong taken;
 } item_list;
@@ -159,7 +159,6 @@ static void after_fork_in_child(void) {
     atomic_store(&pool.parked, 0);
     memset(pool.workers, 0, sizeof pool.workers);
     atomic_store(&pool.shared.arrived, 0);
-    atomic_fetch_add(&pool.shared.phase, 1); /* no list is begun */
     pool.shared.count = 1;
     if (region_depth) {
         atomic_store(&pool.shared.cancelled, true);
@@ -246,6 +245,7 @@ static void run_team(int threads, slm_clock *clock, slm_region body, void *arg) 
     pool.shared.count = n_workers + 1;
     pool.shared.clock = clock;
     pool.shared.lists = pool.lists;
+    for (int i = 0; i <= n_workers; i++) atomic_store_explicit(&pool.lists[i].taken, 0, memory_order_relaxed);
     atomic_store(&pool.shared.cancelled, false);
     for (int i = 0; i < n_workers; i++) atomic_fetch_add(&pool.workers[i].started, 1);
     wake_sleepers();

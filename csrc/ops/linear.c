@@ -13,6 +13,7 @@ enum {
     BF16_PANELS = 4,     /* that share a load of the activations */
     AHEAD_BYTES = 65536, /* asked for in a wait, at most */
     PIECE_BYTES = 98304, /* of a share, that another thread may take: some microseconds from memory */
+    MOST_HELPED = 3,     /* other threads, by one: each look at a list is a way of a cache line from core to core */
     TILES_TOKENS = 48,   /* of a strip, between which a piece of the next panel is asked for */
     LOW_TOKENS = 16,     /* whose products with a are made between two looks: x stays in the first cache */
 };
@@ -275,13 +276,13 @@ static void run_own(const slm_kernels *kernels, slm_team *team, const slm_input 
     }
 }
 
-/* This thread's share of a linear, and what is left of those of others: a list a share, of pieces. */
+/* This thread's share of a linear, and what is left of those of its next neighbours: a list a share, of pieces. */
 static void run_own_and_left(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linears *linears,
                              const uint8_t *ahead, const slm_linear_scratch *scratch) {
     const slm_linear *linear = &linears->at[0];
     int64_t unit = unit_of(linear), fits = PIECE_BYTES / (unit * panel_bytes(linear)) * unit, first, last;
     int64_t piece = slm_min64(slm_max64(unit, fits), most_panels(linear, input->n_tokens));
-    for (int i = 0; i < team->count; i++) {
+    for (int i = 0; i < team->count && i <= MOST_HELPED; i++) {
         slm_team member = {.index = (team->index + i) % team->count, .count = team->count};
         share_of(&member, linears, 0, &first, &last);
         for (int64_t at; (at = first + piece * slm_team_take(team, member.index)) < last && !slm_team_cancelled(team);)

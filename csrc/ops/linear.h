@@ -71,8 +71,8 @@ void slm_linear_prepare(const slm_kernels *kernels, slm_team *team, slm_input *i
                         int64_t last);
 /* All threads of the team call it once between two barriers, when input is prepared for all tokens; y is whole after the second.
  * Few tokens: a thread's share of the rows depends on nothing but the matrices and the team; of one linear alone it also takes
- * what is left of other shares when its own is done. next: what is run after them, or NULL; of few tokens, the weights that a
- * thread will begin with are asked for while it ends its share and waits for others. */
+ * what is left of some other shares when its own is done. next: what is run after them, or NULL; of few tokens, the weights that
+ * a thread will begin with are asked for while it ends its share and waits for others. */
 void slm_linear_run(const slm_kernels *kernels, slm_team *team, const slm_input *input, const slm_linears *linears,
                     const slm_linears *next, const slm_linear_scratch *scratch);
 /* Few tokens: the rows of linear i of several that this thread makes, *first .. *end - 1. */

@@ -25,15 +25,7 @@ typedef struct counting {
 
 static void count_rounds(void *arg, slm_team *team) {
     counting *c = arg;
-    for (int round = 0; round < ROUNDS; round++) {
-        c->per_thread[team->index]++;
-        slm_team_barrier(team);
-        for (int i = 0; i < team->count; i++) {
-            if (c->per_thread[i] != round + 1) c->consistent = false;
-        }
-        slm_team_barrier(team);
-    }
-    for (int round = 1; round <= TAKINGS; round++) { /* all lists, each thread its own first */
+    for (int round = 1; round <= TAKINGS; round++) { /* all lists, each thread its own first; before any barrier, too */
         for (int i = 0; i < team->count; i++) {
             int list = (team->index + i) % team->count;
             for (int64_t item; (item = slm_team_take(team, list)) < ITEMS;) {
@@ -43,6 +35,14 @@ static void count_rounds(void *arg, slm_team *team) {
         }
         slm_team_barrier(team);
         if (atomic_load(&c->taken) != (long)round * team->count * ITEMS) c->consistent = false;
+        slm_team_barrier(team);
+    }
+    for (int round = 0; round < ROUNDS; round++) {
+        c->per_thread[team->index]++;
+        slm_team_barrier(team);
+        for (int i = 0; i < team->count; i++) {
+            if (c->per_thread[i] != round + 1) c->consistent = false;
+        }
         slm_team_barrier(team);
     }
 }
@@ -153,6 +153,7 @@ static void test_cancel(void) {
 /* One thread holds the pool; another, waiting for its turn, is asked and gives up; a third gets its turn afterwards. */
 static void hold(void *arg, slm_team *team) {
     if (team->index == 0) {
+        slm_team_take(team, 0);
         atomic_store((atomic_int *)arg, 1);
         usleep(300000);
     }
@@ -184,6 +185,16 @@ static void test_waiting_can_be_cancelled(void) {
     pthread_join(thread, NULL);
 }
 
+/* Another thread's region runs when the process forks: the child's lists are whole, none begun. */
+static void test_fork_beside(void) {
+    atomic_int held = 0;
+    pthread_t thread;
+    pthread_create(&thread, NULL, holder, &held);
+    while (!atomic_load(&held)) usleep(1000);
+    test_fork();
+    pthread_join(thread, NULL);
+}
+
 /* A callback that forks: the child leaves the region as cancelled, and its pool works again. */
 static int fork_once(void *user, const slm_event *event) {
     (void)event;
@@ -192,7 +203,6 @@ static int fork_once(void *user, const slm_event *event) {
 }
 static void look_often(void *arg, slm_team *team) {
     double start = slm_seconds();
-    slm_team_take(team, 0); /* a list that is begun when the child leaves */
     while (slm_seconds() - start < 0.1 && !slm_team_cancelled(team)) {}
     slm_team_barrier(team);
     (void)arg;
@@ -272,6 +282,7 @@ int main(void) {
     CHECK(slm_measure_bandwidth(64 << 20, 2, NULL, &speed, &error) == SLM_OK && speed > 1e8);
     CHECK(slm_measure_bandwidth(10, 2, NULL, &speed, &error) == SLM_BAD_ARGUMENT);
     test_waiting_can_be_cancelled();
+    test_fork_beside();
     test_fork_inside();
     return finish();
 }
